@@ -1,0 +1,69 @@
+//! The conditions of a status: pure.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+
+use crate::api::v1alpha1::{ConditionType, Reason};
+
+/// What one condition is to say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wanted {
+    /// Its status, `True` or `False`.
+    pub holds: bool,
+    /// Why.
+    pub reason: Reason,
+    /// Why, in a sentence for people.
+    pub message: String,
+}
+
+/// The conditions of a status in their fixed order, made from what each of them is to say. The time of a condition is
+/// that of its last change between `True` and `False`, so it is taken over from `current` where that has not changed.
+///
+/// Source: Kubernetes API conventions, "Typical status properties".
+#[must_use]
+pub fn conditions(
+    current: &[Condition],
+    wanted: [Wanted; ConditionType::ALL.len()],
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    std::iter::zip(ConditionType::ALL, wanted)
+        .map(|(type_, wanted)| {
+            let status = if wanted.holds { "True" } else { "False" };
+            let last_transition_time = current
+                .iter()
+                .find(|c| c.type_ == type_.as_str() && c.status == status)
+                .map_or(Time(now), |c| c.last_transition_time.clone());
+            Condition {
+                type_: type_.as_str().to_owned(),
+                status: status.to_owned(),
+                reason: wanted.reason.as_str().to_owned(),
+                message: wanted.message,
+                observed_generation: generation,
+                last_transition_time,
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn wanted(holds: [bool; 3]) -> [Wanted; 3] {
+        holds.map(|holds| Wanted { holds, reason: Reason::Running, message: "m".into() })
+    }
+
+    #[test]
+    fn the_order_is_fixed_and_a_time_changes_only_with_its_status() {
+        let (first, second): (Timestamp, Timestamp) =
+            ("2026-01-01T00:00:00Z".parse().unwrap(), "2026-01-01T00:01:00Z".parse().unwrap());
+        let before = conditions(&[], wanted([true, false, false]), Some(1), first);
+        let mut shuffled = before.clone();
+        shuffled.reverse();
+        let after = conditions(&shuffled, wanted([false, true, false]), Some(1), second);
+        let seen: Vec<_> = after.iter().map(|c| (c.type_.as_str(), c.status.as_str(), c.last_transition_time.0)).collect();
+        assert_eq!(seen, [("Progressing", "False", second), ("Completed", "True", second), ("Failed", "False", first)]);
+    }
+}

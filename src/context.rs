@@ -1,0 +1,111 @@
+//! What every reconcile needs: the client, the settings, and what this process knows.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kube::Client;
+use tokio::sync::watch;
+
+use crate::index::Index;
+use crate::metrics::Metrics;
+use crate::report::Memory;
+use crate::settings::WorkerSettings;
+use crate::waiting::Waiting;
+
+/// What every reconcile needs.
+pub struct Context {
+    /// The client. It repeats nothing by itself.
+    pub client: Client,
+    /// What all workers share.
+    pub settings: WorkerSettings,
+    /// What has been said and written.
+    pub memory: Memory,
+    /// The tests that wait for something else than their Job and pods.
+    pub waiting: Waiting,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    index: Mutex<Index>,
+    failures: Mutex<HashMap<String, u32>>,
+    synced: watch::Sender<Synced>,
+}
+
+/// Which watches have given their first complete list.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Synced {
+    /// The watch of Jobs.
+    pub jobs: bool,
+    /// The watch of pods.
+    pub pods: bool,
+}
+
+impl Context {
+    /// A context that knows nothing yet.
+    #[must_use]
+    pub fn new(client: Client, settings: WorkerSettings, waiting: Waiting, metrics: Arc<Metrics>) -> Self {
+        Self {
+            client,
+            settings,
+            memory: Memory::default(),
+            waiting,
+            metrics,
+            index: Mutex::default(),
+            failures: Mutex::default(),
+            synced: watch::Sender::default(),
+        }
+    }
+
+    /// The index, locked. Not to be held across an `await`.
+    pub fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a watch has given its first complete list.
+    pub fn note_synced(&self, note: impl FnOnce(&mut Synced)) {
+        self.synced.send_modify(note);
+    }
+
+    /// Waits until the index is complete: before, a Job that is there would look as if it were not.
+    pub async fn until_synced(&self) {
+        // It fails only when the sender is dropped, which `self` holds.
+        let _ = self.synced.subscribe().wait_for(|s| s.jobs && s.pods).await;
+    }
+
+    /// How long to wait after one more failure of the test with this UID.
+    pub fn back_off(&self, uid: &str) -> Duration {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = failures.entry(uid.to_owned()).or_default();
+        let delay = back_off(*count);
+        *count = count.saturating_add(1);
+        delay
+    }
+
+    /// Notes that the test with this UID was reconciled, so that its next failure is a first one.
+    pub fn recovered(&self, uid: &str) {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
+    /// Forgets a test that is gone.
+    pub fn forget(&self, key: &crate::index::Key, uid: &str) {
+        self.index().forget_test(key);
+        self.memory.forget(uid);
+        self.waiting.stop(key);
+        self.recovered(uid);
+    }
+}
+
+/// The delay after `failures` failures in a row: from half a second, doubling, to a minute.
+fn back_off(failures: u32) -> Duration {
+    Duration::from_millis(500).saturating_mul(1 << failures.min(7)).min(Duration::from_secs(60))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_tried_again_later_each_time_but_always() {
+        let delays: Vec<_> = [0, 1, 2, 6, 7, u32::MAX].map(|n| back_off(n).as_millis()).into();
+        assert_eq!(delays, [500, 1000, 2000, 32_000, 60_000, 60_000]);
+    }
+}

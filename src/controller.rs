@@ -1,0 +1,234 @@
+//! The controller: watches, and the whole of a reconcile.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::Api;
+use kube::core::{DeserializeGuard, NamespaceResourceScope};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::controller::{Action, Config as ControllerConfig, Controller};
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::watcher::{self, Config, Event, watcher};
+use kube::{Client, Resource, ResourceExt};
+
+use crate::api::v1alpha1::LoadTest;
+use crate::context::Context;
+use crate::decide::{Observed, Plan, SeenJob, decide, needs_nothing};
+use crate::error::Error;
+use crate::index::Key;
+use crate::job::{COMPONENT_LABEL, JOB_COMPONENT, WORKER_COMPONENT};
+use crate::metrics::Metrics;
+use crate::settings::WorkerSettings;
+use crate::waiting::Waiting;
+use crate::{apply, observe, report};
+
+/// After this many seconds a watch is begun anew: a connection that died without a word is noticed by then.
+pub const WATCH_SECONDS: u32 = 60;
+
+/// The most reconciles at a time: a test whose calls hang does not hold up the others.
+const CONCURRENCY: u16 = 64;
+
+/// The whole of a reconcile: look, decide, say, record, and only then act.
+async fn reconcile(test: Arc<LoadTest>, ctx: Arc<Context>) -> Result<Action, Error> {
+    ctx.until_synced().await;
+    let begun = Instant::now();
+    let test = ctx.memory.newest(&test);
+    let result = if needs_nothing(&test) {
+        ctx.waiting.stop(&key(&test));
+        ctx.memory.forget(&test.uid().unwrap_or_default());
+        Ok(Action::await_change())
+    } else {
+        carry_on(&ctx, &test).await
+    };
+    ctx.metrics.reconciled(begun.elapsed(), result.as_ref().err().map(Error::class));
+    if result.is_ok() {
+        ctx.recovered(&test.uid().unwrap_or_default());
+    }
+    result
+}
+
+/// Brings a test that has not ended one step on.
+async fn carry_on(ctx: &Context, test: &Arc<LoadTest>) -> Result<Action, Error> {
+    let now = Timestamp::now();
+    let seen = observe::observe(ctx, test).await?;
+    let plan = decide(test, &seen, &ctx.settings, now);
+    let test = write(ctx, test, &plan, now).await?;
+    let Some(job) = plan.create else { return Ok(next(&plan, now)) };
+    match apply::create_job(ctx, &test, &job).await? {
+        // The watch tells of it next.
+        SeenJob::Ours(job) => ctx.index().note_job(key(&test), job),
+        obstacle => {
+            let refused = matches!(obstacle, SeenJob::Refused(_));
+            let seen = Observed { job: obstacle, ..seen };
+            let plan = decide(&test, &seen, &ctx.settings, now);
+            write(ctx, &test, &plan, now).await?;
+            if refused {
+                return Err(Error::Refused);
+            }
+        }
+    }
+    Ok(Action::await_change())
+}
+
+/// Says and records what a plan has to say, and begins to wait for what it waits for.
+async fn write(ctx: &Context, test: &Arc<LoadTest>, plan: &Plan, now: Timestamp) -> Result<Arc<LoadTest>, Error> {
+    match plan.wait_for.clone() {
+        Some(object) => ctx.waiting.start(&key(test), object),
+        None => ctx.waiting.stop(&key(test)),
+    }
+    report::say(ctx, test, &plan.events, now).await?;
+    match &plan.status {
+        Some(status) => report::write_status(ctx, test, status).await,
+        None => Ok(test.clone()),
+    }
+}
+
+fn next(plan: &Plan, now: Timestamp) -> Action {
+    plan.look_again
+        .map_or_else(Action::await_change, |at| Action::requeue(Duration::try_from(at.duration_since(now)).unwrap_or_default()))
+}
+
+fn on_error(test: &LoadTest, error: &Error, ctx: &Context) -> Action {
+    if error.is_conflict() {
+        // The newer test is on its way by the watch; the delay is for the case that it is not.
+        tracing::debug!(namespace = test.namespace(), name = test.name_any(), "the test has changed in the meantime");
+        return Action::requeue(Duration::from_secs(1));
+    }
+    let delay = ctx.back_off(&test.uid().unwrap_or_default());
+    tracing::warn!(namespace = test.namespace(), name = test.name_any(), %error, retry_in = ?delay, "reconcile failed");
+    Action::requeue(delay)
+}
+
+/// Runs the controller in one namespace, or in all, until `shutdown` is done. Returns when no reconcile runs any more.
+pub async fn run(
+    client: Client,
+    namespace: Option<String>,
+    settings: WorkerSettings,
+    metrics: Arc<Metrics>,
+    shutdown: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    let (waiting, woken) = Waiting::new(client.clone());
+    let ctx = Arc::new(Context::new(client.clone(), settings, waiting, metrics));
+    let scope = namespace.as_deref();
+    let (store, writer) = reflector::store();
+    let tests = reflector::reflector(writer, tests(api(&client, scope), ctx.metrics.clone()));
+    let tests = forgetting(tests, ctx.clone(), store.clone()).touched_objects();
+    let labelled = |component: &str| watch_config().labels(&format!("{COMPONENT_LABEL}={component}"));
+    let jobs = {
+        let (ctx, metrics) = (ctx.clone(), ctx.metrics.clone());
+        events(watcher(api(&client, scope), labelled(JOB_COMPONENT)), "jobs", metrics).map(move |event| {
+            let done = matches!(event, Event::InitDone);
+            let concerned = ctx.index().job_event(event);
+            if done {
+                ctx.note_synced(|s| s.jobs = true);
+            }
+            concerned
+        })
+    };
+    let pods = {
+        let (ctx, metrics) = (ctx.clone(), ctx.metrics.clone());
+        events(watcher(api(&client, scope), labelled(WORKER_COMPONENT)), "pods", metrics).map(move |event| {
+            let done = matches!(event, Event::InitDone);
+            let concerned = ctx.index().pod_event(event);
+            if done {
+                ctx.note_synced(|s| s.pods = true);
+            }
+            concerned
+        })
+    };
+    let concerned =
+        stream::select(jobs, pods).flat_map(stream::iter).map(|(namespace, name)| ObjectRef::new(&name).within(&namespace));
+    Controller::for_stream(tests, store)
+        .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
+        .reconcile_on(concerned)
+        .reconcile_on(woken)
+        .graceful_shutdown_on(shutdown)
+        .run(reconcile, |test, error, ctx| on_error(&test, error, &ctx), ctx)
+        // Failures are dealt with by `on_error`; the rest is Jobs and pods of tests that are gone.
+        .for_each(|_| futures::future::ready(()))
+        .await;
+}
+
+fn key(test: &LoadTest) -> Key {
+    (test.namespace().unwrap_or_default(), test.name_any())
+}
+
+fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+fn watch_config() -> Config {
+    Config::default().timeout(WATCH_SECONDS)
+}
+
+/// The events of a watch; its errors are counted and told, and the watch goes on after a while.
+fn events<K: Send + 'static>(
+    watch: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+    resource: &'static str,
+    metrics: Arc<Metrics>,
+) -> BoxStream<'static, Event<K>> {
+    watch
+        .default_backoff()
+        .filter_map(move |event| {
+            let event = event
+                .inspect_err(|error| {
+                    metrics.watch_failed(resource);
+                    tracing::warn!(resource, %error, "the watch failed; it is begun anew");
+                })
+                .ok();
+            futures::future::ready(event)
+        })
+        .boxed()
+}
+
+/// The tests, without what is never read of them. One that cannot be parsed is told of in the log and left out, and
+/// does not stop the others.
+fn tests(
+    api: Api<DeserializeGuard<LoadTest>>,
+    metrics: Arc<Metrics>,
+) -> impl Stream<Item = watcher::Result<Event<LoadTest>>> + Send {
+    events(watcher(api, watch_config()), "loadtests", metrics.clone()).filter_map(move |event| {
+        let parsed = |guard: DeserializeGuard<LoadTest>| {
+            let mut test = guard.0.inspect_err(|invalid| {
+                metrics.unreadable();
+                let (namespace, name) = (&invalid.metadata.namespace, &invalid.metadata.name);
+                tracing::error!(?namespace, ?name, error = invalid.error, "a LoadTest cannot be read and is left alone");
+            });
+            if let Ok(test) = &mut test {
+                test.metadata.managed_fields = None;
+                test.metadata.annotations = None;
+            }
+            test.ok()
+        };
+        futures::future::ready(match event {
+            Event::Init => Some(Ok(Event::Init)),
+            Event::InitDone => Some(Ok(Event::InitDone)),
+            Event::InitApply(guard) => parsed(guard).map(|t| Ok(Event::InitApply(t))),
+            Event::Apply(guard) => parsed(guard).map(|t| Ok(Event::Apply(t))),
+            Event::Delete(guard) => parsed(guard).map(|t| Ok(Event::Delete(t))),
+        })
+    })
+}
+
+/// Passes the events of the tests on, and forgets the tests that are gone.
+fn forgetting(
+    tests: impl Stream<Item = watcher::Result<Event<LoadTest>>> + Send,
+    ctx: Arc<Context>,
+    store: Store<LoadTest>,
+) -> impl Stream<Item = watcher::Result<Event<LoadTest>>> + Send {
+    tests.inspect(move |event| match event {
+        Ok(Event::Delete(test)) => ctx.forget(&key(test), &test.uid().unwrap_or_default()),
+        // Deletions that happened while the watch was down are told by nobody.
+        Ok(Event::InitDone) => ctx.memory.keep_only(&store.state().iter().filter_map(|t| t.uid()).collect()),
+        _ => {}
+    })
+}

@@ -1,0 +1,236 @@
+//! The Jobs and workers in the cluster, by test: pure. Fed by watches, read by `observe`.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use kube::ResourceExt;
+use kube::runtime::watcher::Event;
+
+use crate::decide::SeenJob;
+use crate::progress::{TestJob, Worker, WorkerJob, WorkerPod, controller};
+
+/// The namespace and name of a test, and so of its Job.
+pub type Key = (String, String);
+
+/// The Jobs and workers in the cluster, by test.
+#[derive(Debug, Default)]
+pub struct Index {
+    jobs: HashMap<Key, Entry>,
+    /// By the UID of their Job.
+    workers: HashMap<String, Workers>,
+    /// Jobs, and pods by their Job's UID, not yet seen again since their watch began anew.
+    unseen_jobs: HashSet<Key>,
+    unseen_pods: HashSet<(String, String)>,
+}
+
+#[derive(Debug)]
+struct Workers {
+    test: Key,
+    by_pod: BTreeMap<String, Worker>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    job: TestJob,
+    /// Its Job is gone from the cluster; kept, so that the test can be told how it ended.
+    gone: bool,
+}
+
+impl Index {
+    /// What is known of the Job of the test with this key and UID.
+    #[must_use]
+    pub fn job(&self, key: &Key, test_uid: &str) -> Option<SeenJob> {
+        let entry = self.jobs.get(key)?;
+        let ours = entry.job.owner_uid.as_deref() == Some(test_uid);
+        match (ours, entry.gone) {
+            (true, false) => Some(SeenJob::Ours(entry.job.clone())),
+            (true, true) => Some(SeenJob::Gone(Some(entry.job.clone()))),
+            (false, false) => Some(SeenJob::Foreign),
+            (false, true) => None,
+        }
+    }
+
+    /// The workers of the Job with this UID.
+    #[must_use]
+    pub fn workers(&self, job_uid: &str) -> Vec<Worker> {
+        self.workers.get(job_uid).map(|w| w.by_pod.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Takes in a Job read or created otherwise than by the watch. The watch may be ahead of it: it never replaces.
+    pub fn note_job(&mut self, key: Key, job: TestJob) {
+        match self.jobs.get(&key) {
+            Some(entry) if entry.job.uid == job.uid => {}
+            _ => {
+                self.jobs.insert(key, Entry { job, gone: false });
+            }
+        }
+    }
+
+    /// Forgets what is kept of a test only for its sake.
+    pub fn forget_test(&mut self, key: &Key) {
+        if self.jobs.get(key).is_some_and(|entry| entry.gone) {
+            self.jobs.remove(key);
+        }
+    }
+
+    /// Takes in an event of the watch of Jobs; gives the tests that it concerns.
+    pub fn job_event(&mut self, event: Event<WorkerJob>) -> Vec<Key> {
+        match event {
+            Event::Init => {
+                self.unseen_jobs = self.jobs.iter().filter(|(_, e)| !e.gone).map(|(k, _)| k.clone()).collect();
+                Vec::new()
+            }
+            Event::InitApply(job) | Event::Apply(job) => {
+                let key = key(&job);
+                self.unseen_jobs.remove(&key);
+                let job = TestJob::from_job(&job);
+                let changed = self.jobs.get(&key).is_none_or(|e| e.gone || e.job != job);
+                self.jobs.insert(key.clone(), Entry { job, gone: false });
+                if changed { vec![key] } else { Vec::new() }
+            }
+            Event::Delete(job) => {
+                let key = key(&job);
+                let job = TestJob::from_job(&job);
+                match self.jobs.get(&key) {
+                    // The deletion of an older Job of the same name, told late.
+                    Some(entry) if entry.job.uid != job.uid => Vec::new(),
+                    _ => {
+                        self.jobs.insert(key.clone(), Entry { job, gone: true });
+                        vec![key]
+                    }
+                }
+            }
+            Event::InitDone => {
+                let gone: Vec<Key> = self.unseen_jobs.drain().collect();
+                for key in &gone {
+                    if let Some(entry) = self.jobs.get_mut(key) {
+                        entry.gone = true;
+                    }
+                }
+                gone
+            }
+        }
+    }
+
+    /// Takes in an event of the watch of pods; gives the tests that it concerns.
+    pub fn pod_event(&mut self, event: Event<WorkerPod>) -> Vec<Key> {
+        match event {
+            Event::Init => {
+                let pods = |(job, workers): (&String, &Workers)| -> Vec<(String, String)> {
+                    workers.by_pod.keys().map(|pod| (job.clone(), pod.clone())).collect()
+                };
+                self.unseen_pods = self.workers.iter().flat_map(pods).collect();
+                Vec::new()
+            }
+            Event::InitApply(pod) | Event::Apply(pod) => {
+                let Some(job) = controller(&pod.metadata).filter(|o| o.kind == "Job") else { return Vec::new() };
+                let worker = Worker::from_pod(&pod, &job.name);
+                if !self.unseen_pods.is_empty() {
+                    self.unseen_pods.remove(&(job.uid.clone(), worker.pod.clone()));
+                }
+                let test = (pod.namespace().unwrap_or_default(), job.name.clone());
+                let workers = self.workers.entry(job.uid.clone()).or_insert_with(|| Workers { test, by_pod: BTreeMap::new() });
+                if workers.by_pod.get(&worker.pod) == Some(&worker) {
+                    return Vec::new();
+                }
+                workers.by_pod.insert(worker.pod.clone(), worker);
+                vec![workers.test.clone()]
+            }
+            Event::Delete(pod) => {
+                controller(&pod.metadata).and_then(|job| self.remove_pod(&job.uid, &pod.name_any())).into_iter().collect()
+            }
+            Event::InitDone => {
+                let gone = std::mem::take(&mut self.unseen_pods);
+                gone.iter().filter_map(|(job, pod)| self.remove_pod(job, pod)).collect()
+            }
+        }
+    }
+
+    fn remove_pod(&mut self, job_uid: &str, pod: &str) -> Option<Key> {
+        let workers = self.workers.get_mut(job_uid)?;
+        workers.by_pod.remove(pod)?;
+        let test = workers.test.clone();
+        if workers.by_pod.is_empty() {
+            self.workers.remove(job_uid);
+        }
+        Some(test)
+    }
+}
+
+fn key(job: &WorkerJob) -> Key {
+    (job.namespace().unwrap_or_default(), job.name_any())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    fn job(uid: &str, owner: &str, succeeded: i32) -> WorkerJob {
+        serde_json::from_value(json!({"metadata": {"name": "t", "namespace": "n", "uid": uid, "ownerReferences": [
+            {"apiVersion": "v", "kind": "LoadTest", "name": "t", "uid": owner, "controller": true}]},
+            "status": {"succeeded": succeeded}}))
+        .unwrap()
+    }
+
+    fn pod(name: &str, phase: &str) -> WorkerPod {
+        serde_json::from_value(json!({"metadata": {"name": name, "namespace": "n", "uid": name, "ownerReferences": [
+            {"apiVersion": "batch/v1", "kind": "Job", "name": "t", "uid": "j", "controller": true}]}, "status": {"phase": phase}}))
+        .unwrap()
+    }
+
+    fn key() -> Key {
+        ("n".into(), "t".into())
+    }
+
+    #[test]
+    fn a_job_belongs_to_the_test_whose_uid_it_names() {
+        let mut index = Index::default();
+        index.job_event(Event::Apply(job("j", "test-1", 0)));
+        assert!(matches!(index.job(&key(), "test-1"), Some(SeenJob::Ours(_))));
+        assert_eq!(index.job(&key(), "test-2"), Some(SeenJob::Foreign));
+    }
+
+    #[test]
+    fn a_deleted_job_is_remembered_for_its_test_alone() {
+        let mut index = Index::default();
+        index.job_event(Event::Apply(job("j", "test-1", 1)));
+        assert_eq!(index.job_event(Event::Delete(job("j", "test-1", 2))), [key()]);
+        assert!(matches!(index.job(&key(), "test-1"), Some(SeenJob::Gone(Some(j))) if j.succeeded == 2));
+        assert_eq!(index.job(&key(), "test-2"), None, "a test created anew under the name may have its own Job");
+        index.forget_test(&key());
+        assert_eq!(index.job(&key(), "test-1"), None);
+    }
+
+    #[test]
+    fn what_a_new_list_lacks_is_gone() {
+        let mut index = Index::default();
+        index.job_event(Event::Apply(job("j", "test-1", 0)));
+        index.pod_event(Event::Apply(pod("t-0", "Running")));
+        index.pod_event(Event::Apply(pod("t-1", "Running")));
+        index.pod_event(Event::Init);
+        index.pod_event(Event::InitApply(pod("t-1", "Running")));
+        assert_eq!(index.pod_event(Event::InitDone), [key()]);
+        assert_eq!(index.workers("j").len(), 1);
+        index.job_event(Event::Init);
+        assert_eq!(index.job_event(Event::InitDone), [key()]);
+        assert!(matches!(index.job(&key(), "test-1"), Some(SeenJob::Gone(_))));
+    }
+
+    #[test]
+    fn an_event_that_changes_nothing_concerns_no_test() {
+        let mut index = Index::default();
+        assert_eq!(index.job_event(Event::Apply(job("j", "test-1", 0))).len(), 1);
+        assert!(index.job_event(Event::Apply(job("j", "test-1", 0))).is_empty());
+        assert_eq!(index.pod_event(Event::Apply(pod("t-0", "Pending"))).len(), 1);
+        assert!(index.pod_event(Event::Apply(pod("t-0", "Pending"))).is_empty());
+    }
+
+    #[test]
+    fn a_late_deletion_of_an_older_job_leaves_the_newer_one() {
+        let mut index = Index::default();
+        index.job_event(Event::Apply(job("new", "test-2", 0)));
+        assert!(index.job_event(Event::Delete(job("old", "test-1", 0))).is_empty());
+        assert!(matches!(index.job(&key(), "test-2"), Some(SeenJob::Ours(_))));
+    }
+}

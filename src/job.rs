@@ -1,0 +1,177 @@
+//! The Job of a test: pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::batch::v1::{Job, JobSpec};
+use k8s_openapi::api::core::v1::{
+    Capabilities, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, ObjectFieldSelector,
+    PodSecurityContext, PodSpec, PodTemplateSpec, SeccompProfile, SecurityContext, Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{Resource, ResourceExt};
+
+use crate::api::v1alpha1::{LoadTest, TEST_SCRIPT_KEY};
+use crate::settings::WorkerSettings;
+
+/// The label that Jobs and pods of tests are watched by.
+pub const COMPONENT_LABEL: &str = "artillery.io/component";
+/// The component label's value of a test's Job.
+pub const JOB_COMPONENT: &str = "loadtest-worker-master";
+/// The component label's value of a worker's pod.
+pub const WORKER_COMPONENT: &str = "loadtest-worker";
+
+/// The Indexed Job that runs a test: one pod a worker, none of them ever started a second time. It has the test's name
+/// and is owned by it, so it goes when the test goes.
+#[must_use]
+pub fn job(test: &LoadTest, settings: &WorkerSettings) -> Job {
+    Job {
+        metadata: ObjectMeta {
+            name: test.metadata.name.clone(),
+            namespace: test.metadata.namespace.clone(),
+            labels: Some(labels(test, JOB_COMPONENT)),
+            owner_references: test.controller_owner_ref(&()).map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(JobSpec {
+            completion_mode: Some("Indexed".into()),
+            completions: Some(test.spec.count),
+            parallelism: Some(test.spec.count),
+            backoff_limit: Some(0),
+            template: PodTemplateSpec {
+                metadata: Some(ObjectMeta { labels: Some(labels(test, WORKER_COMPONENT)), ..ObjectMeta::default() }),
+                spec: Some(worker(test, settings)),
+            },
+            ..JobSpec::default()
+        }),
+        status: None,
+    }
+}
+
+fn labels(test: &LoadTest, component: &str) -> BTreeMap<String, String> {
+    [
+        ("artillery.io/test-name", test.name_any()),
+        (COMPONENT_LABEL, component.into()),
+        ("artillery.io/part-of", "loadtest".into()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
+}
+
+/// A worker's pod. It passes Pod Security `restricted` and carries no token of a service account.
+fn worker(test: &LoadTest, settings: &WorkerSettings) -> PodSpec {
+    let mount = |name: &str, path: &str, read_only: bool| VolumeMount {
+        name: name.into(),
+        mount_path: path.into(),
+        read_only: read_only.then_some(true),
+        ..VolumeMount::default()
+    };
+    let mut args = vec!["run".to_owned(), format!("/data/{TEST_SCRIPT_KEY}")];
+    if let Some(environment) = test.spec.environment.as_ref().filter(|e| !e.is_empty()) {
+        args.extend(["--environment".to_owned(), environment.clone()]);
+    }
+    PodSpec {
+        restart_policy: Some("Never".into()),
+        automount_service_account_token: Some(false),
+        // The variables of all services of a namespace would only burden the workers' environment.
+        enable_service_links: Some(false),
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            // The public image runs as root, which `restricted` refuses: so the pod names a user, unless the cluster does.
+            run_as_user: settings.run_as_user,
+            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), ..SeccompProfile::default() }),
+            ..PodSecurityContext::default()
+        }),
+        containers: vec![Container {
+            name: test.name_any(),
+            image: Some(settings.image.clone()),
+            image_pull_policy: settings.image_pull_policy.clone(),
+            args: Some(args),
+            env: Some(environment_variables()),
+            volume_mounts: Some(vec![mount("test-script", "/data", true), mount("tmp", "/tmp", false)]),
+            // A worker that fails says why in its last lines.
+            termination_message_policy: Some("FallbackToLogsOnError".into()),
+            security_context: Some(SecurityContext {
+                allow_privilege_escalation: Some(false),
+                capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
+                read_only_root_filesystem: Some(true),
+                ..SecurityContext::default()
+            }),
+            ..Container::default()
+        }],
+        volumes: Some(vec![
+            Volume {
+                name: "test-script".into(),
+                config_map: Some(ConfigMapVolumeSource {
+                    name: test.spec.test_script.config.config_map.clone(),
+                    ..ConfigMapVolumeSource::default()
+                }),
+                ..Volume::default()
+            },
+            Volume { name: "tmp".into(), empty_dir: Some(EmptyDirVolumeSource::default()), ..Volume::default() },
+        ]),
+        ..PodSpec::default()
+    }
+}
+
+fn environment_variables() -> Vec<EnvVar> {
+    let plain = |name: &str, value: &str| EnvVar { name: name.into(), value: Some(value.into()), ..EnvVar::default() };
+    vec![
+        // Artillery's Prometheus reporter names its group on the Pushgateway by this.
+        EnvVar {
+            name: "WORKER_ID".into(),
+            value_from: Some(EnvVarSource {
+                field_ref: Some(ObjectFieldSelector { field_path: "metadata.name".into(), ..ObjectFieldSelector::default() }),
+                ..EnvVarSource::default()
+            }),
+            ..EnvVar::default()
+        },
+        // Artillery crashes without a home, and a numeric user has none.
+        plain("HOME", "/tmp"),
+        plain("ARTILLERY_DISABLE_TELEMETRY", "true"),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    fn test(spec: &serde_json::Value) -> LoadTest {
+        serde_json::from_value(json!({
+            "apiVersion": "loadtest.artillery.io/v1alpha1", "kind": "LoadTest",
+            "metadata": {"name": "basic-test", "namespace": "default", "uid": "u-1"}, "spec": spec,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_test_becomes_an_indexed_job_that_is_never_retried() {
+        let test = test(&json!({"count": 3, "environment": "dev", "testScript": {"config": {"configMap": "script"}}}));
+        let job = serde_json::to_value(job(&test, &WorkerSettings::default())).unwrap();
+        let spec = &job["spec"];
+        assert_eq!(
+            json!([spec["completionMode"], spec["completions"], spec["parallelism"], spec["backoffLimit"]]),
+            json!(["Indexed", 3, 3, 0])
+        );
+        assert_eq!(job["metadata"]["ownerReferences"][0]["uid"], "u-1");
+        assert_eq!(job["metadata"]["ownerReferences"][0]["controller"], true);
+        assert_eq!(
+            job["metadata"]["labels"],
+            json!({"artillery.io/test-name": "basic-test",
+            "artillery.io/component": "loadtest-worker-master", "artillery.io/part-of": "loadtest"})
+        );
+        let pod = &spec["template"]["spec"];
+        assert_eq!(pod["restartPolicy"], "Never");
+        assert_eq!(pod["automountServiceAccountToken"], false);
+        assert_eq!(pod["containers"][0]["args"], json!(["run", "/data/test-script.yaml", "--environment", "dev"]));
+        assert_eq!(pod["volumes"][0]["configMap"]["name"], "script");
+    }
+
+    #[test]
+    fn without_an_environment_none_is_passed() {
+        let job = job(&test(&json!({"testScript": {"config": {"configMap": "s"}}})), &WorkerSettings::default());
+        let args = job.spec.unwrap().template.spec.unwrap().containers.remove(0).args.unwrap();
+        assert_eq!(args, ["run", "/data/test-script.yaml"]);
+    }
+}

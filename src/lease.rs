@@ -1,0 +1,176 @@
+//! Leader election by a Lease, with the meaning of client-go's `tools/leaderelection`: a holder renews every 2 s; others
+//! take over when they have seen no renewal for 15 s by their own clock; a holder that could not renew for 10 s gives up.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use kube::api::{Api, PostParams};
+
+use crate::error::{CallError, within_deadline};
+
+/// The lease's name, that of the original operator: the two never work side by side.
+pub const LEASE_NAME: &str = "84f84c74.artillery.io";
+
+const LEASE_DURATION: Duration = Duration::from_secs(15);
+const RENEW_DEADLINE: Duration = Duration::from_secs(10);
+const RETRY_PERIOD: Duration = Duration::from_secs(2);
+
+/// A candidate for the lease.
+pub struct Candidate {
+    leases: Api<Lease>,
+    me: String,
+    seen: Option<Seen>,
+}
+
+/// The lease as it was when it last changed, and when that was seen: other clocks are not trusted.
+struct Seen {
+    spec: LeaseSpec,
+    at: Instant,
+}
+
+/// What a candidate may do about a lease.
+#[derive(Debug, PartialEq)]
+enum Verdict {
+    /// It holds the lease, and is to renew it.
+    Renew,
+    /// Nobody holds it any more.
+    Take,
+    /// Somebody else holds it.
+    Wait,
+}
+
+fn evaluate(spec: &LeaseSpec, me: &str, unchanged_for: Duration) -> Verdict {
+    match spec.holder_identity.as_deref() {
+        Some(holder) if holder == me => Verdict::Renew,
+        None | Some("") => Verdict::Take,
+        Some(_) => {
+            let seconds = spec.lease_duration_seconds.and_then(|s| u64::try_from(s).ok());
+            let duration = seconds.map_or(LEASE_DURATION, Duration::from_secs);
+            if unchanged_for > duration { Verdict::Take } else { Verdict::Wait }
+        }
+    }
+}
+
+impl Candidate {
+    /// A candidate for the lease in a namespace. `me` is to be unlike that of any other process, ever.
+    #[must_use]
+    pub fn new(client: Client, namespace: &str, me: String) -> Self {
+        Self { leases: Api::namespaced(client, namespace), me, seen: None }
+    }
+
+    /// Waits until this candidate holds the lease.
+    pub async fn acquire(&mut self) {
+        loop {
+            match self.try_hold(Instant::now()).await {
+                Ok(true) => return,
+                Ok(false) => tracing::debug!("another replica holds the lease"),
+                Err(error) => tracing::warn!(%error, "cannot take the lease; trying on"),
+            }
+            tokio::time::sleep(RETRY_PERIOD).await;
+        }
+    }
+
+    /// Renews the lease for as long as that works. Returns when it is lost.
+    pub async fn hold(&mut self) {
+        let mut renewed = Instant::now();
+        while renewed.elapsed() < RENEW_DEADLINE {
+            tokio::time::sleep(RETRY_PERIOD).await;
+            let begun = Instant::now();
+            let left = RENEW_DEADLINE.saturating_sub(renewed.elapsed());
+            match tokio::time::timeout(left, self.try_hold(begun)).await {
+                Ok(Ok(true)) => renewed = begun,
+                Ok(Ok(false)) => return,
+                Ok(Err(error)) => tracing::warn!(%error, "cannot renew the lease; trying on"),
+                Err(_) => tracing::warn!("the lease was not renewed in time"),
+            }
+        }
+    }
+
+    /// Gives the lease up, so that another replica need not wait for its end. To be called when nothing is written any more.
+    pub async fn release(&mut self) {
+        let Ok(Some(mut lease)) = within_deadline(self.leases.get_opt(LEASE_NAME)).await else { return };
+        let Some(spec) = lease.spec.as_mut().filter(|s| s.holder_identity.as_deref() == Some(&self.me)) else { return };
+        spec.holder_identity = Some(String::new());
+        spec.lease_duration_seconds = Some(1);
+        if let Err(error) = within_deadline(self.leases.replace(LEASE_NAME, &PostParams::default(), &lease)).await {
+            tracing::warn!(%error, "cannot release the lease; it ends by itself");
+        }
+    }
+
+    /// Takes or renews the lease if that is allowed; whether this candidate holds it then. A change by somebody else in the
+    /// meantime is refused by the API server, since the write carries the version that was read.
+    async fn try_hold(&mut self, now: Instant) -> Result<bool, CallError> {
+        let time = Some(MicroTime(Timestamp::now()));
+        let Some(mut lease) = within_deadline(self.leases.get_opt(LEASE_NAME)).await? else {
+            let lease = Lease {
+                metadata: ObjectMeta { name: Some(LEASE_NAME.into()), ..ObjectMeta::default() },
+                spec: Some(self.held(time.clone(), time, 0)),
+            };
+            return held(within_deadline(self.leases.create(&PostParams::default(), &lease)).await);
+        };
+        let spec = lease.spec.clone().unwrap_or_default();
+        if self.seen.as_ref().is_none_or(|seen| seen.spec != spec) {
+            self.seen = Some(Seen { spec: spec.clone(), at: now });
+        }
+        let unchanged_for = self.seen.as_ref().map_or(Duration::ZERO, |seen| now.duration_since(seen.at));
+        let transitions = spec.lease_transitions.unwrap_or_default();
+        lease.spec = Some(match evaluate(&spec, &self.me, unchanged_for) {
+            Verdict::Wait => return Ok(false),
+            Verdict::Renew => self.held(spec.acquire_time, time, transitions),
+            Verdict::Take => self.held(time.clone(), time, transitions.saturating_add(1)),
+        });
+        held(within_deadline(self.leases.replace(LEASE_NAME, &PostParams::default(), &lease)).await)
+    }
+
+    fn held(&self, acquired: Option<MicroTime>, renewed: Option<MicroTime>, transitions: i32) -> LeaseSpec {
+        LeaseSpec {
+            holder_identity: Some(self.me.clone()),
+            lease_duration_seconds: i32::try_from(LEASE_DURATION.as_secs()).ok(),
+            acquire_time: acquired,
+            renew_time: renewed,
+            lease_transitions: Some(transitions),
+            ..LeaseSpec::default()
+        }
+    }
+}
+
+fn held(written: Result<Lease, CallError>) -> Result<bool, CallError> {
+    match written {
+        Ok(_) => Ok(true),
+        // Somebody else was quicker.
+        Err(error) if error.status() == Some(409) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(holder: Option<&str>) -> LeaseSpec {
+        LeaseSpec { holder_identity: holder.map(Into::into), lease_duration_seconds: Some(15), ..LeaseSpec::default() }
+    }
+
+    #[test]
+    fn a_lease_is_taken_only_when_it_is_free_or_was_not_renewed() {
+        let cases = [
+            (Some("me"), 100, Verdict::Renew),
+            (None, 0, Verdict::Take),
+            (Some(""), 0, Verdict::Take),
+            (Some("other"), 15, Verdict::Wait),
+            (Some("other"), 16, Verdict::Take),
+        ];
+        for (holder, seconds, verdict) in cases {
+            assert_eq!(evaluate(&spec(holder), "me", Duration::from_secs(seconds)), verdict, "{holder:?} {seconds}");
+        }
+    }
+
+    #[test]
+    fn a_negative_duration_is_not_believed() {
+        let spec = LeaseSpec { lease_duration_seconds: Some(-1), ..spec(Some("other")) };
+        assert_eq!(evaluate(&spec, "me", Duration::from_secs(10)), Verdict::Wait);
+    }
+}

@@ -1,0 +1,107 @@
+//! The operator's program: flags, log, servers, leader election, and the controller.
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use artillery_operator::lease::Candidate;
+use artillery_operator::metrics::Metrics;
+use artillery_operator::server::{self, Health};
+use artillery_operator::settings::Settings;
+use artillery_operator::{controller, telemetry};
+use clap::Parser;
+use futures::future::{self, FutureExt};
+use kube::{Client, Config};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let settings = Settings::parse();
+    telemetry::init(settings.log_format);
+    match run(settings).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the operator ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
+    let mut config = Config::infer().await?;
+    // The client would repeat any request, also one that creates, up to 15 times and for as long as the server asks.
+    config.default_retry = false;
+    let namespace = settings.leader_elect_namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+    let server_url = config.cluster_url.clone();
+    let client = Client::try_from(config)?;
+
+    let metrics = Arc::new(Metrics::default());
+    let health = Arc::new(Health::default());
+    if let Some(address) = settings.health_probe_bind_address.0 {
+        let listener = server::listen(address).await.map_err(|e| format!("cannot serve probes on {address}: {e}"))?;
+        tokio::spawn(server::serve_probes(listener, health.clone()));
+    }
+    if let Some(address) = settings.metrics_bind_address.0 {
+        let listener = server::listen(address).await.map_err(|e| format!("cannot serve metrics on {address}: {e}"))?;
+        tokio::spawn(server::serve_metrics(listener, metrics.clone()));
+    }
+    let version = client.apiserver_version().await.map_err(|e| format!("cannot reach the API server at {server_url}: {e}"))?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), kubernetes = version.git_version, "artillery-operator starts");
+    health.set_ready();
+
+    let (stop, mut stopped) = watch::channel(());
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = Box::pin(async move {
+        future::select(Box::pin(terminate.recv()), Box::pin(interrupt.recv())).await;
+    });
+
+    let mut candidate = settings.leader_elect.then(|| Candidate::new(client.clone(), &namespace, identity()));
+    if let Some(candidate) = &mut candidate {
+        tokio::select! {
+            () = candidate.acquire() => tracing::info!(namespace, "this replica has the lease"),
+            () = &mut signals => return Ok(()),
+        }
+    }
+    metrics.leads(true);
+
+    let scopes =
+        if settings.namespaces.is_empty() { vec![None] } else { settings.namespaces.iter().cloned().map(Some).collect() };
+    let mut controllers = future::join_all(scopes.into_iter().map(|scope| {
+        let mut stopped = stopped.clone();
+        let shutdown = async move {
+            let _ = stopped.changed().await;
+        };
+        controller::run(client.clone(), scope, settings.worker.clone(), metrics.clone(), shutdown)
+    }))
+    .boxed();
+    stopped.mark_unchanged();
+
+    tokio::select! {
+        _ = &mut controllers => return Err("a controller has ended by itself".into()),
+        () = lost(candidate.as_mut()) => return Err("the lease is lost".into()),
+        () = &mut signals => tracing::info!("asked to end: finishing what is under way"),
+    }
+    drop(stop);
+    controllers.await;
+    if let Some(candidate) = &mut candidate {
+        candidate.release().await;
+    }
+    Ok(())
+}
+
+/// Done when the lease is lost; never without leader election.
+async fn lost(candidate: Option<&mut Candidate>) {
+    match candidate {
+        Some(candidate) => candidate.hold().await,
+        None => future::pending().await,
+    }
+}
+
+/// A name unlike that of any other process: the host's (a pod's own name), and the time and process it began with.
+fn identity() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "artillery-operator".into());
+    let began = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    format!("{host}_{}_{}", std::process::id(), began.as_nanos())
+}

@@ -1,0 +1,360 @@
+//! Where a test stands: pure. Turns the pods and the Job that the API server shows into [`Worker`]s and a [`TestJob`],
+//! which hold only what decisions need.
+
+use k8s_openapi::api::batch::v1::{Job, JobCondition, JobStatus};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::Resource;
+use serde::Deserialize;
+
+/// A worker's pod, as far as it is read. Unknown and unused fields are skipped while parsing, so that a pod costs
+/// little and a new field cannot break the watch.
+#[derive(Resource, Clone, Debug, Deserialize)]
+#[resource(inherit = "Pod")]
+pub struct WorkerPod {
+    /// The pod's metadata.
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    #[serde(default)]
+    status: PodStatus,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PodStatus {
+    phase: Option<String>,
+    reason: Option<String>,
+    message: Option<String>,
+    #[serde(default)]
+    conditions: Vec<PodCondition>,
+    #[serde(default)]
+    container_statuses: Vec<ContainerStatus>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct PodCondition {
+    r#type: String,
+    status: String,
+    reason: Option<String>,
+    message: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct ContainerStatus {
+    name: String,
+    #[serde(default)]
+    state: ContainerState,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct ContainerState {
+    waiting: Option<Waiting>,
+    running: Option<serde::de::IgnoredAny>,
+    terminated: Option<Terminated>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Waiting {
+    reason: Option<String>,
+    message: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Terminated {
+    exit_code: i32,
+    reason: Option<String>,
+    message: Option<String>,
+    started_at: Option<Time>,
+}
+
+/// One worker, as its pod shows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Worker {
+    /// The pod's name.
+    pub pod: String,
+    /// The pod's UID.
+    pub uid: String,
+    /// The worker's number, from 0.
+    pub index: Option<u32>,
+    /// Whether its container has run, however it ended.
+    pub started: bool,
+    /// Where it stands.
+    pub state: WorkerState,
+}
+
+/// Where a worker stands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum WorkerState {
+    /// It does not run yet; where that is more than the usual wait, why.
+    Pending {
+        /// What keeps it from running, in words of the kubelet or the scheduler.
+        obstacle: Option<String>,
+    },
+    /// Its container runs.
+    Running,
+    /// It ended well.
+    Succeeded,
+    /// It failed by itself.
+    Failed {
+        /// The exit code of its container, where that ran.
+        exit_code: Option<i32>,
+        /// `Error`, `OOMKilled`, `Evicted`, ...
+        reason: String,
+        /// The last thing it said.
+        message: Option<String>,
+    },
+    /// It was stopped from outside, as the Job's other workers are when one has failed.
+    Aborted,
+}
+
+/// Reasons of a waiting container that say no more than that it is about to start.
+const USUAL_WAITS: [&str; 2] = ["ContainerCreating", "PodInitializing"];
+
+impl Worker {
+    /// Reads a worker from its pod. `container` is the name of the worker's container: other containers of the pod, such
+    /// as a service mesh's, say nothing about the worker.
+    #[must_use]
+    pub fn from_pod(pod: &WorkerPod, container: &str) -> Self {
+        let meta = &pod.metadata;
+        let state = pod.status.container_statuses.iter().find(|c| c.name == container).map(|c| &c.state);
+        let terminated = state.and_then(|s| s.terminated.as_ref());
+        // A container that could not be started at all is terminated too, with a start time of 0 or none.
+        let ran = terminated.is_some_and(|t| t.started_at.as_ref().is_some_and(|t| t.0 > Timestamp::UNIX_EPOCH));
+        Self {
+            pod: meta.name.clone().unwrap_or_default(),
+            uid: meta.uid.clone().unwrap_or_default(),
+            index: meta
+                .annotations
+                .as_ref()
+                .and_then(|a| a.get("batch.kubernetes.io/job-completion-index"))
+                .and_then(|i| i.parse().ok()),
+            started: ran || state.is_some_and(|s| s.running.is_some()),
+            state: worker_state(pod, state, terminated),
+        }
+    }
+}
+
+fn worker_state(pod: &WorkerPod, state: Option<&ContainerState>, terminated: Option<&Terminated>) -> WorkerState {
+    let status = &pod.status;
+    let deleted = pod.metadata.deletion_timestamp.is_some();
+    if let Some(t) = terminated {
+        return match t.exit_code {
+            0 => WorkerState::Succeeded,
+            // 128 + SIGINT, SIGKILL, SIGTERM: what the kubelet's own signals leave.
+            130 | 137 | 143 if deleted && t.reason.as_deref() != Some("OOMKilled") => WorkerState::Aborted,
+            exit_code => WorkerState::Failed {
+                exit_code: Some(exit_code),
+                reason: status.reason.clone().or_else(|| t.reason.clone()).unwrap_or_else(|| "Error".into()),
+                message: t.message.clone().or_else(|| status.message.clone()).filter(|m| !m.trim().is_empty()),
+            },
+        };
+    }
+    match status.phase.as_deref() {
+        Some("Succeeded") => WorkerState::Succeeded,
+        Some("Failed") if deleted => WorkerState::Aborted,
+        Some("Failed") => WorkerState::Failed {
+            exit_code: None,
+            reason: status.reason.clone().unwrap_or_else(|| "Error".into()),
+            message: status.message.clone(),
+        },
+        _ if deleted => WorkerState::Aborted,
+        _ if state.is_some_and(|s| s.running.is_some()) => WorkerState::Running,
+        _ => WorkerState::Pending { obstacle: obstacle(status, state) },
+    }
+}
+
+/// What keeps a pod from running, where it is more than the usual wait.
+fn obstacle(status: &PodStatus, state: Option<&ContainerState>) -> Option<String> {
+    let told = |reason: &str, message: Option<&str>| match message {
+        Some(message) if !message.is_empty() => format!("{reason}: {message}"),
+        _ => reason.to_owned(),
+    };
+    let unscheduled = status
+        .conditions
+        .iter()
+        .find(|c| c.r#type == "PodScheduled" && c.status == "False")
+        .map(|c| told(c.reason.as_deref().unwrap_or("Unschedulable"), c.message.as_deref()));
+    let waiting = || {
+        let waiting = state?.waiting.as_ref()?;
+        let reason = waiting.reason.as_deref()?;
+        (!USUAL_WAITS.contains(&reason)).then(|| told(reason, waiting.message.as_deref()))
+    };
+    unscheduled.or_else(waiting)
+}
+
+/// The Job of a test, as far as decisions need it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TestJob {
+    /// The Job's UID.
+    pub uid: String,
+    /// The UID of the object that controls it, if any does.
+    pub owner_uid: Option<String>,
+    /// When it started.
+    pub started: Option<Timestamp>,
+    /// Its pods that are pending or running.
+    pub active: i32,
+    /// Its workers that succeeded.
+    pub succeeded: i32,
+    /// Its pods that failed or were stopped.
+    pub failed: i32,
+    /// How it ended, once it has.
+    pub outcome: Option<Outcome>,
+}
+
+/// How a Job ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// All workers succeeded.
+    Complete {
+        /// When.
+        at: Timestamp,
+    },
+    /// Not all workers succeeded.
+    Failed {
+        /// When.
+        at: Timestamp,
+        /// The reason of the Job's condition, such as `BackoffLimitExceeded`.
+        reason: String,
+        /// The message of the Job's condition.
+        message: String,
+    },
+}
+
+/// A Job, as far as it is read.
+#[derive(Resource, Clone, Debug, Deserialize)]
+#[resource(inherit = "Job")]
+pub struct WorkerJob {
+    /// The Job's metadata.
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    /// The Job's status.
+    #[serde(default)]
+    pub status: JobStatus,
+}
+
+impl TestJob {
+    /// Reads a Job. A condition counts only where its status is True, and only `Complete` and `Failed` end a Job:
+    /// `SuccessCriteriaMet` and `FailureTarget` come while pods still run (Kubernetes, `pkg/controller/job`).
+    #[must_use]
+    pub fn from_job(job: &WorkerJob) -> Self {
+        let status = &job.status;
+        let ended = |type_: &str| status.conditions.iter().flatten().find(|c| c.type_ == type_ && c.status == "True");
+        let at = |c: &JobCondition| {
+            let time = status.completion_time.as_ref().or(c.last_transition_time.as_ref());
+            time.map_or(Timestamp::UNIX_EPOCH, |t| t.0)
+        };
+        let outcome = if let Some(c) = ended("Complete") {
+            Some(Outcome::Complete { at: at(c) })
+        } else {
+            ended("Failed").map(|c| Outcome::Failed {
+                at: at(c),
+                reason: c.reason.clone().unwrap_or_default(),
+                message: c.message.clone().unwrap_or_default(),
+            })
+        };
+        Self {
+            uid: job.metadata.uid.clone().unwrap_or_default(),
+            owner_uid: controller(&job.metadata).map(|o| o.uid.clone()),
+            started: status.start_time.as_ref().map(|t| t.0),
+            active: status.active.unwrap_or_default(),
+            succeeded: status.succeeded.unwrap_or_default(),
+            failed: status.failed.unwrap_or_default(),
+            outcome,
+        }
+    }
+}
+
+/// The object that controls the one with this metadata.
+#[must_use]
+pub fn controller(meta: &ObjectMeta) -> Option<&OwnerReference> {
+    meta.owner_references.iter().flatten().find(|o| o.controller == Some(true))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    fn worker(status: &serde_json::Value, deleted: bool) -> Worker {
+        let mut pod = json!({
+            "metadata": {"name": "t-0-abcde", "uid": "u", "annotations": {"batch.kubernetes.io/job-completion-index": "0"}},
+            "status": status,
+        });
+        if deleted {
+            pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:30Z");
+        }
+        Worker::from_pod(&serde_json::from_value(pod).unwrap(), "t")
+    }
+
+    fn terminated(code: i32, reason: &str) -> serde_json::Value {
+        json!({"phase": "Failed", "containerStatuses": [{"name": "t", "state": {"terminated":
+            {"exitCode": code, "reason": reason, "startedAt": "2026-01-01T00:00:00Z", "message": "boom"}}}]})
+    }
+
+    #[test]
+    fn a_worker_runs_only_when_its_own_container_runs() {
+        let sidecar_only = worker(
+            &json!({"phase": "Running", "containerStatuses": [
+            {"name": "mesh", "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}},
+            {"name": "t", "state": {"waiting": {"reason": "ContainerCreating"}}}]}),
+            false,
+        );
+        assert_eq!((sidecar_only.started, sidecar_only.state), (false, WorkerState::Pending { obstacle: None }));
+        let running = worker(&json!({"phase": "Running", "containerStatuses": [{"name": "t", "state": {"running": {}}}]}), false);
+        assert_eq!((running.started, running.state, running.index), (true, WorkerState::Running, Some(0)));
+    }
+
+    #[test]
+    fn a_pod_that_cannot_start_tells_its_obstacle() {
+        let image = worker(
+            &json!({"phase": "Pending", "containerStatuses": [{"name": "t", "state": {"waiting":
+            {"reason": "ImagePullBackOff", "message": "no such image"}}}]}),
+            false,
+        );
+        assert_eq!(image.state, WorkerState::Pending { obstacle: Some("ImagePullBackOff: no such image".into()) });
+        let full = worker(
+            &json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False",
+            "reason": "Unschedulable", "message": "0/1 nodes are available"}]}),
+            false,
+        );
+        assert_eq!(full.state, WorkerState::Pending { obstacle: Some("Unschedulable: 0/1 nodes are available".into()) });
+    }
+
+    #[test]
+    fn failed_is_told_from_aborted() {
+        let failed = WorkerState::Failed { exit_code: Some(11), reason: "Error".into(), message: Some("boom".into()) };
+        assert_eq!(worker(&terminated(11, "Error"), false).state, failed);
+        assert_eq!(worker(&terminated(11, "Error"), true).state, failed, "failed by itself while it was being stopped");
+        assert_eq!(worker(&terminated(143, "Error"), true).state, WorkerState::Aborted);
+        assert!(matches!(worker(&terminated(137, "OOMKilled"), true).state, WorkerState::Failed { .. }));
+        assert!(matches!(worker(&terminated(143, "Error"), false).state, WorkerState::Failed { .. }));
+        assert!(matches!(worker(&json!({"phase": "Failed", "reason": "Evicted"}), false).state,
+            WorkerState::Failed { exit_code: None, reason, .. } if reason == "Evicted"));
+    }
+
+    #[test]
+    fn a_container_that_could_not_be_started_has_not_run() {
+        let w = worker(
+            &json!({"phase": "Failed", "containerStatuses": [{"name": "t", "state": {"terminated":
+            {"exitCode": 128, "reason": "StartError", "startedAt": "1970-01-01T00:00:00Z"}}}]}),
+            false,
+        );
+        assert!(!w.started);
+    }
+
+    #[test]
+    fn only_true_conditions_end_a_job() {
+        let job = |type_: &str, status: &str| {
+            TestJob::from_job(&serde_json::from_value(json!({"metadata": {"uid": "j"}, "status": {"conditions": [
+                {"type": type_, "status": status, "reason": "R", "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}})).unwrap())
+            .outcome
+        };
+        assert_eq!(job("FailureTarget", "True"), None);
+        assert_eq!(job("Complete", "False"), None);
+        assert!(matches!(job("Complete", "True"), Some(Outcome::Complete { .. })));
+        assert!(matches!(job("Failed", "True"), Some(Outcome::Failed { reason, .. }) if reason == "R"));
+    }
+}

@@ -1,0 +1,146 @@
+//! What the operator can be told: flags, each also an environment variable.
+
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use clap::{ArgAction, Parser};
+
+/// Runs Artillery load tests: turns `LoadTest` resources into Jobs of Artillery workers and reports back on them.
+///
+/// Finds the cluster by KUBECONFIG, ~/.kube/config, or, inside a cluster, by its service account.
+/// The log's detail is set by `RUST_LOG` (such as `info` or `artillery_operator=debug`).
+#[derive(Parser, Clone, Debug)]
+#[command(name = "artillery-operator", version, verbatim_doc_comment)]
+pub struct Settings {
+    /// Act only while holding a lease, so that several replicas can run: one works, the others stand by.
+    #[arg(long, env = "LEADER_ELECT", num_args = 0..=1, require_equals = true, default_value_t = false,
+          default_missing_value = "true", action = ArgAction::Set)]
+    pub leader_elect: bool,
+
+    /// The namespace of the lease. Default: that of the operator's own pod, else `default`.
+    #[arg(long, env = "LEADER_ELECT_NAMESPACE", value_name = "NAMESPACE")]
+    pub leader_elect_namespace: Option<String>,
+
+    /// Where Prometheus metrics are served; `0` switches them off.
+    #[arg(long, env = "METRICS_BIND_ADDRESS", value_name = "HOST:PORT", default_value = ":8080")]
+    pub metrics_bind_address: Bind,
+
+    /// Where the probes /healthz and /readyz are served; `0` switches them off.
+    #[arg(long, env = "HEALTH_PROBE_BIND_ADDRESS", value_name = "HOST:PORT", default_value = ":8081")]
+    pub health_probe_bind_address: Bind,
+
+    /// Namespaces to work in, separated by commas. Default: all.
+    #[arg(long, env = "NAMESPACES", value_name = "NAMES", value_delimiter = ',')]
+    pub namespaces: Vec<String>,
+
+    /// The form of the log lines.
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// What all workers share.
+    #[command(flatten)]
+    pub worker: WorkerSettings,
+}
+
+/// What all workers share.
+#[derive(clap::Args, Clone, Debug, PartialEq)]
+pub struct WorkerSettings {
+    /// The workers' image. Its entry point is the `artillery` command.
+    #[arg(id = "worker-image", long = "worker-image", env = "WORKER_IMAGE", value_name = "IMAGE", default_value = DEFAULT_IMAGE)]
+    pub image: String,
+
+    /// When the workers' image is pulled: Always, `IfNotPresent` or Never. Default: as Kubernetes does by the image's tag.
+    #[arg(id = "worker-image-pull-policy", long = "worker-image-pull-policy", env = "WORKER_IMAGE_PULL_POLICY",
+          value_name = "POLICY", value_parser = ["Always", "IfNotPresent", "Never"])]
+    pub image_pull_policy: Option<String>,
+
+    /// The user that workers run as, a number; `none` leaves it to the cluster (`OpenShift` assigns one).
+    #[arg(id = "worker-user", long = "worker-user", env = "WORKER_USER", value_name = "UID", default_value = "1000",
+          value_parser = parse_user)]
+    pub run_as_user: User,
+}
+
+const DEFAULT_IMAGE: &str = "artilleryio/artillery:latest";
+
+/// A numeric user, or none. An alias, since clap gives `Option<T>` in a field a meaning of its own.
+pub type User = std::option::Option<i64>;
+
+fn parse_user(text: &str) -> Result<User, String> {
+    match text {
+        "none" => Ok(None),
+        _ => match text.parse() {
+            Ok(0) => Err("workers may not run as root (user 0)".into()),
+            Ok(uid) => Ok(Some(uid)),
+            Err(_) => Err("a user is a number, or `none`".into()),
+        },
+    }
+}
+
+impl Default for WorkerSettings {
+    fn default() -> Self {
+        Self { image: DEFAULT_IMAGE.into(), image_pull_policy: None, run_as_user: Some(1000) }
+    }
+}
+
+/// The form of the log lines.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// Where a server listens: `host:port`, `:port` for all addresses as Go programs write it, or `0` for not at all.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bind(pub Option<SocketAddr>);
+
+impl FromStr for Bind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let address = match text {
+            "0" => return Ok(Self(None)),
+            _ if text.starts_with(':') => format!("[::]{text}"),
+            _ => text.replacen("localhost:", "127.0.0.1:", 1),
+        };
+        address.parse().map(|a| Self(Some(a))).map_err(|_| format!("{text:?} is not host:port, :port or 0"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Settings, clap::Error> {
+        Settings::try_parse_from([&["artillery-operator"], args].concat())
+    }
+
+    #[test]
+    fn without_flags_it_is_as_the_go_manager_was() {
+        let settings = parse(&[]).unwrap();
+        assert!(!settings.leader_elect);
+        assert_eq!(settings.metrics_bind_address.0.unwrap().port(), 8080);
+        assert_eq!(settings.health_probe_bind_address.0.unwrap().port(), 8081);
+        assert_eq!(settings.worker, WorkerSettings::default());
+    }
+
+    #[test]
+    fn flags_are_written_as_for_the_go_manager() {
+        assert!(parse(&["--leader-elect"]).unwrap().leader_elect);
+        assert!(!parse(&["--leader-elect=false"]).unwrap().leader_elect);
+        assert_eq!(parse(&["--metrics-bind-address=0"]).unwrap().metrics_bind_address, Bind(None));
+        assert_eq!(parse(&["--metrics-bind-address", "127.0.0.1:9"]).unwrap().metrics_bind_address.0.unwrap().port(), 9);
+        assert_eq!(parse(&["--namespaces=a,b"]).unwrap().namespaces, ["a", "b"]);
+        assert_eq!(parse(&["--worker-user=none"]).unwrap().worker.run_as_user, None);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_a_reason() {
+        for (arg, why) in [("--metrics-bind-address=x", "host:port"), ("--worker-user=0", "root"), ("--worker-user=me", "number")]
+        {
+            assert!(parse(&[arg]).unwrap_err().to_string().contains(why), "{arg}");
+        }
+    }
+}
