@@ -181,7 +181,8 @@ fn obstacle(status: &PodStatus, state: Option<&ContainerState>) -> Option<String
         let reason = waiting.reason.as_deref()?;
         (!USUAL_WAITS.contains(&reason)).then(|| told(reason, waiting.message.as_deref()))
     };
-    unscheduled.or_else(waiting)
+    // A container waits for something of its own only once its pod has a node.
+    waiting().or(unscheduled)
 }
 
 /// The Job of a test, as far as decisions need it.

@@ -1,0 +1,83 @@
+//! What the API server takes and refuses, and what it shows.
+
+use artillery_operator::api::v1alpha1::LoadTest;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+
+use crate::support::{Bed, control_plane, load_test};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_work_is_refused_with_a_reason() {
+    let bed = Bed::new(control_plane()).await;
+    let changed = |path: &str, value: Value| {
+        let mut test = load_test("ok", 1);
+        *test.pointer_mut(path).unwrap() = value;
+        test
+    };
+    let longest = "a".repeat(61);
+    for (test, why) in [
+        (changed("/metadata/name", json!("my.test")), "use only a-z, 0-9 and '-' (no dots)"),
+        (changed("/metadata/name", json!("a".repeat(62))), "metadata.name is too long"),
+        (changed("/metadata/name", json!(longest)), ""),
+        (load_test(&longest, 10), "already exists"),
+        (load_test(&longest, 11), "metadata.name is too long"),
+        (load_test("zero", 0), "greater than or equal to 1"),
+        (changed("/spec/testScript", json!({"config": {"configMap": ""}})), "must name a ConfigMap"),
+        (changed("/spec/testScript", json!({})), "spec.testScript.config: Required value"),
+    ] {
+        let refused = bed.try_create::<LoadTest>(test.clone()).await.map_or_else(|e| e.to_string(), |_| String::new());
+        assert!(refused.contains(why) && refused.is_empty() == why.is_empty(), "{test}: {why:?} is not in {refused:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_manifests_of_the_original_are_taken_unchanged() {
+    let bed = Bed::new(control_plane()).await;
+    let minimal: LoadTest = bed
+        .create(json!({"apiVersion": "loadtest.artillery.io/v1alpha1", "kind": "LoadTest", "metadata": {"name": "minimal"},
+            "spec": {"testScript": {"config": {"configMap": "s"}}}}))
+        .await;
+    assert_eq!(minimal.spec.count, 1, "the default");
+    let mut full = load_test("test-378dbbbd-03eb-4d0e-8a66-39033a76d0f3", 4);
+    full["spec"]["testScript"]["external"] = json!({"payload": {"configMaps": ["a", "b"]},
+        "processor": {"main": {"configMap": "c"}, "related": {"configMaps": ["d"]}}});
+    let taken: LoadTest = bed.create(full).await;
+    assert_eq!(taken.spec.test_script.external.unwrap().payload.unwrap().config_maps, ["a", "b"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_spec_can_be_changed_only_before_the_start() {
+    let mut bed = Bed::new(control_plane()).await;
+    bed.create_script("test-script").await;
+    bed.start_operator(&[]).await;
+    let mut waits = load_test("change", 1);
+    waits["spec"]["testScript"]["config"]["configMap"] = json!("nowhere");
+    bed.create::<LoadTest>(waits).await;
+    bed.until_phase("change", "Pending").await;
+    let tests = bed.api::<LoadTest>();
+    let change = async |spec: Value| {
+        tests.patch("change", &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await.map_err(|e| e.to_string())
+    };
+    change(json!({"testScript": {"config": {"configMap": "test-script"}}})).await.expect("it has not started");
+    bed.pods("change", 1).await;
+    let refused = change(json!({"count": 5})).await.unwrap_err();
+    assert!(refused.contains("can no longer be changed: create a new LoadTest"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubectl_get_shows_the_columns_of_the_original() {
+    let bed = Bed::with_operator(control_plane()).await;
+    bed.load_test("table", 2).await;
+    bed.pods("table", 2).await;
+    bed.until_phase("table", "Starting").await;
+    let path = format!("/apis/loadtest.artillery.io/v1alpha1/namespaces/{}/loadtests/table", bed.namespace);
+    let request = http::Request::get(path).header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io").body(vec![]).unwrap();
+    let table: Value = bed.client.request(request).await.unwrap();
+    let columns: Vec<_> = table["columnDefinitions"].as_array().unwrap().iter().map(|c| (&c["name"], &c["priority"])).collect();
+    let expected =
+        json!([["Name", 0], ["Status", 0], ["Completions", 0], ["Duration", 0], ["Age", 0], ["Environment", 0], ["Image", 10]]);
+    assert_eq!(json!(columns), expected);
+    let cells = &table["rows"][0]["cells"];
+    assert_eq!((&cells[0], &cells[1], &cells[2]), (&json!("table"), &json!("Starting"), &json!("0/2")));
+    assert_eq!((&cells[5], &cells[6]), (&json!("dev"), &json!("artilleryio/artillery:latest")));
+}

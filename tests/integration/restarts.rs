@@ -1,0 +1,80 @@
+//! The operator ends and comes back, at the worst moments.
+
+use artillery_operator::api::v1alpha1::LoadTest;
+use k8s_openapi::api::batch::v1::Job;
+use kube::ResourceExt;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+use crate::support::{Bed, condition, control_plane};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_at_any_step_repeats_nothing() {
+    let mut bed = Bed::with_operator(control_plane()).await;
+    bed.load_test("crash", 2).await;
+    let pods = bed.pods("crash", 2).await;
+    let job: Job = bed.until_exists("crash").await;
+    for (step, pod) in pods.iter().enumerate() {
+        bed.operator(step).kill();
+        bed.set_running(pod).await;
+        bed.start_operator(&[]).await;
+        bed.until("its running is told", async || {
+            (bed.event_reasons("crash").await.iter().filter(|r| *r == "Running").count() == step + 1).then_some(())
+        })
+        .await;
+    }
+    bed.until_phase("crash", "Running").await;
+    bed.operator(2).kill();
+    bed.set_exited(&pods[0], 0, "").await;
+    bed.set_exited(&pods[1], 0, "").await;
+    bed.start_operator(&[]).await;
+    bed.until_phase("crash", "Completed").await;
+    assert_eq!(bed.event_reasons("crash").await, ["Created", "Running", "Running", "Completed"]);
+    assert_eq!(bed.until_exists::<Job>("crash").await.uid(), job.uid());
+}
+
+/// The status that is written before the Job is created.
+async fn record_the_intent(bed: &Bed, name: &str) {
+    let status = json!({"status": {"phase": "Starting", "active": 0, "succeeded": 0, "failed": 0}});
+    bed.api::<LoadTest>().patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_before_the_job_is_created_is_made_good() {
+    let mut bed = Bed::new(control_plane()).await;
+    bed.create_script("test-script").await;
+    bed.load_test("before", 1).await;
+    record_the_intent(&bed, "before").await;
+    bed.start_operator(&[]).await;
+    bed.set_exited(&bed.pods("before", 1).await[0], 0, "").await;
+    bed.until_phase("before", "Completed").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_created_and_deleted_while_nobody_looked_is_not_created_again() {
+    let mut bed = Bed::new(control_plane()).await;
+    bed.create_script("test-script").await;
+    let test = bed.load_test("unseen", 1).await;
+    record_the_intent(&bed, "unseen").await;
+    let job = artillery_operator::job::job(&test, &artillery_operator::settings::WorkerSettings::default());
+    bed.create::<Job>(serde_json::to_value(job).unwrap()).await;
+    bed.delete::<Job>("unseen").await;
+    bed.until("the Job is gone", async || bed.api::<Job>().get_opt("unseen").await.unwrap().is_none().then_some(())).await;
+    bed.start_operator(&[]).await;
+    let failed = bed.until_phase("unseen", "Failed").await;
+    assert_eq!(condition(&failed, "Failed").1, "JobDeleted");
+    assert!(bed.api::<Job>().get_opt("unseen").await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_happened_while_the_operator_was_away_is_told_afterwards() {
+    let mut bed = Bed::with_operator(control_plane()).await;
+    bed.load_test("away", 1).await;
+    let pods = bed.pods("away", 1).await;
+    bed.operator(0).kill();
+    bed.set_exited(&pods[0], 1, "Error: ensure failed").await;
+    bed.start_operator(&[]).await;
+    let failed = bed.until_phase("away", "Failed").await;
+    assert!(condition(&failed, "Failed").2.contains("Error: ensure failed"));
+    assert_eq!(bed.event_reasons("away").await, ["Created", "Running", "Failed"]);
+}
