@@ -134,7 +134,13 @@ impl Bed {
         bed
     }
 
-    /// The same, with a script for `load_test` and an operator at work.
+    /// A namespace that is there and stays.
+    pub async fn adopt(kubeconfig: &Path, namespace: &str) -> Self {
+        let client = connect(kubeconfig).await;
+        Self { client, namespace: namespace.to_owned(), kubeconfig: kubeconfig.to_owned(), operators: Vec::new() }
+    }
+
+    /// The same as [`Bed::new`], with a script for `load_test` and an operator at work.
     pub async fn with_operator(kubeconfig: &Path) -> Self {
         let mut bed = Self::new(kubeconfig).await;
         bed.create_script("test-script").await;
@@ -188,16 +194,14 @@ impl Bed {
         self.create(load_test(name, count)).await
     }
 
-    /// Waits until something holds, asked again whenever any object of the namespace may have changed.
+    /// Waits until something holds, asked again and again.
     pub async fn until<T>(&self, what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
         let begun = Instant::now();
         loop {
             if let Some(found) = check().await {
                 return found;
             }
-            if begun.elapsed() > DEADLINE {
-                panic!("waited {DEADLINE:?} in vain until {what}\n{}", self.picture().await);
-            }
+            assert!(begun.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain until {what}\n{}", self.picture().await);
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
     }
@@ -215,10 +219,10 @@ impl Bed {
                 }
             }
         });
-        match found.await {
-            Ok(test) => test,
-            Err(_) => panic!("waited {DEADLINE:?} in vain until {name}: {what}\n{}", self.picture().await),
+        if let Ok(test) = found.await {
+            return test;
         }
+        panic!("waited {DEADLINE:?} in vain until {name}: {what}\n{}", self.picture().await)
     }
 
     pub async fn until_phase(&self, name: &str, phase: &str) -> LoadTest {
@@ -289,9 +293,17 @@ impl Bed {
 
     /// The events of a test as `(type, reason, message)`, in the order of their creation.
     pub async fn events(&self, test: &str) -> Vec<(String, String, String)> {
+        self.events_where(|e| e.involved_object.name.as_deref() == Some(test)).await
+    }
+
+    /// The events of this test alone, not of others that had its name.
+    pub async fn events_of(&self, test: &LoadTest) -> Vec<(String, String, String)> {
+        self.events_where(|e| e.involved_object.uid == test.uid()).await
+    }
+
+    async fn events_where(&self, about: impl Fn(&Event) -> bool) -> Vec<(String, String, String)> {
         let mut events = self.api::<Event>().list(&ListParams::default()).await.unwrap().items;
-        events
-            .retain(|e| e.involved_object.kind.as_deref() == Some("LoadTest") && e.involved_object.name.as_deref() == Some(test));
+        events.retain(|e| e.involved_object.kind.as_deref() == Some("LoadTest") && about(e));
         events.sort_by_key(|e| e.metadata.resource_version.as_ref().map(|v| v.parse::<u64>().unwrap()));
         for event in &events {
             assert_eq!(event.source.as_ref().unwrap().component.as_deref(), Some("loadtest-controller"));
@@ -333,6 +345,9 @@ impl Drop for Bed {
         // What the test left is removed by the namespace's deletion, which the API server carries out by itself.
         self.operators.clear();
         let (client, namespace) = (self.client.clone(), std::mem::take(&mut self.namespace));
+        if namespace == "default" {
+            return;
+        }
         let delete = async move {
             let _ = Api::<Namespace>::all(client).delete(&namespace, &DeleteParams::background()).await;
         };

@@ -1,0 +1,87 @@
+# The image to build, push and deploy.
+IMAGE_REPO_OWNER ?= ghcr.io/artilleryio
+IMG ?= $(IMAGE_REPO_OWNER)/artillery-operator-alpha:latest
+# The architecture of the image's program: its Rust target must be installed (rustup target add ...).
+TARGET ?= $(shell uname -m)-unknown-linux-gnu
+CONTAINER_TOOL ?= $(firstword $(foreach tool,docker podman buildah,$(if $(shell command -v $(tool)),$(tool))))
+
+CLUSTER := hack/local-cluster/cluster.sh
+PROGRAM := target/$(TARGET)/release/artillery-operator
+
+export IMG
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+.PHONY: all help demo test bench build manifests generate fmt lint run install uninstall deploy undeploy docker-build \
+	docker-push clean down
+
+all: build
+
+help: ## Show this.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ Start here
+
+demo: ## Bring up a cluster on this machine, install the operator, and run the basic example to its end.
+	hack/demo.sh
+
+test: ## Run all tests: unit, integration (real API server), end to end (real node, real Artillery).
+	hack/test.sh
+
+bench: ## Measure speed and cost with simulated nodes: make bench, or make bench BENCH="100 2".
+	hack/bench.sh $(BENCH)
+
+down: ## Take down the cluster that make demo left up.
+	$(CLUSTER) down
+
+##@ Development
+
+build: ## Build the operator's program for this machine.
+	cargo build --release
+
+manifests: ## Write the generated files: the CRD, from the Rust types.
+	cargo run --quiet --bin crdgen > config/crd/loadtest.artillery.io_loadtests.yaml.new
+	mv config/crd/loadtest.artillery.io_loadtests.yaml.new config/crd/loadtest.artillery.io_loadtests.yaml
+
+generate: manifests ## The same as manifests: all that is generated is.
+
+fmt: ## Format the code.
+	cargo fmt
+
+lint: ## Check format, code, shell scripts, and the licences of all dependencies.
+	hack/lint.sh
+
+run: ## Run the operator on this machine, against the cluster of the current kubeconfig.
+	cargo run --release --bin artillery-operator
+
+clean: ## Remove what was built.
+	cargo clean
+
+##@ Installation, into the cluster of the current kubeconfig
+
+install: ## Install the CRD alone.
+	kubectl apply -k config/crd
+
+uninstall: ## Remove the CRD, and with it all load tests.
+	kubectl delete --ignore-not-found -k config/crd
+
+deploy: ## Install the operator, image IMG.
+	./operator-deploy.sh
+
+undeploy: ## Remove the operator, the CRD and all load tests.
+	./operator-undeploy.sh
+
+##@ Image
+
+$(PROGRAM): FORCE
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target $(TARGET) --bin artillery-operator
+
+docker-build: $(PROGRAM) ## Build the operator's image IMG, by docker, podman or buildah.
+	@[ -n "$(CONTAINER_TOOL)" ] || { echo "docker-build: one of docker, podman, buildah is needed" >&2; exit 1; }
+	$(CONTAINER_TOOL) build -t $(IMG) -f Dockerfile target/$(TARGET)/release
+
+docker-push: ## Push the image IMG.
+	$(CONTAINER_TOOL) push $(IMG)
+
+.PHONY: FORCE
+FORCE:

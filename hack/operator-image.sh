@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Builds the operator's program and its image for the local cluster, as an OCI archive; prints the archive's path.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+for tool in cargo buildah; do
+  command -v $tool >/dev/null || { echo "operator-image.sh: $tool is missing" >&2; exit 1; }
+done
+CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/artillery-operator
+TARGET=${TARGET:-$(uname -m)-unknown-linux-gnu}
+RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target "$TARGET" --bin artillery-operator >&2
+folder=target/$TARGET/release
+archive=$CACHE/operator-$(sha256sum "$folder/artillery-operator" Dockerfile | sha256sum | cut -c1-12).tar
+if [ ! -f "$archive" ]; then
+  mkdir -p "$CACHE"
+  rm -f "$CACHE"/operator-*.tar
+  # buildah keeps its storage here: the machine's own may be another user's, or none
+  b() { buildah --storage-driver vfs --root "$CACHE/buildah" --runroot "$CACHE/buildah-run" "$@"; }
+  image=$(b build --isolation chroot -q -f Dockerfile "$folder")
+  b push -q "$image" "oci-archive:$archive.new:artillery-operator" >&2
+  b rmi -f "$image" >/dev/null
+  mv "$archive.new" "$archive"
+fi
+echo "$archive"

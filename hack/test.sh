@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# All tests, in three layers. Ends with 0 only when all of them have run and passed. Run by `make test`.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CLUSTER=hack/local-cluster/cluster.sh
+# a cluster of their own, so that a demo's is left alone
+NAME=tests
+LAYERS=() passed=0 failed=0 left_out=()
+
+command -v cargo >/dev/null || { echo "test.sh: cargo is missing: see https://rustup.rs" >&2; exit 1; }
+
+# layer NAME COMMAND...: runs it, shows its output, and counts its tests
+layer() {
+  local name=$1 begun=$SECONDS log ok fail
+  shift
+  printf '\n== %s tests\n' "$name"
+  log=$(mktemp)
+  "$@" 2>&1 | tee "$log" || true
+  ok=$(awk '/^test result:/ {n += $4} END {print n + 0}' "$log")
+  fail=$(awk '/^test result:/ {n += $6} END {print n + 0}' "$log")
+  # A layer that could not be built or started has no result line: that is a failure, not an empty success.
+  if [ "$ok" = 0 ] && [ "$fail" = 0 ]; then fail=1; fi
+  rm "$log"
+  LAYERS+=("$(printf '%-12s %3d passed, %d failed, %d s' "$name" "$ok" "$fail" $((SECONDS - begun)))")
+  passed=$((passed + ok)) failed=$((failed + fail))
+}
+
+leave_out() {
+  LAYERS+=("$(printf '%-12s not run: %s' "$1" "$2")")
+  left_out+=("$1")
+}
+
+layer unit cargo test --lib --bins
+if [ "$(uname)" = Linux ]; then
+  trap '$CLUSTER control-plane down $NAME' EXIT
+  if $CLUSTER control-plane up $NAME; then
+    layer integration cargo test --test integration
+  else
+    leave_out integration "the control plane did not start; see above"
+  fi
+else
+  leave_out integration "it needs Linux, for etcd and kube-apiserver: run make test in a Linux machine or container"
+fi
+if [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ]; then
+  trap '$CLUSTER control-plane down $NAME; $CLUSTER down $NAME' EXIT
+  cargo test --no-run --test e2e
+  if $CLUSTER up $NAME && archive=$(hack/worker-image/build.sh) &&
+    $CLUSTER push "oci-archive:$archive" artilleryio/artillery:latest; then
+    layer end-to-end $CLUSTER exec --name $NAME cargo test --offline --test e2e
+  else
+    leave_out end-to-end "the local cluster did not start; see above"
+  fi
+else
+  leave_out end-to-end "it needs Linux and root, for a node: sudo make test; or, with a cluster of yours that can pull\
+ artilleryio/artillery:latest and is there for tests alone, KUBECONFIG=... cargo test --test e2e"
+fi
+
+printf '\n== Tests, by layer\n'
+printf '%s\n' "${LAYERS[@]}"
+if [ ${#left_out[@]} -gt 0 ]; then echo "NOT RUN: ${left_out[*]}"; fi
+printf '\n%d passed, %d failed\n' "$passed" "$failed"
+[ "$failed" = 0 ] && [ ${#left_out[@]} = 0 ]

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Removes the operator, its CRD and all load tests from the cluster of the current kubeconfig.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+# shellcheck source=hack/kubectl.sh
+. hack/kubectl.sh
+
+need_cluster
+need_right delete customresourcedefinitions.apiextensions.k8s.io
+echo "Removing the Artillery operator from $(kubectl config current-context), and with it these load tests and their workers:"
+kubectl get loadtests --all-namespaces 2>/dev/null || echo "(no load tests)"
+# The load tests go first, and wait for their Jobs and pods: nothing is left running that nobody watches.
+if kubectl get crd loadtests.loadtest.artillery.io >/dev/null 2>&1; then
+  kubectl delete loadtests --all --all-namespaces --cascade=foreground --wait --timeout=120s
+fi
+kubectl kustomize config/default | kubectl delete --ignore-not-found --wait --timeout=120s -f -
+echo "The operator is removed."
