@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::index::Key;
 use crate::job::{COMPONENT_LABEL, JOB_COMPONENT, WORKER_COMPONENT};
 use crate::metrics::Metrics;
+use crate::server::Health;
 use crate::settings::WorkerSettings;
 use crate::waiting::Waiting;
 use crate::{apply, observe, report};
@@ -102,24 +103,33 @@ fn on_error(test: &LoadTest, error: &Error, ctx: &Context) -> Action {
     Action::requeue(delay)
 }
 
+/// Where the controller says how it fares.
+#[derive(Clone)]
+pub struct Reports {
+    /// To Prometheus.
+    pub metrics: Arc<Metrics>,
+    /// To the probes.
+    pub health: Arc<Health>,
+}
+
 /// Runs the controller in one namespace, or in all, until `shutdown` is done. Returns when no reconcile runs any more.
 pub async fn run(
     client: Client,
     namespace: Option<String>,
     settings: WorkerSettings,
-    metrics: Arc<Metrics>,
+    reports: Reports,
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
     let (waiting, woken) = Waiting::new(client.clone());
-    let ctx = Arc::new(Context::new(client.clone(), settings, waiting, metrics));
+    let ctx = Arc::new(Context::new(client.clone(), settings, waiting, reports.metrics.clone()));
     let scope = namespace.as_deref();
     let (store, writer) = reflector::store();
-    let tests = reflector::reflector(writer, tests(api(&client, scope), ctx.metrics.clone()));
+    let tests = reflector::reflector(writer, tests(api(&client, scope), &reports));
     let tests = forgetting(tests, ctx.clone(), store.clone()).touched_objects();
     let labelled = |component: &str| watch_config().labels(&format!("{COMPONENT_LABEL}={component}"));
     let jobs = {
-        let (ctx, metrics) = (ctx.clone(), ctx.metrics.clone());
-        events(watcher(api(&client, scope), labelled(JOB_COMPONENT)), "jobs", metrics).map(move |event| {
+        let ctx = ctx.clone();
+        events(watcher(api(&client, scope), labelled(JOB_COMPONENT)), "jobs", reports.clone()).map(move |event| {
             let done = matches!(event, Event::InitDone);
             let concerned = ctx.index().job_event(event);
             if done {
@@ -129,8 +139,8 @@ pub async fn run(
         })
     };
     let pods = {
-        let (ctx, metrics) = (ctx.clone(), ctx.metrics.clone());
-        events(watcher(api(&client, scope), labelled(WORKER_COMPONENT)), "pods", metrics).map(move |event| {
+        let ctx = ctx.clone();
+        events(watcher(api(&client, scope), labelled(WORKER_COMPONENT)), "pods", reports).map(move |event| {
             let done = matches!(event, Event::InitDone);
             let concerned = ctx.index().pod_event(event);
             if done {
@@ -174,14 +184,15 @@ fn watch_config() -> Config {
 fn events<K: Send + 'static>(
     watch: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
     resource: &'static str,
-    metrics: Arc<Metrics>,
+    reports: Reports,
 ) -> BoxStream<'static, Event<K>> {
     watch
         .default_backoff()
         .filter_map(move |event| {
             let event = event
                 .inspect_err(|error| {
-                    metrics.watch_failed(resource);
+                    reports.metrics.watch_failed(resource);
+                    reports.health.watch_failed(Instant::now());
                     tracing::warn!(resource, %error, "the watch failed; it is begun anew");
                 })
                 .ok();
@@ -194,9 +205,10 @@ fn events<K: Send + 'static>(
 /// does not stop the others.
 fn tests(
     api: Api<DeserializeGuard<LoadTest>>,
-    metrics: Arc<Metrics>,
-) -> impl Stream<Item = watcher::Result<Event<LoadTest>>> + Send {
-    events(watcher(api, watch_config()), "loadtests", metrics.clone()).filter_map(move |event| {
+    reports: &Reports,
+) -> impl Stream<Item = watcher::Result<Event<LoadTest>>> + Send + use<> {
+    let metrics = reports.metrics.clone();
+    events(watcher(api, watch_config()), "loadtests", reports.clone()).filter_map(move |event| {
         let parsed = |guard: DeserializeGuard<LoadTest>| {
             let mut test = guard.0.inspect_err(|invalid| {
                 metrics.unreadable();

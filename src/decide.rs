@@ -395,3 +395,6 @@ fn told(worker: &Worker) -> String {
 
 /// The most characters of a worker's last line that a message takes.
 const MOST_LINE: usize = 300;
+
+#[cfg(test)]
+mod tests;

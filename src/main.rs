@@ -4,11 +4,12 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use artillery_operator::controller::{self, Reports};
 use artillery_operator::lease::Candidate;
 use artillery_operator::metrics::Metrics;
 use artillery_operator::server::{self, Health};
 use artillery_operator::settings::Settings;
-use artillery_operator::{controller, telemetry};
+use artillery_operator::telemetry;
 use clap::Parser;
 use futures::future::{self, FutureExt};
 use kube::{Client, Config};
@@ -65,6 +66,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
         }
     }
     metrics.leads(true);
+    let reports = Reports { metrics, health };
 
     let scopes =
         if settings.namespaces.is_empty() { vec![None] } else { settings.namespaces.iter().cloned().map(Some).collect() };
@@ -73,7 +75,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
         let shutdown = async move {
             let _ = stopped.changed().await;
         };
-        controller::run(client.clone(), scope, settings.worker.clone(), metrics.clone(), shutdown)
+        controller::run(client.clone(), scope, settings.worker.clone(), reports.clone(), shutdown)
     }))
     .boxed();
     stopped.mark_unchanged();
