@@ -1,6 +1,8 @@
 //! Leader election by a Lease, with the meaning of client-go's `tools/leaderelection`: a holder renews every 2 s; others
 //! take over when they have seen no renewal for 15 s by their own clock; a holder that could not renew for 10 s gives up.
+//! A [`Fence`] keeps what a former holder still wants to write from being sent.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -8,6 +10,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, PostParams};
+
+use kube::client::Body;
+use thiserror::Error;
 
 use crate::error::{CallError, within_deadline};
 
@@ -23,6 +28,47 @@ pub struct Candidate {
     leases: Api<Lease>,
     me: String,
     seen: Option<Seen>,
+    fence: Fence,
+}
+
+/// Lets writes through only while the lease is surely held.
+#[derive(Clone, Debug, Default)]
+pub struct Fence {
+    renewed: Arc<Mutex<Option<Instant>>>,
+}
+
+/// A write that was not sent, because the lease is not held.
+#[derive(Debug, Error)]
+#[error("not sent: this replica does not hold the lease any more")]
+struct Fenced;
+
+impl Fence {
+    /// A client whose writes are sent only while the lease is held, and given up before another replica can take it.
+    #[must_use]
+    pub fn guard(&self, client: Client) -> Client {
+        let fence = self.clone();
+        let namespace = client.default_namespace().to_owned();
+        let guarded = tower::service_fn(move |request: http::Request<Body>| {
+            let (client, fence) = (client.clone(), fence.clone());
+            async move {
+                if request.method() == http::Method::GET {
+                    return Ok::<_, tower::BoxError>(client.send(request).await?);
+                }
+                let renewed = fence.renewed().filter(|renewed| renewed.elapsed() < RENEW_DEADLINE).ok_or(Fenced)?;
+                let end = tokio::time::Instant::from_std(renewed + LEASE_DURATION);
+                Ok(tokio::time::timeout_at(end, client.send(request)).await.map_err(|_| Fenced)??)
+            }
+        });
+        Client::new(guarded, namespace)
+    }
+
+    fn renewed(&self) -> Option<Instant> {
+        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, renewed: Option<Instant>) {
+        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = renewed;
+    }
 }
 
 /// The lease as it was when it last changed, and when that was seen: other clocks are not trusted.
@@ -58,7 +104,13 @@ impl Candidate {
     /// A candidate for the lease in a namespace. `me` is to be unlike that of any other process, ever.
     #[must_use]
     pub fn new(client: Client, namespace: &str, me: String) -> Self {
-        Self { leases: Api::namespaced(client, namespace), me, seen: None }
+        Self { leases: Api::namespaced(client, namespace), me, seen: None, fence: Fence::default() }
+    }
+
+    /// The fence that this candidate opens and closes.
+    #[must_use]
+    pub fn fence(&self) -> Fence {
+        self.fence.clone()
     }
 
     /// Waits until this candidate holds the lease.
@@ -103,6 +155,13 @@ impl Candidate {
     /// Takes or renews the lease if that is allowed; whether this candidate holds it then. A change by somebody else in the
     /// meantime is refused by the API server, since the write carries the version that was read.
     async fn try_hold(&mut self, now: Instant) -> Result<bool, CallError> {
+        let held = self.try_write(now).await?;
+        // Counted from before the write: the others count from when they see it.
+        self.fence.set(held.then_some(now));
+        Ok(held)
+    }
+
+    async fn try_write(&mut self, now: Instant) -> Result<bool, CallError> {
         let time = Some(MicroTime(Timestamp::now()));
         let Some(mut lease) = within_deadline(self.leases.get_opt(LEASE_NAME)).await? else {
             let lease = Lease {

@@ -65,6 +65,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
             () = &mut signals => return Ok(()),
         }
     }
+    let client = candidate.as_ref().map_or(client.clone(), |candidate| candidate.fence().guard(client));
     metrics.leads(true);
     let reports = Reports { metrics, health };
 

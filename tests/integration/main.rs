@@ -5,8 +5,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../support/proxy.rs"]
+mod proxy;
+
 mod admission;
 mod endings;
+mod leadership;
 mod operator;
 mod restarts;
 mod waiting;

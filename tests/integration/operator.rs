@@ -1,9 +1,4 @@
-//! The process: its start, its end, its probes and metrics, and two of them.
-
-use std::time::{Duration, Instant};
-
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::coordination::v1::Lease;
+//! The process: its start, its end, its probes and metrics.
 
 use crate::support::{Bed, control_plane, http_get};
 
@@ -20,30 +15,6 @@ async fn probes_and_metrics_answer_and_it_ends_when_asked() {
     assert!(text.contains("artillery_operator_leader 1"), "{text}");
     assert!(!text.contains("reconcile_errors_total{"), "no reconcile failed:\n{text}");
     assert_eq!(bed.operator(0).terminate().await, 0);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_operators_one_works_and_the_other_takes_over() {
-    let mut bed = Bed::new(control_plane()).await;
-    bed.create_script("test-script").await;
-    bed.start_operator(&["--leader-elect"]).await;
-    let holder = async |bed: &Bed| {
-        let lease: Lease = bed.until_exists("84f84c74.artillery.io").await;
-        lease.spec.unwrap().holder_identity.unwrap()
-    };
-    let first = holder(&bed).await;
-    bed.start_operator(&["--leader-elect"]).await;
-    bed.load_test("one", 1).await;
-    bed.set_exited(&bed.pods("one", 1).await[0], 0, "").await;
-    bed.until_phase("one", "Completed").await;
-    assert_eq!(bed.event_reasons("one").await, ["Created", "Running", "Completed"]);
-
-    let begun = Instant::now();
-    assert_eq!(bed.operator(0).terminate().await, 0);
-    bed.load_test("two", 1).await;
-    bed.until_exists::<Job>("two").await;
-    assert!(begun.elapsed() < Duration::from_secs(5), "the lease was not released: {:?}", begun.elapsed());
-    assert_ne!(holder(&bed).await, first);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

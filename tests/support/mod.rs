@@ -149,11 +149,26 @@ impl Bed {
     }
 
     pub async fn start_operator(&mut self, args: &[&str]) -> usize {
-        self.operators.push(Operator::start(&self.kubeconfig, &self.namespace, args));
+        let kubeconfig = self.kubeconfig.clone();
+        self.start_operator_by(&kubeconfig, args).await
+    }
+
+    /// Starts an operator with a kubeconfig other than that of the tests.
+    pub async fn start_operator_by(&mut self, kubeconfig: &Path, args: &[&str]) -> usize {
+        self.operators.push(Operator::start(kubeconfig, &self.namespace, args));
         let index = self.operators.len() - 1;
         let port = self.operators[index].probes;
         self.until("the operator is ready", async || (http_get(port, "/readyz").await?.0 == 200).then_some(())).await;
         index
+    }
+
+    /// Waits until an operator has ended by itself.
+    pub async fn until_operator_ends(&mut self, index: usize) {
+        let begun = Instant::now();
+        while self.operators[index].process.try_wait().unwrap().is_none() {
+            assert!(begun.elapsed() < DEADLINE, "the operator goes on:\n{}", self.operators[index].log());
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
     }
 
     pub fn operator(&mut self, index: usize) -> &mut Operator {

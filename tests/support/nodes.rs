@@ -1,0 +1,360 @@
+//! Nodes that are not there: `Node` objects, and one kubelet for all of them. The real scheduler binds pods to them, and
+//! each pod starts and ends as its [`Fate`] says. Nothing is run.
+#![allow(dead_code, clippy::expect_used, clippy::missing_panics_doc)]
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::runtime::watcher::{Config, Event};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Client, Resource, ResourceExt};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
+
+/// What becomes of a pod once it is bound to a node.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fate {
+    /// It is never started.
+    StayPending,
+    /// It runs until it is deleted.
+    RunOn,
+    /// It runs, and then exits with 0.
+    Succeed { after: Duration },
+    /// It runs, and then exits with this code.
+    Fail { code: i32, after: Duration },
+}
+
+/// How many nodes, and what becomes of the pods.
+#[derive(Clone)]
+pub struct Options {
+    pub nodes: usize,
+    /// The most writes under way at a time.
+    pub in_flight: usize,
+    fate: Arc<dyn Fn(&BoundPod) -> Fate + Send + Sync>,
+}
+
+impl Options {
+    /// `fate` is asked once for each pod, and may go by its labels, annotations or UID.
+    pub fn new(nodes: usize, fate: impl Fn(&BoundPod) -> Fate + Send + Sync + 'static) -> Self {
+        Self { nodes, in_flight: 64, fate: Arc::new(fate) }
+    }
+}
+
+/// A pod with a node, as far as a kubelet here reads it. Whatever else it has is skipped while parsing: thousands of pods
+/// are to cost little on a machine that is being measured.
+#[derive(Resource, Clone, Debug, Deserialize)]
+#[resource(inherit = "Pod")]
+pub struct BoundPod {
+    #[serde(deserialize_with = "lean_metadata")]
+    pub metadata: ObjectMeta,
+    #[serde(default)]
+    spec: Spec,
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    node_name: Option<String>,
+    #[serde(default)]
+    containers: Vec<Container>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Container {
+    name: String,
+    image: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    phase: Option<String>,
+    start_time: Option<String>,
+}
+
+/// Metadata without the managed fields, which are most of an object's JSON.
+pub fn lean_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Lean {
+        name: Option<String>,
+        namespace: Option<String>,
+        uid: Option<String>,
+        resource_version: Option<String>,
+        deletion_timestamp: Option<Time>,
+        labels: Option<BTreeMap<String, String>>,
+        annotations: Option<BTreeMap<String, String>>,
+    }
+    let lean = Lean::deserialize(deserializer)?;
+    Ok(ObjectMeta {
+        name: lean.name,
+        namespace: lean.namespace,
+        uid: lean.uid,
+        resource_version: lean.resource_version,
+        deletion_timestamp: lean.deletion_timestamp,
+        labels: lean.labels,
+        annotations: lean.annotations,
+        ..ObjectMeta::default()
+    })
+}
+
+impl BoundPod {
+    /// A number that is the same each time for one pod, and evenly spread over pods: 0 up to, and without, `below`.
+    pub fn spread(&self, below: u64) -> u64 {
+        let uid = self.metadata.uid.as_deref().unwrap_or_default();
+        let hash = uid.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+        (hash >> 16) % below.max(1)
+    }
+
+    fn phase(&self) -> &str {
+        self.status.phase.as_deref().unwrap_or("Pending")
+    }
+
+    fn has_ended(&self) -> bool {
+        matches!(self.phase(), "Succeeded" | "Failed")
+    }
+}
+
+/// Simulated nodes at work. They stop when this is dropped; the `Node` objects stay unless [`SimulatedNodes::remove`]d.
+pub struct SimulatedNodes {
+    client: Client,
+    names: Vec<String>,
+    kubelet: JoinHandle<()>,
+}
+
+impl SimulatedNodes {
+    /// Creates the nodes, and starts and ends the pods that are bound to them from now on.
+    pub async fn start(client: Client, options: Options) -> Self {
+        let names: Vec<String> = (0..options.nodes).map(|i| format!("simulated-{i}")).collect();
+        let api: Api<Node> = Api::all(client.clone());
+        stream::iter(&names)
+            .for_each_concurrent(8, |name| {
+                let api = api.clone();
+                async move {
+                    match api.create(&PostParams::default(), &node(name)).await {
+                        Ok(_) => {}
+                        Err(kube::Error::Api(status)) if status.code == 409 => {}
+                        Err(error) => panic!("cannot create the node {name}: {error}"),
+                    }
+                }
+            })
+            .await;
+        let kubelet = Kubelet {
+            client: client.clone(),
+            nodes: names.iter().cloned().collect(),
+            permits: Semaphore::new(options.in_flight),
+            next_address: AtomicU32::new(1),
+            fate: options.fate,
+        };
+        Self { client, names, kubelet: tokio::spawn(Arc::new(kubelet).run()) }
+    }
+
+    /// Stops, and deletes the `Node` objects.
+    pub async fn remove(self) {
+        self.kubelet.abort();
+        let api: Api<Node> = Api::all(self.client.clone());
+        for name in &self.names {
+            let _ = api.delete(name, &DeleteParams::default()).await;
+        }
+    }
+}
+
+impl Drop for SimulatedNodes {
+    fn drop(&mut self) {
+        self.kubelet.abort();
+    }
+}
+
+fn node(name: &str) -> Node {
+    let resources = json!({"cpu": "1000", "memory": "1000Gi", "ephemeral-storage": "1000Gi", "pods": "5000"});
+    serde_json::from_value(json!({
+        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}},
+        "status": {"allocatable": resources, "capacity": resources, "conditions": [{"type": "Ready", "status": "True",
+            "reason": "KubeletReady", "message": "simulated", "lastHeartbeatTime": now(), "lastTransitionTime": now()}]},
+    }))
+    .expect("this is a Node")
+}
+
+struct Kubelet {
+    client: Client,
+    nodes: HashSet<String>,
+    permits: Semaphore,
+    next_address: AtomicU32,
+    fate: Arc<dyn Fn(&BoundPod) -> Fate + Send + Sync>,
+}
+
+/// A change of a pod.
+enum Change {
+    Patch(Value),
+    Delete,
+}
+
+/// What is under way for a pod.
+struct Underway {
+    task: AbortHandle,
+    going: bool,
+}
+
+impl Kubelet {
+    async fn run(self: Arc<Self>) {
+        let bound = Config::default().fields("spec.nodeName!=");
+        let mut events = watcher(Api::<BoundPod>::all(self.client.clone()), bound).default_backoff().boxed();
+        let mut pods: HashMap<String, Underway> = HashMap::new();
+        // Ends all tasks when this one is ended.
+        let mut tasks = JoinSet::new();
+        loop {
+            let event = match events.try_next().await {
+                Ok(Some(event)) => event,
+                Ok(None) => return,
+                Err(error) => {
+                    eprintln!("simulated nodes: the watch of pods failed and is begun anew: {error}");
+                    continue;
+                }
+            };
+            while tasks.try_join_next().is_some() {}
+            match event {
+                Event::Init | Event::InitDone => {}
+                Event::Delete(pod) => {
+                    if let Some(underway) = pods.remove(&pod.uid().unwrap_or_default()) {
+                        underway.task.abort();
+                    }
+                }
+                Event::InitApply(pod) | Event::Apply(pod) => {
+                    if !pod.spec.node_name.as_ref().is_some_and(|n| self.nodes.contains(n)) {
+                        continue;
+                    }
+                    let uid = pod.uid().unwrap_or_default();
+                    let going = pod.metadata.deletion_timestamp.is_some();
+                    match pods.get(&uid) {
+                        Some(underway) if underway.going || !going => continue,
+                        Some(underway) => underway.task.abort(),
+                        None => {}
+                    }
+                    let task =
+                        if going { tasks.spawn(self.clone().let_go(pod)) } else { tasks.spawn(self.clone().let_live(pod)) };
+                    pods.insert(uid, Underway { task, going });
+                }
+            }
+        }
+    }
+
+    async fn let_live(self: Arc<Self>, mut pod: BoundPod) {
+        let fate = (self.fate)(&pod);
+        if fate == Fate::StayPending || pod.has_ended() {
+            return;
+        }
+        if pod.phase() != "Running" {
+            pod.status.start_time = Some(now());
+            if !self.write(&pod, self.running(&pod)).await {
+                return;
+            }
+        }
+        let (code, after) = match fate {
+            Fate::Succeed { after } => (0, after),
+            Fate::Fail { code, after } => (code, after),
+            Fate::RunOn | Fate::StayPending => return,
+        };
+        tokio::time::sleep(after).await;
+        self.write(&pod, ended(&pod, code)).await;
+    }
+
+    /// A pod that is deleted is stopped, and only then leaves the cluster.
+    async fn let_go(self: Arc<Self>, pod: BoundPod) {
+        if !pod.has_ended() {
+            self.write(&pod, ended(&pod, 143)).await;
+        }
+        self.persist(&pod, &Change::Delete).await;
+    }
+
+    async fn write(&self, pod: &BoundPod, status: Value) -> bool {
+        // With the UID, another pod of the same name is never written to.
+        self.persist(pod, &Change::Patch(json!({"metadata": {"uid": pod.uid()}, "status": status}))).await
+    }
+
+    /// Makes a change, by some attempts if need be; whether it succeeded.
+    async fn persist(&self, pod: &BoundPod, change: &Change) -> bool {
+        for delay in [100, 1000, 5000] {
+            let permit = self.permits.acquire().await;
+            let result = self.make(pod, change).await;
+            drop(permit);
+            match result {
+                Ok(()) => return true,
+                // It is gone.
+                Err(kube::Error::Api(status)) if status.code == 404 => return false,
+                Err(error) => eprintln!("simulated nodes: the pod {}: {error}", pod.name_any()),
+            }
+            tokio::time::sleep(Duration::from_millis(delay)).await;
+        }
+        false
+    }
+
+    async fn make(&self, pod: &BoundPod, change: &Change) -> kube::Result<()> {
+        let pods: Api<BoundPod> = Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
+        match change {
+            Change::Patch(patch) => {
+                pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(patch)).await.map(|_| ())
+            }
+            Change::Delete => {
+                let at_once = DeleteParams {
+                    preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
+                    ..DeleteParams::default().grace_period(0)
+                };
+                pods.delete(&pod.name_any(), &at_once).await.map(|_| ())
+            }
+        }
+    }
+
+    fn running(&self, pod: &BoundPod) -> Value {
+        let address = Ipv4Addr::from(0x0a00_0000 | (self.next_address.fetch_add(1, Ordering::Relaxed) & 0x00ff_ffff));
+        let state = json!({"running": {"startedAt": pod.status.start_time}});
+        json!({
+            "phase": "Running",
+            "hostIP": Ipv4Addr::LOCALHOST, "podIP": address, "podIPs": [{"ip": address}],
+            "startTime": pod.status.start_time,
+            "conditions": conditions(["Initialized", "Ready", "ContainersReady"], true, None),
+            "containerStatuses": containers(pod, true, &state),
+        })
+    }
+}
+
+/// The status of a pod whose containers have exited. Those of a pod that never ran have none.
+fn ended(pod: &BoundPod, code: i32) -> Value {
+    let phase = if code == 0 { "Succeeded" } else { "Failed" };
+    let mut status = json!({"phase": phase, "conditions": conditions(["Ready", "ContainersReady"], false, Some("PodCompleted"))});
+    if let Some(started) = &pod.status.start_time {
+        let reason = if code == 0 { "Completed" } else { "Error" };
+        let state = json!({"terminated": {"exitCode": code, "reason": reason, "startedAt": started, "finishedAt": now()}});
+        status["containerStatuses"] = containers(pod, false, &state);
+    }
+    status
+}
+
+fn conditions<const N: usize>(types: [&str; N], hold: bool, reason: Option<&str>) -> Value {
+    let status = if hold { "True" } else { "False" };
+    types.iter().map(|t| json!({"type": t, "status": status, "reason": reason, "lastTransitionTime": now()})).collect()
+}
+
+fn containers(pod: &BoundPod, ready: bool, state: &Value) -> Value {
+    let status = |c: &Container| {
+        json!({"name": c.name, "image": c.image, "imageID": "simulated", "restartCount": 0, "ready": ready, "started": ready,
+            "state": state})
+    };
+    pod.spec.containers.iter().map(status).collect()
+}
+
+/// The time in whole seconds, as kubelets write it.
+fn now() -> String {
+    Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
