@@ -14,4 +14,6 @@ if kubectl get crd loadtests.loadtest.artillery.io >/dev/null 2>&1; then
   kubectl delete loadtests --all --all-namespaces --cascade=foreground --wait --timeout=120s
 fi
 kubectl kustomize config/default | kubectl delete --ignore-not-found --wait --timeout=120s -f -
+# Those of an installation that is limited to some namespaces.
+kubectl delete roles,rolebindings --all-namespaces -l artillery.io/rights=namespaced
 echo "The operator is removed."

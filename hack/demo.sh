@@ -5,6 +5,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 CLUSTER=hack/local-cluster/cluster.sh
+WORKER_ARCHIVE=${XDG_CACHE_HOME:-$HOME/.cache}/artillery-operator/worker-image.tar
 TEST=basic-test
 LOCAL_IMG=ghcr.io/artilleryio/artillery-operator-alpha:local
 
@@ -41,8 +42,8 @@ else
   step "Bringing up a cluster of one node on this machine"
   $CLUSTER up
   step "Building the workers' image: the real Artillery"
-  archive=$(hack/worker-image/build.sh)
-  $CLUSTER push "oci-archive:$archive" artilleryio/artillery:latest
+  hack/worker-image/build.sh "$WORKER_ARCHIVE"
+  $CLUSTER push "oci-archive:$WORKER_ARCHIVE" artilleryio/artillery:latest
   step "Building the operator"
   archive=$(hack/operator-image.sh)
   $CLUSTER push "oci-archive:$archive" $LOCAL_IMG

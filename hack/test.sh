@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# All tests, in three layers. Ends with 0 only when all of them have run and passed. Run by `make test`.
+# All tests, in four layers. Ends with 0 only when all of them have run and passed. Run by `make test`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 CLUSTER=hack/local-cluster/cluster.sh
+WORKER_ARCHIVE=${XDG_CACHE_HOME:-$HOME/.cache}/artillery-operator/worker-image.tar
 # a cluster of their own, so that a demo's is left alone
 NAME=tests
 LAYERS=() passed=0 failed=0 left_out=()
@@ -44,15 +45,20 @@ fi
 if [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ]; then
   trap '$CLUSTER control-plane down $NAME; $CLUSTER down $NAME' EXIT
   cargo test --no-run --test e2e
-  if $CLUSTER up $NAME && archive=$(hack/worker-image/build.sh) &&
-    $CLUSTER push "oci-archive:$archive" artilleryio/artillery:latest; then
+  if $CLUSTER up $NAME && hack/worker-image/build.sh "$WORKER_ARCHIVE" &&
+    $CLUSTER push "oci-archive:$WORKER_ARCHIVE" artilleryio/artillery:latest &&
+    hack/prom-pushgateway/local-images.sh >/dev/null; then
     layer end-to-end $CLUSTER exec --name $NAME cargo test --offline --test e2e
+    # What the operators of that layer asked for, against the rights that they are given.
+    layer rights $CLUSTER exec --name $NAME cargo test --offline --test e2e -- --ignored --nocapture --test-threads=1 replay
   else
     leave_out end-to-end "the local cluster did not start; see above"
+    leave_out rights "they are compared with what the end-to-end tests use"
   fi
 else
   leave_out end-to-end "it needs Linux and root, for a node: sudo make test; or, with a cluster of yours that can pull\
  artilleryio/artillery:latest and is there for tests alone, KUBECONFIG=... cargo test --test e2e"
+  leave_out rights "they are compared with what the end-to-end tests use, by the local cluster's audit log"
 fi
 
 printf '\n== Tests, by layer\n'

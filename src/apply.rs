@@ -20,6 +20,7 @@ pub async fn create_job(ctx: &Context, test: &LoadTest, job: &Job) -> Result<See
     let jobs: Api<Job> = Api::namespaced(ctx.client.clone(), &test.namespace().unwrap_or_default());
     match within_deadline(jobs.create(&PostParams::default(), job)).await {
         Ok(job) => {
+            ctx.metrics.job_created(crate::controller::age(test));
             let job = WorkerJob { metadata: job.metadata, status: job.status.unwrap_or_default() };
             Ok(SeenJob::Ours(TestJob::from_job(&job)))
         }

@@ -36,10 +36,10 @@ const CONCURRENCY: u16 = 64;
 async fn reconcile(test: Arc<LoadTest>, ctx: Arc<Context>) -> Result<Action, Error> {
     ctx.until_synced().await;
     let begun = Instant::now();
+    ctx.metrics.reconciling();
     let test = ctx.memory.newest(&test);
     let result = if needs_nothing(&test) {
         ctx.waiting.stop(&key(&test));
-        ctx.memory.forget(&test.uid().unwrap_or_default());
         Ok(Action::await_change())
     } else {
         carry_on(&ctx, &test).await
@@ -82,9 +82,20 @@ async fn write(ctx: &Context, test: &Arc<LoadTest>, plan: &Plan, now: Timestamp)
     }
     report::say(ctx, test, &plan.events, now).await?;
     match &plan.status {
-        Some(status) => report::write_status(ctx, test, status).await,
+        Some(status) => {
+            let written = report::write_status(ctx, test, status).await?;
+            ctx.metrics.phase_written(test.status.as_ref().and_then(|s| s.phase), status.phase, age(test));
+            Ok(written)
+        }
         None => Ok(test.clone()),
     }
+}
+
+/// How long ago a test was created, by this machine's clock.
+#[must_use]
+pub fn age(test: &LoadTest) -> Duration {
+    let created = test.metadata.creation_timestamp.as_ref();
+    created.and_then(|c| Duration::try_from(Timestamp::now().duration_since(c.0)).ok()).unwrap_or_default()
 }
 
 fn next(plan: &Plan, now: Timestamp) -> Action {
@@ -124,6 +135,8 @@ pub async fn run(
     let ctx = Arc::new(Context::new(client.clone(), settings, waiting, reports.metrics.clone()));
     let scope = namespace.as_deref();
     let (store, writer) = reflector::store();
+    let shown: Store<LoadTest> = store.clone();
+    reports.metrics.count_tests(move || shown.state().into_iter().map(|t| t.status.as_ref().and_then(|s| s.phase)));
     let tests = reflector::reflector(writer, tests(api(&client, scope), &reports));
     let tests = forgetting(tests, ctx.clone(), store.clone()).touched_objects();
     let labelled = |component: &str| watch_config().labels(&format!("{COMPONENT_LABEL}={component}"));

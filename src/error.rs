@@ -87,6 +87,9 @@ impl CallError {
     }
 }
 
+/// All classes of errors.
+pub const CLASSES: [&str; 8] = ["conflict", "connection", "deadline", "forbidden", "not_found", "refused", "server", "throttled"];
+
 /// How long one call may take. The client itself would wait for ever.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(15);
 

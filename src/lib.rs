@@ -31,6 +31,12 @@ pub mod report;
 // Around it.
 pub mod error;
 pub mod lease;
-pub mod metrics;
 pub mod server;
 pub mod telemetry;
+
+// Metrics: what is counted, and who may read it.
+pub mod authorize;
+pub mod metrics;
+pub mod process;
+pub mod requests;
+pub mod tls;

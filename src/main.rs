@@ -4,12 +4,15 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use artillery_operator::authorize::Authorizer;
 use artillery_operator::controller::{self, Reports};
 use artillery_operator::lease::Candidate;
 use artillery_operator::metrics::Metrics;
-use artillery_operator::server::{self, Health};
+use artillery_operator::requests;
+use artillery_operator::server::{self, Guard, Health};
 use artillery_operator::settings::Settings;
 use artillery_operator::telemetry;
+use artillery_operator::tls::Tls;
 use clap::Parser;
 use futures::future::{self, FutureExt};
 use kube::{Client, Config};
@@ -35,9 +38,9 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     config.default_retry = false;
     let namespace = settings.leader_elect_namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
     let server_url = config.cluster_url.clone();
-    let client = Client::try_from(config)?;
-
     let metrics = Arc::new(Metrics::default());
+    let client = requests::counted(Client::try_from(config)?, metrics.clone());
+
     let health = Arc::new(Health::default());
     if let Some(address) = settings.health_probe_bind_address.0 {
         let listener = server::listen(address).await.map_err(|e| format!("cannot serve probes on {address}: {e}"))?;
@@ -45,7 +48,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     }
     if let Some(address) = settings.metrics_bind_address.0 {
         let listener = server::listen(address).await.map_err(|e| format!("cannot serve metrics on {address}: {e}"))?;
-        tokio::spawn(server::serve_metrics(listener, metrics.clone()));
+        tokio::spawn(server::serve_metrics(listener, metrics.clone(), guard(&settings, &client)?));
     }
     let version = client.apiserver_version().await.map_err(|e| format!("cannot reach the API server at {server_url}: {e}"))?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), kubernetes = version.git_version, "artillery-operator starts");
@@ -92,6 +95,17 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
         candidate.release().await;
     }
     Ok(())
+}
+
+/// What keeps the metrics from those who may not read them, if that is asked for.
+fn guard(settings: &Settings, client: &Client) -> Result<Option<Guard>, Box<dyn Error>> {
+    let tls = match (settings.metrics_secure, settings.metrics_cert_dir.clone()) {
+        (false, None) => return Ok(None),
+        (false, Some(_)) => return Err("--metrics-cert-dir needs --metrics-secure".into()),
+        (true, None) => Tls::self_signed()?,
+        (true, Some(folder)) => Tls::from_folder(folder)?,
+    };
+    Ok(Some(Guard { tls, authorizer: Authorizer::new(client.clone()) }))
 }
 
 /// Done when the lease is lost; never without leader election.

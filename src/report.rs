@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::api::v1alpha1::{LoadTest, LoadTestStatus};
 use crate::context::Context;
-use crate::decide::Say;
+use crate::decide::{Say, needs_nothing};
 use crate::error::{Error, within_deadline};
 
 /// Who the events are from, as the original operator named it.
@@ -36,8 +36,13 @@ impl Memory {
         f(memory.entry(test.uid().unwrap_or_default()).or_default())
     }
 
-    /// The newest of what the watch shows of a test and what was written of it.
+    /// The newest of what the watch shows of a test and what was written of it. Once the watch itself shows that nothing
+    /// is to be done any more, the test is forgotten; not before, or an older view that is still shown would be acted on.
     pub fn newest(&self, seen: &Arc<LoadTest>) -> Arc<LoadTest> {
+        if needs_nothing(seen) {
+            self.forget(&seen.uid().unwrap_or_default());
+            return seen.clone();
+        }
         self.with(seen, |remembered| match &remembered.written {
             Some((written, replaced)) if replaced.iter().any(|v| Some(v) == seen.metadata.resource_version.as_ref()) => {
                 written.clone()
@@ -176,6 +181,20 @@ mod tests {
         }
         let newer = Arc::new(test("u", "9"));
         assert_eq!(memory.newest(&newer).resource_version().unwrap(), "9");
+    }
+
+    #[test]
+    fn an_end_that_was_written_is_remembered_until_the_watch_shows_it() {
+        let memory = Memory::default();
+        let mut ended = test("u", "2");
+        ended.status = Some(LoadTestStatus { phase: Some(crate::api::v1alpha1::Phase::Completed), ..LoadTestStatus::default() });
+        let (lagging, shown) = (Arc::new(test("u", "1")), Arc::new(ended.clone()));
+        memory.wrote(&lagging, ended);
+        for _ in 0..2 {
+            assert!(needs_nothing(&memory.newest(&lagging)));
+        }
+        assert!(needs_nothing(&memory.newest(&shown)));
+        assert!(memory.0.lock().unwrap().is_empty(), "and forgotten then");
     }
 
     #[test]

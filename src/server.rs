@@ -1,21 +1,28 @@
-//! The HTTP servers of probes and metrics.
+//! The HTTP servers of probes and metrics. They are open to all who reach them, so no client may hold much or for long:
+//! each connection has one request and an end, and there are only so many.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
 
-use crate::metrics::Metrics;
+use crate::authorize::{Authorizer, METRICS_PATH, Verdict};
+use crate::metrics::{Format, Metrics};
+use crate::tls::Tls;
 
 /// What the probes tell.
 #[derive(Debug, Default)]
@@ -72,7 +79,18 @@ pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Serves `/healthz` and `/readyz`, for ever.
 pub async fn serve_probes(listener: TcpListener, health: Arc<Health>) {
-    serve(listener, move |path| match path {
+    serve(listener, move |stream| {
+        let health = health.clone();
+        converse(stream, move |request| {
+            let health = health.clone();
+            async move { probe(&health, request.uri().path()) }
+        })
+    })
+    .await;
+}
+
+fn probe(health: &Health, path: &str) -> Answer {
+    match path {
         "/healthz" if health.is_stale(Instant::now()) => {
             answer(StatusCode::SERVICE_UNAVAILABLE, "stale: the API server cannot be watched; the log says why")
         }
@@ -80,47 +98,158 @@ pub async fn serve_probes(listener: TcpListener, health: Arc<Health>) {
         "/readyz" if health.ready.load(Ordering::Relaxed) => answer(StatusCode::OK, "ok"),
         "/readyz" => answer(StatusCode::SERVICE_UNAVAILABLE, "not ready: the API server has not been reached yet"),
         _ => answer(StatusCode::NOT_FOUND, "only /healthz and /readyz are here"),
-    })
-    .await;
-}
-
-/// Serves `/metrics`, for ever.
-pub async fn serve_metrics(listener: TcpListener, metrics: Arc<Metrics>) {
-    serve(listener, move |path| match path {
-        "/metrics" => {
-            let mut response = answer(StatusCode::OK, metrics.text());
-            let open_metrics =
-                hyper::header::HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-            response.headers_mut().insert(CONTENT_TYPE, open_metrics);
-            response
-        }
-        _ => answer(StatusCode::NOT_FOUND, "only /metrics is here"),
-    })
-    .await;
-}
-
-async fn serve(listener: TcpListener, respond: impl Fn(&str) -> Response<Full<Bytes>> + Clone + Send + 'static) {
-    loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
-        let respond = respond.clone();
-        tokio::spawn(async move {
-            let service = service_fn(move |request: Request<Incoming>| {
-                std::future::ready(Ok::<_, Infallible>(respond(request.uri().path())))
-            });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection of a probe or of Prometheus broke off");
-            }
-        });
     }
 }
 
-fn answer(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
+/// What keeps the metrics from those who may not read them.
+pub struct Guard {
+    /// Keeps what is read from listeners.
+    pub tls: Tls,
+    /// Knows who may read.
+    pub authorizer: Authorizer,
+}
+
+/// Serves `/metrics`, for ever: to those whom the guard lets in, or, without one, to all.
+pub async fn serve_metrics(listener: TcpListener, metrics: Arc<Metrics>, guard: Option<Guard>) {
+    let guard = guard.map(Arc::new);
+    serve(listener, move |stream| {
+        let (metrics, guard) = (metrics.clone(), guard.clone());
+        async move {
+            let respond = {
+                let guard = guard.clone();
+                move |request: Request<Incoming>| {
+                    let (metrics, guard) = (metrics.clone(), guard.clone());
+                    async move { scrape(&metrics, guard.as_deref(), &request).await }
+                }
+            };
+            let Some(guard) = guard else { return converse(stream, respond).await };
+            match timeout(BEGINNING, guard.tls.acceptor(Instant::now()).accept(stream)).await {
+                Ok(Ok(stream)) => converse(stream, respond).await,
+                Ok(Err(error)) => tracing::debug!(%error, "a client of the metrics does not speak TLS"),
+                Err(_) => tracing::debug!("a client of the metrics is too slow"),
+            }
+        }
+    })
+    .await;
+}
+
+async fn scrape(metrics: &Metrics, guard: Option<&Guard>, request: &Request<Incoming>) -> Answer {
+    if request.uri().path() != METRICS_PATH {
+        return answer(StatusCode::NOT_FOUND, "only /metrics is here");
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return with(answer(StatusCode::METHOD_NOT_ALLOWED, "only GET"), ALLOW, "GET, HEAD");
+    }
+    if let Some(guard) = guard {
+        match guard.authorizer.verdict(request.headers()).await {
+            Ok(Verdict::Allowed) => {}
+            Ok(Verdict::Unknown) => {
+                let text = "a valid token is needed: Authorization: Bearer TOKEN";
+                return with(answer(StatusCode::UNAUTHORIZED, text), WWW_AUTHENTICATE, "Bearer");
+            }
+            Ok(Verdict::Forbidden) => {
+                return answer(StatusCode::FORBIDDEN, "the token's owner may not get the nonResourceURL /metrics");
+            }
+            Err(_) => {
+                return answer(StatusCode::SERVICE_UNAVAILABLE, "the API server does not say who may read; the log says why");
+            }
+        }
+    }
+    let accept: Vec<&str> = request.headers().get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
+    let format = Format::accepted(&accept.join(","));
+    with(answer(StatusCode::OK, metrics.text(format)), CONTENT_TYPE, format.content_type())
+}
+
+/// How long a client may take to shake hands, and to send its request's head.
+const BEGINNING: Duration = Duration::from_secs(5);
+
+/// How long a connection may last.
+const CONNECTION: Duration = Duration::from_secs(15);
+
+/// The longest head of a request. The tokens of service accounts have a thousand characters or so.
+const MOST_HEAD: usize = 16 * 1024;
+
+/// The most connections to one server.
+const MOST_CONNECTIONS: usize = 64;
+
+/// The most connections from one address.
+const MOST_FROM_ONE: usize = 16;
+
+/// The connections to a server. They are few enough to be counted anew each time.
+#[derive(Default)]
+struct Door(VecDeque<(IpAddr, AbortHandle)>);
+
+impl Door {
+    /// Whether one more from this address may come in. If all places are taken, the one that came first has to go: an
+    /// honest client's work is done by then, and one that holds its place for as long as it can keeps nobody out.
+    fn lets_in(&mut self, peer: IpAddr) -> bool {
+        self.0.retain(|(_, connection)| !connection.is_finished());
+        if self.0.iter().filter(|(other, _)| *other == peer).count() >= MOST_FROM_ONE {
+            return false;
+        }
+        while self.0.len() >= MOST_CONNECTIONS {
+            let Some((_, oldest)) = self.0.pop_front() else { break };
+            oldest.abort();
+        }
+        true
+    }
+}
+
+async fn serve<F>(listener: TcpListener, converse: impl Fn(TcpStream) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut door = Door::default();
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok((stream, peer)) => (stream, peer.ip().to_canonical()),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection of a probe or of Prometheus");
+                // Such as too many open files, which would be told again at once.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        if door.lets_in(peer) {
+            let connection = tokio::spawn(timeout(CONNECTION, converse(stream)));
+            door.0.push_back((peer, connection.abort_handle()));
+        }
+    }
+}
+
+/// Reads one request, answers it, and hangs up.
+async fn converse<F>(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    respond: impl Fn(Request<Incoming>) -> F + Send,
+) where
+    F: Future<Output = Answer> + Send,
+{
+    let service = service_fn(|request| {
+        let answered = respond(request);
+        async { Ok::<_, Infallible>(answered.await) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(BEGINNING)
+        .max_buf_size(MOST_HEAD)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "a connection of a probe or of Prometheus broke off");
+    }
+}
+
+type Answer = Response<Full<Bytes>>;
+
+fn answer(status: StatusCode, text: impl Into<Bytes>) -> Answer {
     let mut response = Response::new(Full::new(text.into()));
     *response.status_mut() = status;
-    response
+    with(response, CONTENT_TYPE, "text/plain; charset=utf-8")
+}
+
+fn with(mut answer: Answer, name: hyper::header::HeaderName, value: &'static str) -> Answer {
+    answer.headers_mut().insert(name, HeaderValue::from_static(value));
+    answer
 }
 
 #[cfg(test)]

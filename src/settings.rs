@@ -1,6 +1,7 @@
 //! What the operator can be told: flags, each also an environment variable.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{ArgAction, Parser};
@@ -24,6 +25,17 @@ pub struct Settings {
     /// Where Prometheus metrics are served; `0` switches them off.
     #[arg(long, env = "METRICS_BIND_ADDRESS", value_name = "HOST:PORT", default_value = ":8080")]
     pub metrics_bind_address: Bind,
+
+    /// Serve the metrics by HTTPS, and only to those who may: their token is shown to the API server, which has to let
+    /// them `get` the nonResourceURL /metrics.
+    #[arg(long, env = "METRICS_SECURE", num_args = 0..=1, require_equals = true, default_value_t = false,
+          default_missing_value = "true", action = ArgAction::Set)]
+    pub metrics_secure: bool,
+
+    /// The folder of tls.crt and tls.key, which the metrics are served with; they are read again when they change.
+    /// Default: a self-signed certificate, made at each start.
+    #[arg(long, env = "METRICS_CERT_DIR", value_name = "FOLDER")]
+    pub metrics_cert_dir: Option<PathBuf>,
 
     /// Where the probes /healthz and /readyz are served; `0` switches them off.
     #[arg(long, env = "HEALTH_PROBE_BIND_ADDRESS", value_name = "HOST:PORT", default_value = ":8081")]
@@ -121,6 +133,7 @@ mod tests {
     fn without_flags_it_is_as_the_go_manager_was() {
         let settings = parse(&[]).unwrap();
         assert!(!settings.leader_elect);
+        assert!(!settings.metrics_secure);
         assert_eq!(settings.metrics_bind_address.0.unwrap().port(), 8080);
         assert_eq!(settings.health_probe_bind_address.0.unwrap().port(), 8081);
         assert_eq!(settings.worker, WorkerSettings::default());
@@ -130,6 +143,7 @@ mod tests {
     fn flags_are_written_as_for_the_go_manager() {
         assert!(parse(&["--leader-elect"]).unwrap().leader_elect);
         assert!(!parse(&["--leader-elect=false"]).unwrap().leader_elect);
+        assert!(parse(&["--metrics-secure"]).unwrap().metrics_secure);
         assert_eq!(parse(&["--metrics-bind-address=0"]).unwrap().metrics_bind_address, Bind(None));
         assert_eq!(parse(&["--metrics-bind-address", "127.0.0.1:9"]).unwrap().metrics_bind_address.0.unwrap().port(), 9);
         assert_eq!(parse(&["--namespaces=a,b"]).unwrap().namespaces, ["a", "b"]);

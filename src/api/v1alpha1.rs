@@ -3,8 +3,11 @@
 //! The CRD in `config/crd` is printed from these types, so the doc comments of the fields are what
 //! `kubectl explain` shows.
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::{CustomResource, KubeSchema};
+use kube::{CustomResource, CustomResourceExt, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
@@ -200,6 +203,24 @@ pub struct LoadTestStatus {
     /// The workers' image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+}
+
+/// The CRD. Its descriptions are the doc comments here, with each paragraph as one line: `kubectl explain` wraps them.
+#[must_use]
+pub fn crd() -> CustomResourceDefinition {
+    fn unwrap_lines(schema: &mut JSONSchemaProps) {
+        if let Some(description) = &mut schema.description {
+            *description = description.split("\n\n").map(|p| p.replace('\n', " ")).collect::<Vec<_>>().join("\n\n");
+        }
+        schema.properties.iter_mut().flat_map(|p| p.values_mut()).for_each(unwrap_lines);
+        if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+            unwrap_lines(items);
+        }
+    }
+    let mut crd = LoadTest::crd();
+    let schemas = crd.spec.versions.iter_mut().filter_map(|v| v.schema.as_mut()?.open_api_v3_schema.as_mut());
+    schemas.for_each(unwrap_lines);
+    crd
 }
 
 /// The schema of a list of conditions, keyed by their type as Kubernetes' own are.

@@ -297,7 +297,7 @@ fn tell_requests(plan: &Plan, figures: &mut Figures, requests: &[audit::Request]
     );
     println!(
         "  status writes beyond intent, Running, end and refreshes: {}; writes seen, by phase: {:?}",
-        status_writes as i64 - (3 * plan.tests + refreshes) as i64,
+        status_writes.cast_signed() - (3 * plan.tests + refreshes).cast_signed(),
         seen.writes()
     );
     let mut kinds: BTreeMap<String, Vec<&audit::Request>> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! What watches show, and when: Jobs and LoadTests by name.
+//! What watches show, and when: Jobs and tests by name.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -69,7 +69,7 @@ struct Times {
     finished: HashMap<String, Instant>,
     jobs_now: HashSet<String>,
     last: HashMap<String, Status>,
-    /// Writes of LoadTests, by the phase they show; those that show nothing new but how far the test is, apart.
+    /// Writes of tests, by the phase they show; those that show nothing new but how far the test is, apart.
     writes: BTreeMap<String, usize>,
     refreshes: usize,
 }
@@ -220,7 +220,7 @@ struct Involved {
     name: Option<String>,
 }
 
-/// The events of the LoadTests in a namespace: how many of each reason, by test.
+/// The events of the tests in a namespace: how many of each reason, by test.
 pub async fn events(client: &Client, namespace: &str) -> HashMap<String, BTreeMap<String, usize>> {
     let api: Api<SeenEvent> = Api::namespaced(client.clone(), namespace);
     let mut found: HashMap<String, BTreeMap<String, usize>> = HashMap::new();

@@ -5,6 +5,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod published;
+mod replay;
+mod rights;
+mod security;
+
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -15,14 +20,16 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::ResourceExt;
 use kube::api::LogParams;
 use serde_json::{Value, json};
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 
 use support::{Bed, condition, load_test, phase_of};
 
 fn cluster() -> PathBuf {
     let missing = "KUBECONFIG is not set: run these tests by `make test`, or in a cluster's network by \
                    `hack/local-cluster/cluster.sh exec cargo test --test e2e`";
-    std::env::var_os("KUBECONFIG").expect(missing).into()
+    let kubeconfig: PathBuf = std::env::var_os("KUBECONFIG").expect(missing).into();
+    rights::take_those_of_the_installed_operator(&kubeconfig);
+    kubeconfig
 }
 
 /// Runs kubectl in the folder of the examples' readers, and gives what it prints.
@@ -32,6 +39,9 @@ fn kubectl(args: &[&str]) -> String {
     assert!(output.status.success(), "kubectl {}: {out}{err}", args.join(" "));
     out.into_owned()
 }
+
+/// Held by a test that applies an example: the `ConfigMap` `test-script` in `default` is of one at a time.
+static EXAMPLE: Mutex<()> = Mutex::const_new(());
 
 /// The target of the examples, in the namespace `default`, up and answering.
 async fn target(bed: &Bed) {
@@ -67,6 +77,7 @@ fn requests(path: &str, count: u32) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_basic_example_runs_to_its_end() {
+    let _alone = EXAMPLE.lock().await;
     let mut bed = Bed::adopt(&cluster(), "default").await;
     target(&bed).await;
     if bed.api::<LoadTest>().get_opt("basic-test").await.unwrap().is_some() {

@@ -11,6 +11,7 @@ mod proxy;
 mod admission;
 mod endings;
 mod leadership;
+mod metrics;
 mod operator;
 mod restarts;
 mod waiting;

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use artillery_operator::api::v1alpha1::LoadTest;
+use artillery_operator::api::v1alpha1::{LoadTest, crd};
 use futures::TryStreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
@@ -19,12 +19,15 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Client, Config, CustomResourceExt, Resource, ResourceExt};
+use kube::{Client, Config, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 /// How long a test waits for a state, unless it says otherwise. Far more than it takes: only a fault waits this long.
 pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The kubeconfig of the operators, where it is not that of the tests.
+pub static OPERATOR_KUBECONFIG: OnceLock<PathBuf> = OnceLock::new();
 
 /// A namespace of its own, and an operator process that works in it alone.
 pub struct Bed {
@@ -48,7 +51,7 @@ pub async fn connect(kubeconfig: &Path) -> Client {
     let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await.unwrap();
     let client = Client::try_from(config).unwrap();
     let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
-    let crd = LoadTest::crd();
+    let crd = crd();
     let params = PatchParams::apply("tests").force();
     crds.patch(&crd.name_any(), &params, &Patch::Apply(&crd)).await.expect("the CRD is accepted");
     await_condition(crds, &crd.name_any(), conditions::is_crd_established()).await.unwrap();
@@ -70,12 +73,13 @@ impl Operator {
         ));
         let (probes, metrics) = (free_port(), free_port());
         let process = Command::new(env!("CARGO_BIN_EXE_artillery-operator"))
-            .arg(format!("--namespaces={namespace}"))
-            .arg(format!("--leader-elect-namespace={namespace}"))
             .arg(format!("--health-probe-bind-address=127.0.0.1:{probes}"))
             .arg(format!("--metrics-bind-address=127.0.0.1:{metrics}"))
             .args(args)
             .env("KUBECONFIG", kubeconfig)
+            // As variables, so that a test can say otherwise by arguments.
+            .env("NAMESPACES", namespace)
+            .env("LEADER_ELECT_NAMESPACE", namespace)
             .env("RUST_LOG", "info,artillery_operator=debug")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -149,7 +153,7 @@ impl Bed {
     }
 
     pub async fn start_operator(&mut self, args: &[&str]) -> usize {
-        let kubeconfig = self.kubeconfig.clone();
+        let kubeconfig = OPERATOR_KUBECONFIG.get().unwrap_or(&self.kubeconfig).clone();
         self.start_operator_by(&kubeconfig, args).await
     }
 

@@ -96,8 +96,8 @@ async fn forward(
 ) -> Response<Body> {
     let (mut parts, body) = request.into_parts();
     let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-    let held = state.borrow().holding && hold(&parts.method, parts.uri.path());
-    if held {
+    let waits = state.borrow().holding && hold(&parts.method, parts.uri.path());
+    if waits {
         state.send_modify(|s| s.held += 1);
         state.subscribe().wait_for(|s| !s.holding).await.unwrap();
     }
@@ -106,7 +106,7 @@ async fn forward(
     parts.headers.remove("connection");
     parts.version = http::Version::HTTP_11;
     let answer = client.send(Request::from_parts(parts, Body::from(body.to_vec()))).await;
-    if held {
+    if waits {
         state.send_modify(|s| s.answered += 1);
     }
     answer.unwrap_or_else(|error| {

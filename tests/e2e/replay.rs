@@ -1,0 +1,198 @@
+//! What the operators of the other tests asked of the API server, by its audit log, against what the installed roles grant.
+//! To be run after the others: `cargo test --test e2e -- --ignored replay`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Display};
+use std::path::Path;
+
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject};
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt};
+use serde_json::Value;
+
+use crate::rights::{NAME, NAMESPACE};
+use crate::support::connect;
+
+/// One right: a verb on a resource, such as `patch loadtests.loadtest.artillery.io/status`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Right {
+    /// The namespace where it holds; none is all of them.
+    namespace: Option<String>,
+    group: String,
+    resource: String,
+    verb: String,
+    /// The one object that it is about; none is all of them.
+    name: Option<String>,
+}
+
+impl Display for Right {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (resource, subresource) = self.resource.split_once('/').unwrap_or((&self.resource, ""));
+        let group = if self.group.is_empty() { String::new() } else { format!(".{}", self.group) };
+        let subresource = if subresource.is_empty() { String::new() } else { format!("/{subresource}") };
+        let name = self.name.as_ref().map(|n| format!(" {n}")).unwrap_or_default();
+        let place = self.namespace.as_ref().map(|n| format!(", in {n}")).unwrap_or_default();
+        write!(f, "{} {resource}{group}{subresource}{name}{place}", self.verb)
+    }
+}
+
+impl Right {
+    fn covers(&self, request: &Request) -> bool {
+        // `*` is left out on purpose: a role that has it is found by its right being unused.
+        self.namespace.as_ref().is_none_or(|n| *n == request.namespace)
+            && self.group == request.group
+            && self.resource == request.resource
+            && self.verb == request.verb
+            && self.name.as_ref().is_none_or(|n| *n == request.name)
+    }
+}
+
+/// One request of the operator's service account.
+#[derive(Debug)]
+struct Request {
+    user: String,
+    verb: String,
+    group: String,
+    resource: String,
+    namespace: String,
+    name: String,
+    path: String,
+    allowed: bool,
+    why: String,
+}
+
+impl Request {
+    fn read(entry: &Value) -> Self {
+        let text = |pointer: &str| entry.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let subresource = text("/objectRef/subresource");
+        let resource = text("/objectRef/resource");
+        Self {
+            user: text("/user/username"),
+            verb: text("/verb"),
+            group: text("/objectRef/apiGroup"),
+            resource: if subresource.is_empty() { resource } else { format!("{resource}/{subresource}") },
+            namespace: text("/objectRef/namespace"),
+            name: text("/objectRef/name"),
+            path: text("/requestURI").split('?').next().unwrap_or_default().to_owned(),
+            // Admission refuses by 403 as well, such as in a namespace that is being deleted: that is no lack of rights.
+            allowed: text("/annotations/authorization.k8s.io~1decision") == "allow",
+            why: text("/annotations/authorization.k8s.io~1reason"),
+        }
+    }
+
+    /// What Kubernetes grants to everybody who is somebody, such as asking for the server's version.
+    fn is_of_everybody(&self) -> bool {
+        self.resource.is_empty() && self.why.ends_with("to Group \"system:authenticated\"")
+    }
+}
+
+/// The requests of the operators of the last run of these tests. Each run begins with a token for the service account.
+fn requests() -> Vec<Request> {
+    let kubeconfig = std::env::var_os("KUBECONFIG").expect("KUBECONFIG is that of a local cluster");
+    let log = Path::new(&kubeconfig).with_file_name("audit.log");
+    let text = std::fs::read_to_string(&log).unwrap_or_else(|e| panic!("{}: {e}: only a local cluster has it", log.display()));
+    let token = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{NAME}/token");
+    let account = format!(":{NAME}");
+    let (mut requests, mut seen) = (Vec::new(), BTreeSet::new());
+    // Parsing all of the log would take long. The last line may be half written.
+    for line in text.lines().filter(|line| line.contains(NAME)) {
+        let Ok(entry) = serde_json::from_str::<Value>(line) else { continue };
+        let user = entry["user"]["username"].as_str().unwrap_or_default();
+        if entry["requestURI"] == token.as_str() && !user.starts_with("system:node:") {
+            requests.clear();
+        }
+        // A watch has an entry for its begin and one for its end.
+        if user.ends_with(&account) && seen.insert(entry["auditID"].to_string()) {
+            requests.push(Request::read(&entry));
+        }
+    }
+    assert!(!requests.is_empty(), "nothing to replay: run the other tests first");
+    requests
+}
+
+/// All that the installed roles grant the operator.
+async fn rights() -> Vec<Right> {
+    let kubeconfig = std::env::var_os("KUBECONFIG").expect("KUBECONFIG is that of a local cluster");
+    let client = connect(Path::new(&kubeconfig)).await;
+    let all = ListParams::default();
+    let mut rights = BTreeSet::new();
+    for binding in Api::<ClusterRoleBinding>::all(client.clone()).list(&all).await.unwrap() {
+        if is_bound(binding.subjects.as_deref()) {
+            rights.extend(expand(None, &rules(&client, &binding.role_ref, "").await));
+        }
+    }
+    for binding in Api::<RoleBinding>::all(client.clone()).list(&all).await.unwrap() {
+        if is_bound(binding.subjects.as_deref()) {
+            let namespace = binding.namespace().unwrap();
+            rights.extend(expand(Some(&namespace), &rules(&client, &binding.role_ref, &namespace).await));
+        }
+    }
+    rights.into_iter().collect()
+}
+
+fn is_bound(subjects: Option<&[Subject]>) -> bool {
+    subjects.unwrap_or_default().iter().any(|s| s.name == NAME && s.namespace.as_deref() == Some(NAMESPACE))
+}
+
+async fn rules(client: &Client, role: &RoleRef, namespace: &str) -> Vec<PolicyRule> {
+    let rules = if role.kind == "Role" {
+        Api::<Role>::namespaced(client.clone(), namespace).get(&role.name).await.unwrap().rules
+    } else {
+        Api::<ClusterRole>::all(client.clone()).get(&role.name).await.unwrap().rules
+    };
+    rules.unwrap_or_default()
+}
+
+fn expand(namespace: Option<&str>, rules: &[PolicyRule]) -> Vec<Right> {
+    let mut rights = Vec::new();
+    for rule in rules {
+        let names: Vec<_> = rule.resource_names.iter().flatten().cloned().map(Some).collect();
+        for group in rule.api_groups.iter().flatten() {
+            for resource in rule.resources.iter().flatten() {
+                for verb in &rule.verbs {
+                    for name in if names.is_empty() { &[None] } else { names.as_slice() } {
+                        rights.push(Right {
+                            namespace: namespace.map(str::to_owned),
+                            group: group.clone(),
+                            resource: resource.clone(),
+                            verb: verb.clone(),
+                            name: name.clone(),
+                        });
+                    }
+                }
+            }
+        }
+    }
+    rights
+}
+
+#[test]
+#[ignore = "looks at what the other tests did"]
+fn no_request_lacked_a_right() {
+    let refused: Vec<_> = requests().into_iter().filter(|r| !r.allowed).collect();
+    assert!(refused.is_empty(), "{refused:#?}");
+}
+
+#[tokio::test]
+#[ignore = "looks at what the other tests did"]
+async fn every_right_was_used_and_every_request_has_one() {
+    let (rights, user) = (rights().await, format!("system:serviceaccount:{NAMESPACE}:{NAME}"));
+    let mut counts: BTreeMap<_, _> = rights.iter().map(|right| (right.to_string(), 0)).collect();
+    let mut uncovered = BTreeMap::new();
+    for request in requests().iter().filter(|r| r.user == user) {
+        match rights.iter().find(|right| right.covers(request)) {
+            Some(right) => *counts.get_mut(&right.to_string()).unwrap() += 1,
+            None if request.is_of_everybody() => {
+                *counts.entry(format!("{} {} (as everybody may)", request.verb, request.path)).or_default() += 1;
+            }
+            None => *uncovered.entry(format!("{} {}: {}", request.verb, request.path, request.why)).or_insert(0) += 1,
+        }
+    }
+    println!("\n{:<85} requests", "right of the operator");
+    for (right, count) in &counts {
+        println!("{right:<85} {count:>8}");
+    }
+    let unused: Vec<_> = counts.iter().filter(|(_, count)| **count == 0).map(|(right, _)| right).collect();
+    assert!(unused.is_empty(), "granted and never used: {unused:#?}");
+    assert!(uncovered.is_empty(), "asked for, and not by the operator's roles: {uncovered:#?}");
+}
