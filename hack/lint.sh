@@ -25,6 +25,10 @@ cargo run --quiet --bin crdgen | diff -u config/crd/loadtest.artillery.io_loadte
 echo "== shell scripts"
 # What a script sources is checked with it.
 git ls-files --stage | awk '$1 == 100755 {print $4}' | xargs shellcheck -x -P SCRIPTDIR
+echo "== alerts and dashboard"
+# Not installed on a developer's machine: the package brings a server along.
+[ "${CI:-}" != true ] || need promtool prometheus
+if command -v promtool >/dev/null; then hack/check-prometheus.sh; else echo "left out: promtool is missing"; fi
 echo "== licences"
 # A dependency is fine if one of these covers it, alone or in a choice with others.
 allowed='["Apache-2.0","Apache-2.0 WITH LLVM-exception","BSD-2-Clause","BSD-3-Clause","CC0-1.0","CDLA-Permissive-2.0","ISC","MIT","MIT-0","Unicode-3.0","Unlicense","Zlib","0BSD"]'

@@ -5,13 +5,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kube::Client;
-use tokio::sync::watch;
+use kube::runtime::reflector::Store;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
+use crate::api::v1alpha1::{LoadTest, Phase};
 use crate::index::Index;
 use crate::metrics::Metrics;
 use crate::report::Memory;
 use crate::settings::WorkerSettings;
 use crate::waiting::Waiting;
+
+/// The most reconciles at a time, of those that start tests and of those that report on them. Each holds a connection, and
+/// one whose calls hang takes one turn, not all.
+const TURNS: usize = 16;
 
 /// What every reconcile needs.
 pub struct Context {
@@ -25,6 +31,10 @@ pub struct Context {
     pub waiting: Waiting,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// The tests, as the watch shows them.
+    pub tests: Store<LoadTest>,
+    starts: Semaphore,
+    reports: Semaphore,
     index: Mutex<Index>,
     failures: Mutex<HashMap<String, u32>>,
     synced: watch::Sender<Synced>,
@@ -42,13 +52,22 @@ pub struct Synced {
 impl Context {
     /// A context that knows nothing yet.
     #[must_use]
-    pub fn new(client: Client, settings: WorkerSettings, waiting: Waiting, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        client: Client,
+        settings: WorkerSettings,
+        waiting: Waiting,
+        metrics: Arc<Metrics>,
+        tests: Store<LoadTest>,
+    ) -> Self {
         Self {
             client,
             settings,
             memory: Memory::default(),
             waiting,
             metrics,
+            tests,
+            starts: Semaphore::new(TURNS),
+            reports: Semaphore::new(TURNS),
             index: Mutex::default(),
             failures: Mutex::default(),
             synced: watch::Sender::default(),
@@ -58,6 +77,15 @@ impl Context {
     /// The index, locked. Not to be held across an `await`.
     pub fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a turn, which lasts until what is given here is dropped. Tests that are to start have turns of their own:
+    /// however much there is to say about those that run, they do not wait behind it.
+    pub async fn turn(&self, test: &LoadTest) -> Option<SemaphorePermit<'_>> {
+        let has_started = test.status.as_ref().and_then(|s| s.phase).is_some_and(|p| p != Phase::Pending);
+        let turns = if has_started { &self.reports } else { &self.starts };
+        // It fails only when the semaphore is closed, which nobody does.
+        turns.acquire().await.ok()
     }
 
     /// Notes that a watch has given its first complete list.

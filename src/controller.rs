@@ -29,12 +29,15 @@ use crate::{apply, observe, report};
 /// After this many seconds a watch is begun anew: a connection that died without a word is noticed by then.
 pub const WATCH_SECONDS: u32 = 60;
 
-/// The most reconciles at a time: a test whose calls hang does not hold up the others.
-const CONCURRENCY: u16 = 64;
+/// As many reconciles as there are tests to be looked at: the turns in [`Context`] bound those that do something.
+const UNBOUNDED: u16 = 0;
 
 /// The whole of a reconcile: look, decide, say, record, and only then act.
 async fn reconcile(test: Arc<LoadTest>, ctx: Arc<Context>) -> Result<Action, Error> {
     ctx.until_synced().await;
+    let _turn = ctx.turn(&test).await;
+    // It may have changed while it waited for its turn.
+    let Some(test) = ctx.tests.get(&ObjectRef::from_obj(&*test)) else { return Ok(Action::await_change()) };
     let begun = Instant::now();
     ctx.metrics.reconciling();
     let test = ctx.memory.newest(&test);
@@ -132,9 +135,9 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
     let (waiting, woken) = Waiting::new(client.clone());
-    let ctx = Arc::new(Context::new(client.clone(), settings, waiting, reports.metrics.clone()));
-    let scope = namespace.as_deref();
     let (store, writer) = reflector::store();
+    let ctx = Arc::new(Context::new(client.clone(), settings, waiting, reports.metrics.clone(), store.clone()));
+    let scope = namespace.as_deref();
     let shown: Store<LoadTest> = store.clone();
     reports.metrics.count_tests(move || shown.state().into_iter().map(|t| t.status.as_ref().and_then(|s| s.phase)));
     let tests = reflector::reflector(writer, tests(api(&client, scope), &reports));
@@ -165,7 +168,7 @@ pub async fn run(
     let concerned =
         stream::select(jobs, pods).flat_map(stream::iter).map(|(namespace, name)| ObjectRef::new(&name).within(&namespace));
     Controller::for_stream(tests, store)
-        .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
+        .with_config(ControllerConfig::default().concurrency(UNBOUNDED))
         .reconcile_on(concerned)
         .reconcile_on(woken)
         .graceful_shutdown_on(shutdown)
@@ -229,8 +232,7 @@ fn tests(
                 tracing::error!(?namespace, ?name, error = invalid.error, "a LoadTest cannot be read and is left alone");
             });
             if let Ok(test) = &mut test {
-                test.metadata.managed_fields = None;
-                test.metadata.annotations = None;
+                report::strip(test);
             }
             test.ok()
         };

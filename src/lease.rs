@@ -22,12 +22,16 @@ pub const LEASE_NAME: &str = "84f84c74.artillery.io";
 const LEASE_DURATION: Duration = Duration::from_secs(15);
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
+/// One attempt that hangs leaves time for another.
+const ATTEMPT: Duration = Duration::from_secs(4);
 
 /// A candidate for the lease.
 pub struct Candidate {
     leases: Api<Lease>,
     me: String,
     seen: Option<Seen>,
+    /// The lease as this candidate wrote it last.
+    mine: Option<Lease>,
     fence: Fence,
 }
 
@@ -104,7 +108,7 @@ impl Candidate {
     /// A candidate for the lease in a namespace. `me` is to be unlike that of any other process, ever.
     #[must_use]
     pub fn new(client: Client, namespace: &str, me: String) -> Self {
-        Self { leases: Api::namespaced(client, namespace), me, seen: None, fence: Fence::default() }
+        Self { leases: Api::namespaced(client, namespace), me, seen: None, mine: None, fence: Fence::default() }
     }
 
     /// The fence that this candidate opens and closes.
@@ -131,7 +135,7 @@ impl Candidate {
         while renewed.elapsed() < RENEW_DEADLINE {
             tokio::time::sleep(RETRY_PERIOD).await;
             let begun = Instant::now();
-            let left = RENEW_DEADLINE.saturating_sub(renewed.elapsed());
+            let left = RENEW_DEADLINE.saturating_sub(renewed.elapsed()).min(ATTEMPT);
             match tokio::time::timeout(left, self.try_hold(begun)).await {
                 Ok(Ok(true)) => renewed = begun,
                 Ok(Ok(false)) => return,
@@ -163,12 +167,24 @@ impl Candidate {
 
     async fn try_write(&mut self, now: Instant) -> Result<bool, CallError> {
         let time = Some(MicroTime(Timestamp::now()));
+        // A renewal needs no look before: the write is refused if anybody else has written since.
+        if let Some(mut lease) = self.mine.take() {
+            if let Some(spec) = &mut lease.spec {
+                spec.renew_time.clone_from(&time);
+            }
+            match self.write(&lease).await {
+                Err(error) if error.status() == Some(404) => {}
+                Ok(false) => {}
+                answer => return answer,
+            }
+        }
         let Some(mut lease) = within_deadline(self.leases.get_opt(LEASE_NAME)).await? else {
             let lease = Lease {
                 metadata: ObjectMeta { name: Some(LEASE_NAME.into()), ..ObjectMeta::default() },
                 spec: Some(self.held(time.clone(), time, 0)),
             };
-            return held(within_deadline(self.leases.create(&PostParams::default(), &lease)).await);
+            let created = within_deadline(self.leases.create(&PostParams::default(), &lease)).await;
+            return self.keep(created);
         };
         let spec = lease.spec.clone().unwrap_or_default();
         if self.seen.as_ref().is_none_or(|seen| seen.spec != spec) {
@@ -181,7 +197,25 @@ impl Candidate {
             Verdict::Renew => self.held(spec.acquire_time, time, transitions),
             Verdict::Take => self.held(time.clone(), time, transitions.saturating_add(1)),
         });
-        held(within_deadline(self.leases.replace(LEASE_NAME, &PostParams::default(), &lease)).await)
+        self.write(&lease).await
+    }
+
+    async fn write(&mut self, lease: &Lease) -> Result<bool, CallError> {
+        let written = within_deadline(self.leases.replace(LEASE_NAME, &PostParams::default(), lease)).await;
+        self.keep(written)
+    }
+
+    /// Keeps a lease that was written; whether it was.
+    fn keep(&mut self, written: Result<Lease, CallError>) -> Result<bool, CallError> {
+        match written {
+            Ok(lease) => {
+                self.mine = Some(lease);
+                Ok(true)
+            }
+            // Somebody else was quicker.
+            Err(error) if error.status() == Some(409) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn held(&self, acquired: Option<MicroTime>, renewed: Option<MicroTime>, transitions: i32) -> LeaseSpec {
@@ -193,15 +227,6 @@ impl Candidate {
             lease_transitions: Some(transitions),
             ..LeaseSpec::default()
         }
-    }
-}
-
-fn held(written: Result<Lease, CallError>) -> Result<bool, CallError> {
-    match written {
-        Ok(_) => Ok(true),
-        // Somebody else was quicker.
-        Err(error) if error.status() == Some(409) => Ok(false),
-        Err(error) => Err(error),
     }
 }
 

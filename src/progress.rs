@@ -1,12 +1,14 @@
 //! Where a test stands: pure. Turns the pods and the Job that the API server shows into [`Worker`]s and a [`TestJob`],
 //! which hold only what decisions need.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 /// A worker's pod, as far as it is read. Unknown and unused fields are skipped while parsing, so that a pod costs
 /// little and a new field cannot break the watch.
@@ -14,7 +16,7 @@ use serde::Deserialize;
 #[resource(inherit = "Pod")]
 pub struct WorkerPod {
     /// The pod's metadata.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lean_metadata")]
     pub metadata: ObjectMeta,
     #[serde(default)]
     status: PodStatus,
@@ -228,7 +230,7 @@ pub enum Outcome {
 #[resource(inherit = "Job")]
 pub struct WorkerJob {
     /// The Job's metadata.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lean_metadata")]
     pub metadata: ObjectMeta,
     /// The Job's status.
     #[serde(default)]
@@ -265,6 +267,33 @@ impl TestJob {
             outcome,
         }
     }
+}
+
+/// Reads of metadata only what is used: the managed fields are most of an object's JSON, and would become a tree of values.
+fn lean_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Lean {
+        name: Option<String>,
+        namespace: Option<String>,
+        uid: Option<String>,
+        resource_version: Option<String>,
+        deletion_timestamp: Option<Time>,
+        owner_references: Option<Vec<OwnerReference>>,
+        annotations: Option<BTreeMap<String, String>>,
+    }
+    let Lean { name, namespace, uid, resource_version, deletion_timestamp, owner_references, annotations } =
+        Lean::deserialize(deserializer)?;
+    Ok(ObjectMeta {
+        name,
+        namespace,
+        uid,
+        resource_version,
+        deletion_timestamp,
+        owner_references,
+        annotations,
+        ..ObjectMeta::default()
+    })
 }
 
 /// The object that controls the one with this metadata.

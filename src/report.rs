@@ -109,10 +109,17 @@ pub async fn write_status(ctx: &Context, test: &LoadTest, status: &LoadTestStatu
     // The version makes the write fail on a test that is newer than what was decided on, or is another of this name.
     let patch =
         json!({"metadata": {"resourceVersion": test.metadata.resource_version, "uid": test.metadata.uid}, "status": status});
-    let written = within_deadline(api.patch_status(&test.name_any(), &PatchParams::default(), &Patch::Merge(patch)))
+    let mut written = within_deadline(api.patch_status(&test.name_any(), &PatchParams::default(), &Patch::Merge(patch)))
         .await
         .map_err(|source| Error::Report { what: "the status", source })?;
+    strip(&mut written);
     Ok(ctx.memory.wrote(test, written))
+}
+
+/// Drops what is never read of a test, and would be most of what is kept.
+pub fn strip(test: &mut LoadTest) {
+    test.metadata.managed_fields = None;
+    test.metadata.annotations = None;
 }
 
 fn event(test: &LoadTest, say: &Say, id: u64, now: Timestamp) -> Event {

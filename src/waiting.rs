@@ -90,7 +90,7 @@ impl Waiting {
         let mut events = watcher(api, by_name).default_backoff().boxed();
         while let Some(event) = events.next().await {
             match event {
-                Ok(Event::Init | Event::InitDone) => continue,
+                Ok(event) if !is_news(&event) => continue,
                 Ok(_) => {}
                 Err(error) => {
                     tracing::warn!(namespace = object.0, what = ?object.1, %error, "cannot watch what a test waits for");
@@ -105,6 +105,12 @@ impl Waiting {
     }
 }
 
+/// Whether a watch's event is a reason to look again. The end of its first list is one, also where the list is empty:
+/// what is waited for may have gone between the look that saw it and the begin of the watch.
+fn is_news<K>(event: &Event<K>) -> bool {
+    matches!(event, Event::InitDone | Event::Apply(_) | Event::Delete(_))
+}
+
 /// Takes a test from the waiters of all objects but one, and ends the watches that nobody needs any more.
 fn leave(watched: &mut HashMap<Object, Waiters>, test: &Key, but: Option<&Object>) {
     watched.retain(|object, waiters| {
@@ -117,4 +123,17 @@ fn leave(watched: &mut HashMap<Object, Waiters>, test: &Key, but: Option<&Object
         }
         needed
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_that_begins_after_the_object_has_gone_is_news() {
+        let empty_list: [Event<()>; 2] = [Event::Init, Event::InitDone];
+        assert!(empty_list.iter().any(is_news));
+        let one_in_list = [Event::Init, Event::InitApply(()), Event::InitDone];
+        assert_eq!(one_in_list.iter().filter(|e| is_news(e)).count(), 1, "looked at once, not for each object");
+    }
 }

@@ -72,11 +72,14 @@ pub fn become_service_account(admin: &Path, namespace: &str) -> PathBuf {
     let user = format!("--as=system:serviceaccount:{namespace}:{NAME}");
     until_it_may(&["update", &format!("leases.coordination.k8s.io/{LEASE_NAME}"), "-n", namespace, &user]);
     let token = kubectl(&["create", "token", NAME, "-n", namespace, "--duration=4h"]);
-    let mut kubeconfig = serde_json::to_value(Kubeconfig::read_from(admin).unwrap()).unwrap();
+    let kubeconfig = Kubeconfig::read_from(admin).unwrap();
+    // The same in each run, so that no tokens pile up.
+    let name = format!("{}-{namespace}.kubeconfig", kubeconfig.current_context.clone().unwrap_or_default());
+    let mut kubeconfig = serde_json::to_value(kubeconfig).unwrap();
     for user in kubeconfig["users"].as_array_mut().unwrap() {
         user["user"] = json!({"token": token.trim()});
     }
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{namespace}-{}.kubeconfig", std::process::id()));
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name.replace('/', "_"));
     std::fs::write(&file, "").unwrap();
     std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
     std::fs::write(&file, kubeconfig.to_string()).unwrap();

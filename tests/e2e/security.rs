@@ -185,5 +185,6 @@ async fn an_operator_limited_to_a_namespace_leaves_the_others_alone() {
     let cluster_wide = bindings.items.iter().filter(|b| b.subjects.iter().flatten().any(|s| s.namespace.as_ref() == Some(&home)));
     let cluster_wide: Vec<_> = cluster_wide.map(ResourceExt::name_any).collect();
     assert!(cluster_wide.is_empty(), "{cluster_wide:?}");
+    std::fs::remove_file(account).unwrap();
     Api::<Namespace>::all(bed.client.clone()).delete(&home, &DeleteParams::background()).await.unwrap();
 }
