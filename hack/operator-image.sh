@@ -2,9 +2,11 @@
 # Builds the operator's program and its image for the local cluster, as an OCI archive; prints the archive's path.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-for tool in cargo buildah; do
-  command -v $tool >/dev/null || { echo "operator-image.sh: $tool is missing" >&2; exit 1; }
-done
+command -v cargo >/dev/null || { echo "operator-image.sh: cargo is missing: see https://rustup.rs" >&2; exit 1; }
+if ! command -v buildah >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends buildah; } </dev/null >&2
+fi
+command -v buildah >/dev/null || { echo "operator-image.sh: buildah is missing; Debian has it in the package of this name" >&2; exit 1; }
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/artillery-operator
 TARGET=${TARGET:-$(uname -m)-unknown-linux-gnu}
 RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target "$TARGET" --bin artillery-operator >&2

@@ -15,9 +15,10 @@ use crate::report::Memory;
 use crate::settings::WorkerSettings;
 use crate::waiting::Waiting;
 
-/// The most reconciles at a time, of those that start tests and of those that report on them. Each holds a connection, and
-/// one whose calls hang takes one turn, not all.
-const TURNS: usize = 16;
+/// The most reconciles at a time of those that start tests: each makes three calls, one after the other.
+const STARTS: usize = 32;
+/// The most at a time of those that report on tests. Each holds a connection; one whose calls hang takes one turn, not all.
+const REPORTS: usize = 16;
 
 /// What every reconcile needs.
 pub struct Context {
@@ -66,8 +67,8 @@ impl Context {
             waiting,
             metrics,
             tests,
-            starts: Semaphore::new(TURNS),
-            reports: Semaphore::new(TURNS),
+            starts: Semaphore::new(STARTS),
+            reports: Semaphore::new(REPORTS),
             index: Mutex::default(),
             failures: Mutex::default(),
             synced: watch::Sender::default(),

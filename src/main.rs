@@ -72,8 +72,11 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     metrics.leads(true);
     let reports = Reports { metrics, health };
 
-    let scopes =
-        if settings.namespaces.is_empty() { vec![None] } else { settings.namespaces.iter().cloned().map(Some).collect() };
+    // An empty variable names no namespace.
+    let mut scopes: Vec<_> = settings.namespaces.iter().filter(|n| !n.is_empty()).cloned().map(Some).collect();
+    if scopes.is_empty() {
+        scopes.push(None);
+    }
     let mut controllers = future::join_all(scopes.into_iter().map(|scope| {
         let mut stopped = stopped.clone();
         let shutdown = async move {

@@ -1,0 +1,145 @@
+#!/usr/bin/env bash
+# Tests the worker image: test.sh [IMAGE.tar]    (without an argument it builds the image)
+# The image's root is unpacked and made read-only but for /tmp, as in a cluster, and real tests are run in it against a
+# target on loopback, in a network namespace that has nothing else. Needs root.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+if [ "${1-}" != --inside ]; then
+  [ "$(id -u)" = 0 ] || { echo "test.sh needs root, for namespaces and other users' ids" >&2 && exit 1; }
+  work=$(mktemp -d)
+  trap 'rm -rf "$work"' EXIT
+  image=${1-}
+  [ -n "$image" ] || image=$("$here/build.sh" "$work/image.tar")
+  mkdir "$work/image" "$work/root"
+  tar -C "$work/image" -xf "$image"
+  for blob in "$work"/image/blobs/sha256/*; do
+    if gzip -t "$blob" 2>/dev/null; then tar -C "$work/root" -xzf "$blob"; fi
+  done
+  unshare --mount --net --pid --fork --kill-child "$here/test.sh" --inside "$work/root"
+  exit
+fi
+
+root=$2
+ip() { busybox ip "$@"; }
+ip link set lo up
+mount --bind "$root" "$root"
+mount --rbind /dev "$root/dev"
+mount -t proc proc /proc
+mount -t proc proc "$root/proc"
+mount -t tmpfs -o mode=1777 tmp "$root/tmp"
+mount -o bind,remount,ro "$root"
+tests=/tmp/tests
+mkdir "$root$tests" && cp -R "$here"/test/. "$root$tests" && chmod -R a+rwX "$root$tests"
+
+user=1000
+environment=()
+within() {
+  chroot --userspec="$user:$user" "$root" /bin/env -i PATH=/bin:/usr/bin HOME=/tmp ARTILLERY_DISABLE_TELEMETRY=true \
+    NODE_COMPILE_CACHE=/opt/artillery/compile-cache "${environment[@]}" "$@"
+}
+log=$root/tmp/requests
+within env LOG=/tmp/requests node $tests/server.js &
+for _ in $(seq 50); do ! grep -qs ready "$log" || break; sleep 0.1; done
+
+failed=0 passed=0
+# Each pattern is looked for in the output and in the target's log.
+# check WHAT EXIT-CODE PATTERN.. -- ARGUMENT..     runs artillery
+check() {
+  local what=$1 code=$2 patterns=() ended=0 bad=()
+  shift 2
+  while [ "$1" != -- ]; do patterns+=("$1") && shift; done
+  shift
+  : >"$log"
+  within sh -c 'cd /tmp/tests && exec timeout 60 artillery "$@"' sh "$@" >"$root/tmp/output" 2>&1 || ended=$?
+  [ "$ended" = "$code" ] || bad+=("exit code $ended, not $code")
+  for pattern in "${patterns[@]}"; do
+    grep -aqE -- "$pattern" "$root/tmp/output" "$log" || bad+=("nothing like: $pattern")
+  done
+  result "$what" "${bad[@]}"
+}
+result() {
+  local what=$1
+  shift
+  if [ $# = 0 ]; then
+    passed=$((passed + 1))
+    echo "ok      $what"
+  else
+    failed=$((failed + 1)) && echo "FAILED  $what" && printf '        %s\n' "$@"
+    sed 's/^/        | /' "$root/tmp/output" | tail -n 25
+    sed 's/^/        > /' "$log" | tail -n 10
+  fi
+}
+
+check "version" 0 "Artillery: 2\." "Node.js: +v2[4-9]" -- version
+check "http" 0 'http.requests: \.+ 15$' 'http.codes.404: \.+ 5$' 'GET /before' 'GET /after' 'POST /post/7 application/json \{"a":"3"\}' -- run http.yml
+check "environment" 0 "GET /other/get" -- run http.yml --environment other
+check "output" 0 "Log file: /tmp/report.json" -- run http.yml --output /tmp/report.json
+bad=()
+within node -e '
+  const { aggregate, intermediate } = JSON.parse(fs.readFileSync("/tmp/report.json"));
+  const good = aggregate.counters["http.requests"] === 15 && aggregate.summaries["http.response_time"].count === 15;
+  process.exitCode = good && intermediate.length > 0 ? 0 : 1' || bad+=("/tmp/report.json does not have the run's numbers")
+result "output is whole" "${bad[@]}"
+check "overrides and target" 0 "GET /elsewhere/get" 'http.requests: \.+ 3$' -- run http.yml -t http://127.0.0.1:8080/elsewhere --overrides '{"config": {"phases": [{"duration": 1, "arrivalCount": 1}]}}'
+check "processor, CommonJS" 0 "GET /chosen/cjs" 'test.chosen: \.+ 1$' -- run processor-cjs.yml
+check "processor, ES module with top-level await" 0 "GET /chosen/esm" -- run processor-esm.yml
+check "processor, TypeScript of two files" 0 "GET /chosen/ts" -- run processor-ts.yml
+check "payload" 0 "GET /person/ann/30" "GET /person/bob/31" "GET /person/carl/32" -- run payload.yml
+check "ensure holds" 0 "http.codes.200 > 0" -- run ensure.yml
+check "ensure fails" 1 "http.response_time.p99" -- run ensure.yml --environment failing
+check "expect fails" 21 "expected: 201" -- run expect.yml
+environment=("ARTILLERY_PLUGIN_PATH=$tests/plugins")
+check "plugins, built in and on the plugin path" 0 "apdex" "plugins.metrics-by-endpoint" "of-cjs has 1" "of-esm is here" "GET /plugins/[a-z]" -- run plugins.yml
+environment=()
+check "engine ws" 0 'websocket.messages_sent: \.+ 2$' "WS /ws hello" -- run ws.yml
+check "engine socketio" 0 'socketio.emit: \.+ 2$' 'vusers.completed: \.+ 2$' "WS .*ask" -- run socketio.yml
+environment=(AWS_ENDPOINT_URL=http://127.0.0.1:8080 AWS_ACCESS_KEY_ID=a AWS_SECRET_ACCESS_KEY=b WORKER_ID=worker-1)
+check "reporters: Prometheus, CloudWatch, Datadog, OpenTelemetry" 0 "(PUT|POST) /metrics/job/worker-1.*artillery_" '"Namespace":"artillery"' "UDP .*artillery" "POST /v1/metrics" "POST /v1/traces" -- run reporters.yml
+environment=()
+# These send to their maker's servers alone, so it is only seen that they load.
+check "reporters: Splunk, New Relic, Mixpanel" 0 -- run reporters.yml --overrides '{"config": {"plugins": {"publish-metrics": [
+  {"type": "splunk", "realm": "us1", "accessToken": "a"}, {"type": "newrelic", "licenseKey": "a"}, {"type": "mixpanel", "projectToken": "a"}]}}}'
+check "unknown engine" 11 "engine nowhere specified but module artillery-engine-nowhere could not be loaded" -- run engine.yml
+check "no such flag" 2 "Nonexistent flag: --bad" -- run --bad http.yml
+check "no such script" 1 "not-there.yml" -- run not-there.yml
+check "no such processor" 11 "not-there.js" -- run no-processor.yml
+
+user=1234567
+check "a user without a name" 0 'http.requests: \.+ 15$' -- run http.yml
+environment=(NODE_DEBUG_NATIVE=COMPILE_CACHE)
+check "the compile cache is used by any user" 0 "code cache for ESM .*worker.js was accepted" "code cache for ESM .*dist.lib.cmds.run.js was accepted" -- run http.yml
+environment=()
+missed=$(grep -ac 'code cache for .*/opt/artillery/.* was rejected' "$root/tmp/output" || true)
+bad=()
+[ "$missed" = 0 ] || bad+=("$missed are")
+result "no file's cache is rejected" "${bad[@]}"
+
+# As process 1: `artillery` is a shell then, which hands on the exit code and the signals.
+# shellcheck disable=SC2016 # expanded by the inner shell
+first=(unshare --pid --fork --kill-child bash -c 'mount -t proc proc "$1/proc" && exec chroot --userspec=1000:1000 "$@"' bash "$root" /bin/env -i
+  PATH=/bin HOME=/tmp NODE_COMPILE_CACHE=/opt/artillery/compile-cache artillery)
+ended=0 bad=()
+"${first[@]}" run /tmp/tests/ensure.yml --environment failing >"$root/tmp/output" 2>&1 || ended=$?
+[ "$ended" = 1 ] || bad+=("exit code $ended, not 1")
+result "exit code as process 1" "${bad[@]}"
+for after in 0.1 0.3 0.6 1 3; do
+  ended=0 started=$(date +%s%N)
+  "${first[@]}" run /tmp/tests/long.yml >"$root/tmp/output" 2>&1 &
+  outer=$!
+  sleep "$after"
+  kill -TERM "$(ps -o pid= --ppid "$outer" | tr -d " ")"
+  wait "$outer" || ended=$?
+  took=$((($(date +%s%N) - started) / 1000000))
+  bad=()
+  [ "$ended" = 143 ] || bad+=("exit code $ended, not 143")
+  [ "$took" -lt $((${after%.*} * 1000 + 5000)) ] || bad+=("took $took ms")
+  result "SIGTERM as process 1 after $after s ends it ($took ms)" "${bad[@]}"
+done
+
+for tool in sh cat env sleep ls node; do
+  within sh -c "command -v $tool" >/dev/null || result "the image has $tool" "it is not on PATH"
+done
+
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]

@@ -1,0 +1,2 @@
+export type Vars = Record<string, string>;
+export const chosen: string = 'ts';

@@ -1,0 +1,5 @@
+import { chosen, type Vars } from './chosen';
+
+export async function choose(context: { vars: Vars }): Promise<void> {
+  context.vars.chosen = chosen;
+}

@@ -1,0 +1,1 @@
+module.exports = { begin: async (context) => { context.vars.begun = true; } };

@@ -1,0 +1,3 @@
+export async function begin(context: { vars: Record<string, unknown> }) {
+  context.vars.begun = true;
+}
