@@ -7,7 +7,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 CLUSTER=hack/local-cluster/cluster.sh
 WORKER_ARCHIVE=${XDG_CACHE_HOME:-$HOME/.cache}/artillery-operator/worker-image.tar
 TEST=basic-test
-LOCAL_IMG=ghcr.io/artilleryio/artillery-operator-alpha:local
 
 step() { printf '\n== %s (after %d s)\n' "$*" $SECONDS; }
 # shows a command as the user would type it, and runs it in the cluster
@@ -46,10 +45,12 @@ else
   $CLUSTER push "oci-archive:$WORKER_ARCHIVE" artilleryio/artillery:latest
   step "Building the operator"
   archive=$(hack/operator-image.sh)
-  $CLUSTER push "oci-archive:$archive" $LOCAL_IMG
+  # A tag for each image: one that a node has under the same name would not be pulled again.
+  image=ghcr.io/artilleryio/artillery-operator-alpha:$(basename "$archive" .tar)
+  $CLUSTER push "oci-archive:$archive" "$image"
   step "Installing the operator in the cluster"
   IN_CLUSTER=("$CLUSTER" exec)
-  run env IMG=$LOCAL_IMG ./operator-deploy.sh
+  run env IMG="$image" ./operator-deploy.sh
   LOOK="$CLUSTER exec kubectl" DOWN="make down"
 fi
 

@@ -12,15 +12,15 @@ command -v cargo >/dev/null || { echo "test.sh: cargo is missing: see https://ru
 
 # layer NAME COMMAND...: runs it, shows its output, and counts its tests
 layer() {
-  local name=$1 begun=$SECONDS log ok fail
+  local name=$1 begun=$SECONDS log ok fail status=0
   shift
   printf '\n== %s tests\n' "$name"
   log=$(mktemp)
-  "$@" 2>&1 | tee "$log" || true
-  ok=$(awk '/^test result:/ {n += $4} END {print n + 0}' "$log")
-  fail=$(awk '/^test result:/ {n += $6} END {print n + 0}' "$log")
-  # A layer that could not be built or started has no result line: that is a failure, not an empty success.
-  if [ "$ok" = 0 ] && [ "$fail" = 0 ]; then fail=1; fi
+  "$@" 2>&1 | tee "$log" || status=$?
+  ok=$(awk '/^test result:/ {n += $4} /^[0-9]+ passed, [0-9]+ failed$/ {n += $1} END {print n + 0}' "$log")
+  fail=$(awk '/^test result:/ {n += $6} /^[0-9]+ passed, [0-9]+ failed$/ {n += $3} END {print n + 0}' "$log")
+  # What could not be built or started, or broke off, has no result line: that is a failure, not an empty success.
+  if [ $status != 0 ] && [ "$fail" = 0 ] || [ "$ok" = 0 ]; then fail=$((fail + 1)); fi
   rm "$log"
   LAYERS+=("$(printf '%-12s %3d passed, %d failed, %d s' "$name" "$ok" "$fail" $((SECONDS - begun)))")
   passed=$((passed + ok)) failed=$((failed + fail))
@@ -48,14 +48,17 @@ if [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ]; then
   if $CLUSTER up $NAME && hack/worker-image/build.sh "$WORKER_ARCHIVE" &&
     $CLUSTER push "oci-archive:$WORKER_ARCHIVE" artilleryio/artillery:latest &&
     hack/prom-pushgateway/local-images.sh >/dev/null; then
+    layer image hack/worker-image/test.sh "$WORKER_ARCHIVE"
     layer end-to-end $CLUSTER exec --name $NAME cargo test --offline --test e2e
     # What the operators of that layer asked for, against the rights that they are given.
     layer rights $CLUSTER exec --name $NAME cargo test --offline --test e2e -- --ignored --nocapture --test-threads=1 replay
   else
+    leave_out image "the local cluster did not start; see above"
     leave_out end-to-end "the local cluster did not start; see above"
     leave_out rights "they are compared with what the end-to-end tests use"
   fi
 else
+  leave_out image "it needs Linux and root, to run in the image's root: sudo hack/worker-image/test.sh"
   leave_out end-to-end "it needs Linux and root, for a node: sudo make test; or, with a cluster of yours that can pull\
  artilleryio/artillery:latest and is there for tests alone, KUBECONFIG=... cargo test --test e2e"
   leave_out rights "they are compared with what the end-to-end tests use, by the local cluster's audit log"
