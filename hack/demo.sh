@@ -62,12 +62,15 @@ fi
 run kubectl apply -k hack/examples/basic-loadtest
 step "Following it"
 printf '$ kubectl get loadtests %s --watch\n' $TEST
+# A process group of its own, so that all of it ends.
+set -m
 quietly kubectl get loadtests $TEST --watch &
 watch=$!
+set +m
 phase() { quietly kubectl get loadtest $TEST -o jsonpath='{.status.phase}'; }
 outcome=0
 quietly kubectl wait --for=jsonpath='{.status.completionTime}' loadtest/$TEST --timeout="${TIMEOUT:-300s}" >/dev/null || outcome=$?
-kill $watch 2>/dev/null || true
+kill -- -$watch 2>/dev/null || true
 wait $watch 2>/dev/null || true
 step "How it went"
 run kubectl describe loadtests $TEST
