@@ -12,7 +12,7 @@ export IMG
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: all help demo test bench build manifests generate fmt lint run install uninstall deploy undeploy docker-build \
+.PHONY: all help demo test bench bench-node build manifests generate fmt lint run install uninstall deploy undeploy docker-build \
 	docker-push clean down
 
 all: build
@@ -30,6 +30,9 @@ test: ## Run all tests: unit, integration (real API server), end to end (real no
 
 bench: ## Measure speed and cost with simulated nodes: make bench, or make bench BENCH="100 2".
 	hack/bench.sh $(BENCH)
+
+bench-node: ## Measure a LoadTest beside a bare Job on a real node.
+	hack/bench-node.sh
 
 down: ## Take down the cluster that make demo left up.
 	$(CLUSTER) down
