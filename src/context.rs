@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::Client;
 use kube::runtime::reflector::Store;
@@ -18,7 +18,9 @@ use crate::waiting::Waiting;
 /// The most reconciles at a time of those that start tests: each makes three calls, one after the other.
 const STARTS: usize = 32;
 /// The most at a time of those that report on tests. Each holds a connection; one whose calls hang takes one turn, not all.
-const REPORTS: usize = 16;
+const REPORTS: usize = 8;
+/// How long a script that was seen is taken to be there: many tests of one script, created at once, look for it once.
+const SCRIPT_SEEN: Duration = Duration::from_secs(2);
 
 /// What every reconcile needs.
 pub struct Context {
@@ -38,6 +40,7 @@ pub struct Context {
     reports: Semaphore,
     index: Mutex<Index>,
     failures: Mutex<HashMap<String, u32>>,
+    scripts: Mutex<HashMap<(String, String), Instant>>,
     synced: watch::Sender<Synced>,
 }
 
@@ -71,6 +74,7 @@ impl Context {
             reports: Semaphore::new(REPORTS),
             index: Mutex::default(),
             failures: Mutex::default(),
+            scripts: Mutex::default(),
             synced: watch::Sender::default(),
         }
     }
@@ -98,6 +102,18 @@ impl Context {
     pub async fn until_synced(&self) {
         // It fails only when the sender is dropped, which `self` holds.
         let _ = self.synced.subscribe().wait_for(|s| s.jobs && s.pods).await;
+    }
+
+    /// Whether the script in the `ConfigMap` of this namespace and name was seen a moment ago.
+    pub fn has_just_seen_script(&self, config_map: &(String, String), now: Instant) -> bool {
+        let mut scripts = self.scripts.lock().unwrap_or_else(PoisonError::into_inner);
+        scripts.retain(|_, seen| now.duration_since(*seen) < SCRIPT_SEEN);
+        scripts.contains_key(config_map)
+    }
+
+    /// Notes that the script in the `ConfigMap` of this namespace and name is there.
+    pub fn note_script(&self, config_map: (String, String), now: Instant) {
+        self.scripts.lock().unwrap_or_else(PoisonError::into_inner).insert(config_map, now);
     }
 
     /// How long to wait after one more failure of the test with this UID.

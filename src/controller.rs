@@ -32,12 +32,17 @@ pub const WATCH_SECONDS: u32 = 60;
 /// As many reconciles as there are tests to be looked at: the turns in [`Context`] bound those that do something.
 const UNBOUNDED: u16 = 0;
 
-/// The whole of a reconcile: look, decide, say, record, and only then act.
+/// The whole of a reconcile: look, decide, say, record, and only then act. Thousands may wait for their turn, so what is
+/// large is made only when it comes.
 async fn reconcile(test: Arc<LoadTest>, ctx: Arc<Context>) -> Result<Action, Error> {
     ctx.until_synced().await;
     let _turn = ctx.turn(&test).await;
+    Box::pin(reconcile_now(&test, &ctx)).await
+}
+
+async fn reconcile_now(test: &LoadTest, ctx: &Context) -> Result<Action, Error> {
     // It may have changed while it waited for its turn.
-    let Some(test) = ctx.tests.get(&ObjectRef::from_obj(&*test)) else { return Ok(Action::await_change()) };
+    let Some(test) = ctx.tests.get(&ObjectRef::from_obj(test)) else { return Ok(Action::await_change()) };
     let begun = Instant::now();
     ctx.metrics.reconciling();
     let test = ctx.memory.newest(&test);
@@ -45,7 +50,7 @@ async fn reconcile(test: Arc<LoadTest>, ctx: Arc<Context>) -> Result<Action, Err
         ctx.waiting.stop(&key(&test));
         Ok(Action::await_change())
     } else {
-        carry_on(&ctx, &test).await
+        carry_on(ctx, &test).await
     };
     ctx.metrics.reconciled(begun.elapsed(), result.as_ref().err().map(Error::class));
     if result.is_ok() {

@@ -1,6 +1,8 @@
 //! What is seen of a test: from the [`Index`](crate::index::Index), which watches keep, and by live reads where the
 //! index cannot know: the script, a Job that it misses, and whether a Job was there before the operator looked.
 
+use std::time::Instant;
+
 use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
@@ -97,11 +99,19 @@ async fn job_has_been(ctx: &Context, test: &LoadTest) -> Result<bool, CallError>
 }
 
 async fn look_at_script(ctx: &Context, test: &LoadTest) -> Result<Script, CallError> {
-    let config_maps: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &test.namespace().unwrap_or_default());
-    let Some(found) = within_deadline(config_maps.get_opt(&test.spec.test_script.config.config_map)).await? else {
+    let key = (test.namespace().unwrap_or_default(), test.spec.test_script.config.config_map.clone());
+    if ctx.has_just_seen_script(&key, Instant::now()) {
+        return Ok(Script::Found);
+    }
+    let config_maps: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &key.0);
+    let Some(found) = within_deadline(config_maps.get_opt(&key.1)).await? else {
         return Ok(Script::NoConfigMap);
     };
     let keys: Vec<String> =
         found.data.unwrap_or_default().into_keys().chain(found.binary_data.unwrap_or_default().into_keys()).collect();
-    Ok(if keys.iter().any(|k| k == TEST_SCRIPT_KEY) { Script::Found } else { Script::NoKey(keys) })
+    if !keys.iter().any(|k| k == TEST_SCRIPT_KEY) {
+        return Ok(Script::NoKey(keys));
+    }
+    ctx.note_script(key, Instant::now());
+    Ok(Script::Found)
 }
