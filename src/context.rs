@@ -16,7 +16,7 @@ use crate::settings::WorkerSettings;
 use crate::waiting::Waiting;
 
 /// The most reconciles at a time of those that start tests: each makes three calls, one after the other.
-const STARTS: usize = 32;
+const STARTS: usize = 16;
 /// The most at a time of those that report on tests. Each holds a connection; one whose calls hang takes one turn, not all.
 const REPORTS: usize = 8;
 /// How long a script that was seen is taken to be there: many tests of one script, created at once, look for it once.

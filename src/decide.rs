@@ -4,6 +4,8 @@
 //! A test goes `Pending -> Starting -> Running -> Completed | Failed` and never back. `Starting` is written before the
 //! Job is created, so a test without it has had no Job, and a test with it is never given a second one by mistake.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -191,6 +193,11 @@ impl Scene<'_> {
 
     fn underway(&self, job: &TestJob, workers: &[Worker]) -> Plan {
         let count = self.test.spec.count;
+        if let Some(at) = self.all_succeeded(workers) {
+            // Nothing can take this back, and the Job controller says it only some two seconds later.
+            let job = TestJob { succeeded: count, ..job.clone() };
+            return self.ended(&job, &Outcome::Complete { at: at.max(job.started.unwrap_or(at)) }, workers);
+        }
         let started = i32::try_from(workers.iter().filter(|w| w.started).count()).unwrap_or(i32::MAX);
         let all_started = self.current.phase == Some(Phase::Running) || started >= count;
         let (phase, condition) = if all_started {
@@ -222,6 +229,14 @@ impl Scene<'_> {
             status: write.then_some(status),
             ..Plan::default()
         }
+    }
+
+    /// When the last worker ended, if every worker of the test has succeeded.
+    fn all_succeeded(&self, workers: &[Worker]) -> Option<Timestamp> {
+        let succeeded = workers.iter().filter(|w| w.state == WorkerState::Succeeded);
+        let indexes: BTreeSet<u32> = succeeded.clone().filter_map(|w| w.index.filter(|_| w.ended.is_some())).collect();
+        let count = usize::try_from(self.test.spec.count).ok()?;
+        if indexes.len() < count { None } else { succeeded.filter_map(|w| w.ended).max() }
     }
 
     /// The events of a test's beginning. Once `Running` is written they have all been said.

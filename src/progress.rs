@@ -69,6 +69,7 @@ struct Terminated {
     reason: Option<String>,
     message: Option<String>,
     started_at: Option<Time>,
+    finished_at: Option<Time>,
 }
 
 /// One worker, as its pod shows it.
@@ -82,6 +83,8 @@ pub struct Worker {
     pub index: Option<u32>,
     /// Whether its container has run, however it ended.
     pub started: bool,
+    /// When its container ended, if it has run.
+    pub ended: Option<Timestamp>,
     /// Where it stands.
     pub state: WorkerState,
 }
@@ -133,6 +136,7 @@ impl Worker {
                 .and_then(|a| a.get("batch.kubernetes.io/job-completion-index"))
                 .and_then(|i| i.parse().ok()),
             started: ran || state.is_some_and(|s| s.running.is_some()),
+            ended: terminated.filter(|_| ran).and_then(|t| t.finished_at.as_ref()).map(|t| t.0),
             state: worker_state(pod, state, terminated),
         }
     }

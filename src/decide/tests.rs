@@ -29,7 +29,7 @@ fn job() -> TestJob {
 
 fn worker(index: u32, state: WorkerState) -> Worker {
     let started = !matches!(state, WorkerState::Pending { .. });
-    Worker { pod: format!("t-{index}-x"), uid: format!("p{index}"), index: Some(index), started, state }
+    Worker { pod: format!("t-{index}-x"), uid: format!("p{index}"), index: Some(index), started, ended: None, state }
 }
 
 fn failed(index: u32, code: i32, message: &str) -> Worker {
@@ -102,6 +102,19 @@ fn a_whole_run_takes_three_writes_besides_refreshes() {
     assert_eq!(reasons(&done), ["Completed"]);
     assert_eq!((status.phase, status.duration.as_deref()), (Some(Phase::Completed), Some("14s")));
     assert_eq!(status.completion_time, Some(Time(at(14))));
+}
+
+#[test]
+fn the_end_is_told_by_the_workers_before_the_job_tells_it() {
+    let succeeded = |index, seconds| Worker { ended: Some(at(seconds)), ..worker(index, WorkerState::Succeeded) };
+    let one = plan(&test(2), &seen(SeenJob::Ours(job()), vec![succeeded(0, 7)]), 8);
+    assert_eq!(one.status.unwrap().phase, Some(Phase::Starting), "not all have succeeded");
+    let twice = plan(&test(2), &seen(SeenJob::Ours(job()), vec![succeeded(0, 7), succeeded(0, 8)]), 8);
+    assert_ne!(twice.status.unwrap().phase, Some(Phase::Completed), "two pods of one worker are not two workers");
+    let both = plan(&test(2), &seen(SeenJob::Ours(job()), vec![succeeded(0, 7), succeeded(1, 9)]), 10);
+    let status = both.status.unwrap();
+    assert_eq!((status.phase, status.completions.as_deref()), (Some(Phase::Completed), Some("2/2")));
+    assert_eq!((status.completion_time, status.duration.as_deref(), status.active), (Some(Time(at(9))), Some("9s"), 0));
 }
 
 #[test]
