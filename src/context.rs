@@ -16,9 +16,9 @@ use crate::settings::WorkerSettings;
 use crate::waiting::Waiting;
 
 /// The most reconciles at a time of those that start tests: each makes three calls, one after the other.
-const STARTS: usize = 16;
+const STARTS: usize = 32;
 /// The most at a time of those that report on tests. Each holds a connection; one whose calls hang takes one turn, not all.
-const REPORTS: usize = 8;
+const REPORTS: usize = 16;
 /// How long a script that was seen is taken to be there: many tests of one script, created at once, look for it once.
 const SCRIPT_SEEN: Duration = Duration::from_secs(2);
 
