@@ -8,28 +8,27 @@ use crate::api::v1alpha1::{ConditionType, Reason};
 /// What one condition is to say.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wanted {
-    /// Its status, `True` or `False`.
-    pub holds: bool,
+    /// Its status: `True`, `False`, or `Unknown`.
+    pub holds: Option<bool>,
     /// Why.
     pub reason: Reason,
     /// Why, in a sentence for people.
     pub message: String,
 }
 
-/// The conditions of a status in their fixed order, made from what each of them is to say. The time of a condition is
-/// that of its last change between `True` and `False`, so it is taken over from `current` where that has not changed.
+/// The most characters of a message: the API server takes more, but nobody reads it.
+const MOST_MESSAGE: usize = 2000;
+
+/// The conditions of a status in their fixed order, made from what each of them is to say; those at the end
+/// that are not given are left out. The time of a condition is
+/// that of its last change between `True`, `False` and `Unknown`, so it is taken over from `current` where that has not changed.
 ///
 /// Source: Kubernetes API conventions, "Typical status properties".
 #[must_use]
-pub fn conditions(
-    current: &[Condition],
-    wanted: [Wanted; ConditionType::ALL.len()],
-    generation: Option<i64>,
-    now: Timestamp,
-) -> Vec<Condition> {
+pub fn conditions(current: &[Condition], wanted: Vec<Wanted>, generation: Option<i64>, now: Timestamp) -> Vec<Condition> {
     std::iter::zip(ConditionType::ALL, wanted)
         .map(|(type_, wanted)| {
-            let status = if wanted.holds { "True" } else { "False" };
+            let status = wanted.holds.map_or("Unknown", |holds| if holds { "True" } else { "False" });
             let last_transition_time = current
                 .iter()
                 .find(|c| c.type_ == type_.as_str() && c.status == status)
@@ -38,7 +37,7 @@ pub fn conditions(
                 type_: type_.as_str().to_owned(),
                 status: status.to_owned(),
                 reason: wanted.reason.as_str().to_owned(),
-                message: wanted.message,
+                message: wanted.message.chars().take(MOST_MESSAGE).collect(),
                 observed_generation: generation,
                 last_transition_time,
             }
@@ -51,8 +50,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn wanted(holds: [bool; 3]) -> [Wanted; 3] {
-        holds.map(|holds| Wanted { holds, reason: Reason::Running, message: "m".into() })
+    fn wanted(holds: [bool; 3]) -> Vec<Wanted> {
+        holds.map(|holds| Wanted { holds: Some(holds), reason: Reason::Running, message: "m".into() }).into()
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use crate::api::v1alpha1::{LoadTest, Phase};
 use crate::index::Index;
 use crate::metrics::Metrics;
+use crate::progress::Obstacle;
 use crate::report::Memory;
 use crate::settings::WorkerSettings;
 use crate::waiting::Waiting;
@@ -21,6 +22,8 @@ const STARTS: usize = 32;
 const REPORTS: usize = 16;
 /// How long a script that was seen is taken to be there: many tests of one script, created at once, look for it once.
 const SCRIPT_SEEN: Duration = Duration::from_secs(2);
+/// How long what events said is not asked for again.
+const EVENTS_ASKED: Duration = Duration::from_secs(60);
 
 /// What every reconcile needs.
 pub struct Context {
@@ -40,8 +43,21 @@ pub struct Context {
     reports: Semaphore,
     index: Mutex<Index>,
     failures: Mutex<HashMap<String, u32>>,
-    scripts: Mutex<HashMap<(String, String), Instant>>,
+    scripts: Mutex<Scripts>,
+    asked: Mutex<HashMap<String, Asked>>,
     synced: watch::Sender<Synced>,
+}
+
+/// The scripts that were seen, by namespace and name of their `ConfigMap`, and when.
+type Scripts = HashMap<(String, String), (Arc<str>, Instant)>;
+
+/// What events said of a Job or a pod.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// What keeps it from coming forward, if they tell.
+    pub obstacle: Option<Obstacle>,
+    /// When they were asked.
+    pub at: Instant,
 }
 
 /// Which watches have given their first complete list.
@@ -75,6 +91,7 @@ impl Context {
             index: Mutex::default(),
             failures: Mutex::default(),
             scripts: Mutex::default(),
+            asked: Mutex::default(),
             synced: watch::Sender::default(),
         }
     }
@@ -87,7 +104,7 @@ impl Context {
     /// Waits for a turn, which lasts until what is given here is dropped. Tests that are to start have turns of their own:
     /// however much there is to say about those that run, they do not wait behind it.
     pub async fn turn(&self, test: &LoadTest) -> Option<SemaphorePermit<'_>> {
-        let has_started = test.status.as_ref().and_then(|s| s.phase).is_some_and(|p| p != Phase::Pending);
+        let has_started = test.status.as_ref().and_then(|s| s.phase).is_some_and(Phase::has_started);
         let turns = if has_started { &self.reports } else { &self.starts };
         // It fails only when the semaphore is closed, which nobody does.
         turns.acquire().await.ok()
@@ -104,16 +121,28 @@ impl Context {
         let _ = self.synced.subscribe().wait_for(|s| s.jobs && s.pods).await;
     }
 
-    /// Whether the script in the `ConfigMap` of this namespace and name was seen a moment ago.
-    pub fn has_just_seen_script(&self, config_map: &(String, String), now: Instant) -> bool {
+    /// The script in the `ConfigMap` of this namespace and name, if it was seen a moment ago.
+    pub fn script_just_seen(&self, config_map: &(String, String), now: Instant) -> Option<Arc<str>> {
         let mut scripts = self.scripts.lock().unwrap_or_else(PoisonError::into_inner);
-        scripts.retain(|_, seen| now.duration_since(*seen) < SCRIPT_SEEN);
-        scripts.contains_key(config_map)
+        scripts.retain(|_, (_, seen)| now.duration_since(*seen) < SCRIPT_SEEN);
+        scripts.get(config_map).map(|(script, _)| script.clone())
     }
 
-    /// Notes that the script in the `ConfigMap` of this namespace and name is there.
-    pub fn note_script(&self, config_map: (String, String), now: Instant) {
-        self.scripts.lock().unwrap_or_else(PoisonError::into_inner).insert(config_map, now);
+    /// Notes the script in the `ConfigMap` of this namespace and name.
+    pub fn note_script(&self, config_map: (String, String), script: Arc<str>, now: Instant) {
+        self.scripts.lock().unwrap_or_else(PoisonError::into_inner).insert(config_map, (script, now));
+    }
+
+    /// What events said of the Job or pod with this UID, if they were asked not long ago.
+    pub fn events_asked(&self, uid: &str, now: Instant) -> Option<Asked> {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.retain(|_, asked| now.duration_since(asked.at) < EVENTS_ASKED);
+        asked.get(uid).cloned()
+    }
+
+    /// Notes what events said of the Job or pod with this UID.
+    pub fn note_events(&self, uid: String, asked: Asked) {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, asked);
     }
 
     /// How long to wait after one more failure of the test with this UID.

@@ -16,7 +16,7 @@ use kube::{Client, Resource, ResourceExt};
 
 use crate::api::v1alpha1::LoadTest;
 use crate::context::Context;
-use crate::decide::{Observed, Plan, SeenJob, decide, needs_nothing};
+use crate::decide::{Change, Observed, Plan, SeenJob, decide, is_over};
 use crate::error::Error;
 use crate::index::Key;
 use crate::job::{COMPONENT_LABEL, JOB_COMPONENT, WORKER_COMPONENT};
@@ -46,12 +46,7 @@ async fn reconcile_now(test: &LoadTest, ctx: &Context) -> Result<Action, Error> 
     let begun = Instant::now();
     ctx.metrics.reconciling();
     let test = ctx.memory.newest(&test);
-    let result = if needs_nothing(&test) {
-        ctx.waiting.stop(&key(&test));
-        Ok(Action::await_change())
-    } else {
-        carry_on(ctx, &test).await
-    };
+    let result = carry_on(ctx, &test).await;
     ctx.metrics.reconciled(begun.elapsed(), result.as_ref().err().map(Error::class));
     if result.is_ok() {
         ctx.recovered(&test.uid().unwrap_or_default());
@@ -59,27 +54,35 @@ async fn reconcile_now(test: &LoadTest, ctx: &Context) -> Result<Action, Error> 
     result
 }
 
-/// Brings a test that has not ended one step on.
+/// Brings a test one step on.
 async fn carry_on(ctx: &Context, test: &Arc<LoadTest>) -> Result<Action, Error> {
+    if test.metadata.deletion_timestamp.is_some() {
+        ctx.waiting.stop(&key(test));
+        return Ok(Action::await_change());
+    }
     let now = Timestamp::now();
-    let seen = observe::observe(ctx, test).await?;
+    let seen = observe::observe(ctx, test, now).await?;
     let plan = decide(test, &seen, &ctx.settings, now);
     let test = write(ctx, test, &plan, now).await?;
-    let Some(job) = plan.create else { return Ok(next(&plan, now)) };
-    match apply::create_job(ctx, &test, &job).await? {
-        // The watch tells of it next.
-        SeenJob::Ours(job) => ctx.index().note_job(key(&test), job),
-        obstacle => {
-            let refused = matches!(obstacle, SeenJob::Refused(_));
-            let seen = Observed { job: obstacle, ..seen };
-            let plan = decide(&test, &seen, &ctx.settings, now);
-            write(ctx, &test, &plan, now).await?;
-            if refused {
-                return Err(Error::Refused);
+    match &plan.change {
+        None => Ok(next(&plan, now)),
+        Some(Change::SteerJob(steer)) => apply::steer_job(ctx, &test, steer).await.map(|()| next(&plan, now)),
+        Some(Change::DeleteTest) => apply::delete_test(ctx, &test).await.map(|()| Action::await_change()),
+        Some(Change::CreateJob(job)) => match apply::create_job(ctx, &test, job, age(&test, now)).await? {
+            // The watch tells of it next.
+            SeenJob::Ours(job) => {
+                ctx.index().note_job(key(&test), job);
+                Ok(Action::await_change())
             }
-        }
+            obstacle => {
+                let refused = matches!(obstacle, SeenJob::Refused(_));
+                let seen = Observed { job: obstacle, ..seen };
+                let plan = decide(&test, &seen, &ctx.settings, now);
+                let test = write(ctx, &test, &plan, now).await?;
+                if refused && !is_over(&test) { Err(Error::Refused) } else { Ok(next(&plan, now)) }
+            }
+        },
     }
-    Ok(Action::await_change())
 }
 
 /// Says and records what a plan has to say, and begins to wait for what it waits for.
@@ -92,18 +95,17 @@ async fn write(ctx: &Context, test: &Arc<LoadTest>, plan: &Plan, now: Timestamp)
     match &plan.status {
         Some(status) => {
             let written = report::write_status(ctx, test, status).await?;
-            ctx.metrics.phase_written(test.status.as_ref().and_then(|s| s.phase), status.phase, age(test));
+            ctx.metrics.phase_written(test.status.as_ref().and_then(|s| s.phase), status.phase, age(test, now));
             Ok(written)
         }
         None => Ok(test.clone()),
     }
 }
 
-/// How long ago a test was created, by this machine's clock.
-#[must_use]
-pub fn age(test: &LoadTest) -> Duration {
+/// How long ago a test was created.
+fn age(test: &LoadTest, now: Timestamp) -> Duration {
     let created = test.metadata.creation_timestamp.as_ref();
-    created.and_then(|c| Duration::try_from(Timestamp::now().duration_since(c.0)).ok()).unwrap_or_default()
+    created.and_then(|c| Duration::try_from(now.duration_since(c.0)).ok()).unwrap_or_default()
 }
 
 fn next(plan: &Plan, now: Timestamp) -> Action {
@@ -163,7 +165,7 @@ pub async fn run(
         let ctx = ctx.clone();
         events(watcher(api(&client, scope), labelled(WORKER_COMPONENT)), "pods", reports).map(move |event| {
             let done = matches!(event, Event::InitDone);
-            let concerned = ctx.index().pod_event(event);
+            let concerned = ctx.index().pod_event(event, Timestamp::now());
             if done {
                 ctx.note_synced(|s| s.pods = true);
             }

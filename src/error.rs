@@ -16,8 +16,13 @@ pub enum Error {
         source: CallError,
     },
     /// A change could not be made.
-    #[error("cannot create the Job: {0}")]
-    Apply(#[source] CallError),
+    #[error("cannot {what}: {source}")]
+    Apply {
+        /// What was to be done.
+        what: &'static str,
+        /// Why it could not.
+        source: CallError,
+    },
     /// The API server refused the Job, which the status tells.
     #[error("the API server refused the Job")]
     Refused,
@@ -34,7 +39,7 @@ pub enum Error {
 impl Error {
     fn call(&self) -> Option<&CallError> {
         match self {
-            Self::Observe { source, .. } | Self::Report { source, .. } | Self::Apply(source) => Some(source),
+            Self::Observe { source, .. } | Self::Report { source, .. } | Self::Apply { source, .. } => Some(source),
             Self::Refused => None,
         }
     }

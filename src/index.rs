@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::watcher::Event;
 
@@ -94,6 +95,7 @@ impl Index {
                     // The deletion of an older Job of the same name, told late.
                     Some(entry) if entry.job.uid != job.uid => Vec::new(),
                     _ => {
+                        self.forget_gone_pods(&job.uid);
                         self.jobs.insert(key.clone(), Entry { job, gone: true });
                         vec![key]
                     }
@@ -102,9 +104,10 @@ impl Index {
             Event::InitDone => {
                 let gone: Vec<Key> = self.unseen_jobs.drain().collect();
                 for key in &gone {
-                    if let Some(entry) = self.jobs.get_mut(key) {
-                        entry.gone = true;
-                    }
+                    let Some(entry) = self.jobs.get_mut(key) else { continue };
+                    entry.gone = true;
+                    let uid = entry.job.uid.clone();
+                    self.forget_gone_pods(&uid);
                 }
                 gone
             }
@@ -112,7 +115,7 @@ impl Index {
     }
 
     /// Takes in an event of the watch of pods; gives the tests that it concerns.
-    pub fn pod_event(&mut self, event: Event<WorkerPod>) -> Vec<Key> {
+    pub fn pod_event(&mut self, event: Event<WorkerPod>, now: Timestamp) -> Vec<Key> {
         match event {
             Event::Init => {
                 let pods = |(job, workers): (&String, &Workers)| -> Vec<(String, String)> {
@@ -129,6 +132,10 @@ impl Index {
                 }
                 let test = (pod.namespace().unwrap_or_default(), job.name.clone());
                 let workers = self.workers.entry(job.uid.clone()).or_insert_with(|| Workers { test, by_pod: BTreeMap::new() });
+                let worker = match workers.by_pod.get(&worker.pod) {
+                    Some(earlier) => worker.seen_after(earlier),
+                    None => worker,
+                };
                 if workers.by_pod.get(&worker.pod) == Some(&worker) {
                     return Vec::new();
                 }
@@ -136,23 +143,43 @@ impl Index {
                 vec![workers.test.clone()]
             }
             Event::Delete(pod) => {
-                controller(&pod.metadata).and_then(|job| self.remove_pod(&job.uid, &pod.name_any())).into_iter().collect()
+                let Some(job) = controller(&pod.metadata).filter(|o| o.kind == "Job") else { return Vec::new() };
+                // What is told with the deletion is the newest there is of the pod.
+                let last = Worker::from_pod(&pod, &job.name);
+                if let Some(earlier) = self.workers.get_mut(&job.uid).and_then(|w| w.by_pod.get_mut(&last.pod)) {
+                    *earlier = last.clone().seen_after(earlier);
+                }
+                let version = pod.resource_version().and_then(|v| v.parse().ok()).unwrap_or_default();
+                self.remove_pod(&job.uid, &last.pod, version, now).into_iter().collect()
             }
             Event::InitDone => {
                 let gone = std::mem::take(&mut self.unseen_pods);
-                gone.iter().filter_map(|(job, pod)| self.remove_pod(job, pod)).collect()
+                gone.iter().filter_map(|(job, pod)| self.remove_pod(job, pod, u64::MAX, now)).collect()
             }
         }
     }
 
-    fn remove_pod(&mut self, job_uid: &str, pod: &str) -> Option<Key> {
+    /// While its Job is there, a pod that is gone is remembered: how the Job ends may be its doing.
+    fn remove_pod(&mut self, job_uid: &str, pod: &str, version: u64, now: Timestamp) -> Option<Key> {
         let workers = self.workers.get_mut(job_uid)?;
-        workers.by_pod.remove(pod)?;
+        let worker = workers.by_pod.remove(pod)?;
         let test = workers.test.clone();
-        if workers.by_pod.is_empty() {
+        if self.jobs.get(&test).is_some_and(|entry| !entry.gone && entry.job.uid == job_uid) {
+            workers.by_pod.insert(pod.to_owned(), worker.gone(version, now));
+        } else if workers.by_pod.is_empty() {
             self.workers.remove(job_uid);
         }
         Some(test)
+    }
+
+    /// Forgets the pods that were remembered only for the sake of their Job.
+    fn forget_gone_pods(&mut self, job_uid: &str) {
+        if let Some(workers) = self.workers.get_mut(job_uid) {
+            workers.by_pod.retain(|_, worker| !worker.deleted.as_ref().is_some_and(|d| d.gone));
+            if workers.by_pod.is_empty() {
+                self.workers.remove(job_uid);
+            }
+        }
     }
 }
 
@@ -178,6 +205,8 @@ mod tests {
             {"apiVersion": "batch/v1", "kind": "Job", "name": "t", "uid": "j", "controller": true}]}, "status": {"phase": phase}}))
         .unwrap()
     }
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
     fn key() -> Key {
         ("n".into(), "t".into())
@@ -206,15 +235,17 @@ mod tests {
     fn what_a_new_list_lacks_is_gone() {
         let mut index = Index::default();
         index.job_event(Event::Apply(job("j", "test-1", 0)));
-        index.pod_event(Event::Apply(pod("t-0", "Running")));
-        index.pod_event(Event::Apply(pod("t-1", "Running")));
-        index.pod_event(Event::Init);
-        index.pod_event(Event::InitApply(pod("t-1", "Running")));
-        assert_eq!(index.pod_event(Event::InitDone), [key()]);
-        assert_eq!(index.workers("j").len(), 1);
+        index.pod_event(Event::Apply(pod("t-0", "Running")), NOW);
+        index.pod_event(Event::Apply(pod("t-1", "Running")), NOW);
+        index.pod_event(Event::Init, NOW);
+        index.pod_event(Event::InitApply(pod("t-1", "Running")), NOW);
+        assert_eq!(index.pod_event(Event::InitDone, NOW), [key()]);
+        let gone = |index: &Index| index.workers("j").iter().filter(|w| w.deleted.as_ref().is_some_and(|d| d.gone)).count();
+        assert_eq!(gone(&index), 1, "remembered while its Job is there");
         index.job_event(Event::Init);
         assert_eq!(index.job_event(Event::InitDone), [key()]);
         assert!(matches!(index.job(&key(), "test-1"), Some(SeenJob::Gone(_))));
+        assert_eq!((index.workers("j").len(), gone(&index)), (1, 0));
     }
 
     #[test]
@@ -222,8 +253,8 @@ mod tests {
         let mut index = Index::default();
         assert_eq!(index.job_event(Event::Apply(job("j", "test-1", 0))).len(), 1);
         assert!(index.job_event(Event::Apply(job("j", "test-1", 0))).is_empty());
-        assert_eq!(index.pod_event(Event::Apply(pod("t-0", "Pending"))).len(), 1);
-        assert!(index.pod_event(Event::Apply(pod("t-0", "Pending"))).is_empty());
+        assert_eq!(index.pod_event(Event::Apply(pod("t-0", "Pending")), NOW).len(), 1);
+        assert!(index.pod_event(Event::Apply(pod("t-0", "Pending")), NOW).is_empty());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
 
-use crate::api::v1alpha1::{LoadTest, TEST_SCRIPT_KEY};
+use crate::api::v1alpha1::{FailurePolicy, LoadTest, TEST_SCRIPT_KEY};
 use crate::settings::WorkerSettings;
 
 /// The label that Jobs and pods of tests are watched by.
@@ -28,7 +28,7 @@ pub fn job(test: &LoadTest, settings: &WorkerSettings) -> Job {
         metadata: ObjectMeta {
             name: test.metadata.name.clone(),
             namespace: test.metadata.namespace.clone(),
-            labels: Some(labels(test, JOB_COMPONENT)),
+            labels: Some(queue_labels(test).chain(labels(test, JOB_COMPONENT)).collect()),
             owner_references: test.controller_owner_ref(&()).map(|owner| vec![owner]),
             ..ObjectMeta::default()
         },
@@ -36,7 +36,10 @@ pub fn job(test: &LoadTest, settings: &WorkerSettings) -> Job {
             completion_mode: Some("Indexed".into()),
             completions: Some(test.spec.count),
             parallelism: Some(test.spec.count),
-            backoff_limit: Some(0),
+            // Either way no worker is ever started a second time.
+            backoff_limit: (test.spec.failure_policy == FailurePolicy::FailFast).then_some(0),
+            backoff_limit_per_index: (test.spec.failure_policy == FailurePolicy::Continue).then_some(0),
+            active_deadline_seconds: test.spec.active_deadline_seconds,
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta { labels: Some(labels(test, WORKER_COMPONENT)), ..ObjectMeta::default() }),
                 spec: Some(worker(test, settings)),
@@ -45,6 +48,14 @@ pub fn job(test: &LoadTest, settings: &WorkerSettings) -> Job {
         }),
         status: None,
     }
+}
+
+/// The labels by which a queueing system knows what to hold, and in which queue: passed on to the Job.
+///
+/// Source: Kueue, `pkg/controller/constants`.
+fn queue_labels(test: &LoadTest) -> impl Iterator<Item = (String, String)> {
+    let labels = test.metadata.labels.clone().unwrap_or_default();
+    labels.into_iter().filter(|(name, _)| name.starts_with("kueue.x-k8s.io/"))
 }
 
 fn labels(test: &LoadTest, component: &str) -> BTreeMap<String, String> {
@@ -166,6 +177,25 @@ mod tests {
         assert_eq!(pod["automountServiceAccountToken"], false);
         assert_eq!(pod["containers"][0]["args"], json!(["run", "/data/test-script.yaml", "--environment", "dev"]));
         assert_eq!(pod["volumes"][0]["configMap"]["name"], "script");
+    }
+
+    #[test]
+    fn workers_that_go_on_when_one_fails_are_not_retried_either() {
+        let test = test(
+            &json!({"failurePolicy": "Continue", "activeDeadlineSeconds": 60, "testScript": {"config": {"configMap": "s"}}}),
+        );
+        let spec = job(&test, &WorkerSettings::default()).spec.unwrap();
+        assert_eq!((spec.backoff_limit, spec.backoff_limit_per_index, spec.active_deadline_seconds), (None, Some(0), Some(60)));
+    }
+
+    #[test]
+    fn only_the_labels_of_queues_are_passed_on() {
+        let mut test = test(&json!({"testScript": {"config": {"configMap": "s"}}}));
+        test.metadata.labels =
+            Some([("kueue.x-k8s.io/queue-name", "q"), ("artillery.io/component", "x")].map(|(k, v)| (k.into(), v.into())).into());
+        let labels = job(&test, &WorkerSettings::default()).metadata.labels.unwrap();
+        assert_eq!(labels.get("kueue.x-k8s.io/queue-name").map(String::as_str), Some("q"));
+        assert_eq!(labels.get("artillery.io/component").map(String::as_str), Some(JOB_COMPONENT));
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub mod conditions;
 pub mod decide;
 pub mod duration;
 pub mod job;
+pub mod script;
 
 // Report and apply: events and status, then the Job.
 pub mod apply;

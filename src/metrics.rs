@@ -67,8 +67,17 @@ pub struct ApiRequest {
 }
 
 /// The phases of tests, and `New` for tests that have none yet.
-const PHASES: [Option<Phase>; 6] =
-    [None, Some(Phase::Pending), Some(Phase::Starting), Some(Phase::Running), Some(Phase::Completed), Some(Phase::Failed)];
+const PHASES: [Option<Phase>; 9] = [
+    None,
+    Some(Phase::Pending),
+    Some(Phase::Suspended),
+    Some(Phase::Starting),
+    Some(Phase::Running),
+    Some(Phase::Stopping),
+    Some(Phase::Completed),
+    Some(Phase::Failed),
+    Some(Phase::Stopped),
+];
 
 fn name(phase: Option<Phase>) -> &'static str {
     phase.map_or("New", Phase::as_str)

@@ -1,43 +1,68 @@
 //! What is seen of a test: from the [`Index`](crate::index::Index), which watches keep, and by live reads where the
 //! index cannot know: the script, a Job that it misses, and whether a Job was there before the operator looked.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures::TryStreamExt;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Event};
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::{Api, WatchEvent, WatchParams};
+use kube::api::{Api, ListParams, WatchEvent, WatchParams};
 
 use crate::api::v1alpha1::{LoadTest, Phase, TEST_SCRIPT_KEY};
-use crate::context::Context;
-use crate::decide::{Observed, Script, SeenJob};
+use crate::context::{Asked, Context};
+use crate::decide::{Observed, Script, SeenJob, ends_or_waits, object_in_doubt};
 use crate::error::{CallError, Error, within_deadline};
-use crate::progress::{TestJob, WorkerJob};
+use crate::progress::{Obstacle, TestJob, WorkerJob};
+use crate::script::expected_duration;
 
 /// Looks at what there is of a test. An ended test is not looked at.
 ///
 /// # Errors
 /// [`Error::Observe`], where the API server does not say what is there.
-pub async fn observe(ctx: &Context, test: &LoadTest) -> Result<Observed, Error> {
+pub async fn observe(ctx: &Context, test: &LoadTest, now: Timestamp) -> Result<Observed, Error> {
     let key = (test.namespace().unwrap_or_default(), test.name_any());
     let uid = test.uid().unwrap_or_default();
     let phase = test.status.as_ref().and_then(|s| s.phase);
     let indexed = ctx.index().job(&key, &uid);
     let job = match indexed {
         Some(job) => job,
-        None if phase.is_some() => look_for_job(ctx, test).await.map_err(|source| cannot_read("the Job", source))?,
+        None if phase.is_some_and(|p| !p.is_terminal()) => {
+            look_for_job(ctx, test).await.map_err(|source| cannot_read("the Job", source))?
+        }
         None => SeenJob::None,
     };
     let workers = match &job {
         SeenJob::Ours(job) | SeenJob::Gone(Some(job)) => ctx.index().workers(&job.uid),
         _ => Vec::new(),
     };
-    let script = if job == SeenJob::None {
+    let wants_script = job == SeenJob::None && !ends_or_waits(test);
+    let script = if wants_script {
         look_at_script(ctx, test).await.map_err(|source| cannot_read("the ConfigMap of the test script", source))?
     } else {
         Script::Unknown
     };
-    Ok(Observed { job, workers, script })
+    let obstacle = match object_in_doubt(test, &job, &workers, now) {
+        Some(object) => look_at_events(ctx, &key.0, &object).await.map_err(|source| cannot_read("events", source))?,
+        None => None,
+    };
+    Ok(Observed { job, workers, script, obstacle })
+}
+
+/// What the cluster's own controllers say in events about a Job or pod that does not come forward. They are asked once a
+/// minute at most: the API server reads all events of a namespace to find them.
+async fn look_at_events(ctx: &Context, namespace: &str, uid: &str) -> Result<Option<Obstacle>, CallError> {
+    if let Some(asked) = ctx.events_asked(uid, Instant::now()) {
+        return Ok(asked.obstacle);
+    }
+    let events: Api<Event> = Api::namespaced(ctx.client.clone(), namespace);
+    let about = ListParams::default().fields(&format!("involvedObject.uid={uid},type=Warning"));
+    let mut told = within_deadline(events.list(&about)).await?.items;
+    told.sort_by_key(|e| e.last_timestamp.as_ref().map(|t| t.0));
+    let obstacle = told.iter().rev().find_map(|e| Obstacle::from_event(e.reason.as_deref()?, e.message.as_deref()?));
+    ctx.note_events(uid.to_owned(), Asked { obstacle: obstacle.clone(), at: Instant::now() });
+    Ok(obstacle)
 }
 
 fn cannot_read(what: &str, source: CallError) -> Error {
@@ -51,8 +76,9 @@ async fn look_for_job(ctx: &Context, test: &LoadTest) -> Result<SeenJob, CallErr
         return Ok(job);
     }
     match status.and_then(|s| s.phase) {
-        Some(Phase::Running) => Ok(SeenJob::Gone(None)),
+        Some(Phase::Running | Phase::Stopping) => Ok(SeenJob::Gone(None)),
         Some(Phase::Starting) if status.is_some_and(|s| s.start_time.is_some()) => Ok(SeenJob::Gone(None)),
+        Some(Phase::Suspended) if status.is_some_and(|s| s.start_time.is_some()) => Ok(SeenJob::Gone(None)),
         Some(Phase::Starting) if job_has_been(ctx, test).await? => Ok(SeenJob::Gone(None)),
         _ => Ok(SeenJob::None),
     }
@@ -100,18 +126,24 @@ async fn job_has_been(ctx: &Context, test: &LoadTest) -> Result<bool, CallError>
 
 async fn look_at_script(ctx: &Context, test: &LoadTest) -> Result<Script, CallError> {
     let key = (test.namespace().unwrap_or_default(), test.spec.test_script.config.config_map.clone());
-    if ctx.has_just_seen_script(&key, Instant::now()) {
-        return Ok(Script::Found);
+    if let Some(script) = ctx.script_just_seen(&key, Instant::now()) {
+        return Ok(found(test, &script));
     }
     let config_maps: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &key.0);
-    let Some(found) = within_deadline(config_maps.get_opt(&key.1)).await? else {
+    let Some(found_in) = within_deadline(config_maps.get_opt(&key.1)).await? else {
         return Ok(Script::NoConfigMap);
     };
-    let keys: Vec<String> =
-        found.data.unwrap_or_default().into_keys().chain(found.binary_data.unwrap_or_default().into_keys()).collect();
-    if !keys.iter().any(|k| k == TEST_SCRIPT_KEY) {
-        return Ok(Script::NoKey(keys));
-    }
-    ctx.note_script(key, Instant::now());
-    Ok(Script::Found)
+    let mut texts = found_in.data.unwrap_or_default();
+    let mut binaries = found_in.binary_data.unwrap_or_default();
+    let binary = || binaries.remove(TEST_SCRIPT_KEY).and_then(|b| String::from_utf8(b.0).ok());
+    let Some(script) = texts.remove(TEST_SCRIPT_KEY).or_else(binary) else {
+        return Ok(Script::NoKey(texts.into_keys().chain(binaries.into_keys()).collect()));
+    };
+    let script: Arc<str> = script.into();
+    ctx.note_script(key, script.clone(), Instant::now());
+    Ok(found(test, &script))
+}
+
+fn found(test: &LoadTest, script: &str) -> Script {
+    Script::Found { expected_duration: expected_duration(script, test.spec.environment.as_deref()) }
 }

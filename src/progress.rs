@@ -10,6 +10,8 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 use serde::{Deserialize, Deserializer};
 
+use crate::api::v1alpha1::Reason;
+
 /// A worker's pod, as far as it is read. Unknown and unused fields are skipped while parsing, so that a pod costs
 /// little and a new field cannot break the watch.
 #[derive(Resource, Clone, Debug, Deserialize)]
@@ -19,7 +21,15 @@ pub struct WorkerPod {
     #[serde(default, deserialize_with = "lean_metadata")]
     pub metadata: ObjectMeta,
     #[serde(default)]
+    spec: PodSpec,
+    #[serde(default)]
     status: PodStatus,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PodSpec {
+    node_name: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -52,8 +62,14 @@ struct ContainerStatus {
 #[derive(Clone, Debug, Default, Deserialize)]
 struct ContainerState {
     waiting: Option<Waiting>,
-    running: Option<serde::de::IgnoredAny>,
+    running: Option<Running>,
     terminated: Option<Terminated>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Running {
+    started_at: Option<Time>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -81,12 +97,38 @@ pub struct Worker {
     pub uid: String,
     /// The worker's number, from 0.
     pub index: Option<u32>,
+    /// The node that it is on, once it has one.
+    pub node: Option<String>,
     /// Whether its container has run, however it ended.
     pub started: bool,
+    /// When its container began to run, while it runs.
+    pub running_since: Option<Timestamp>,
     /// When its container ended, if it has run.
     pub ended: Option<Timestamp>,
+    /// Its deletion, if its pod was deleted.
+    pub deleted: Option<Deletion>,
     /// Where it stands.
     pub state: WorkerState,
+}
+
+/// The deletion of a pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Deletion {
+    /// When the pod was to be gone at the latest, by the grace that it was given.
+    pub due: Timestamp,
+    /// The pod's version when its deletion was first seen. The lower came first.
+    pub version: u64,
+    /// Whether the pod is gone from the cluster.
+    pub gone: bool,
+}
+
+/// What keeps a worker from running.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Obstacle {
+    /// Its kind.
+    pub reason: Reason,
+    /// What the kubelet, the scheduler or the Job controller says of it.
+    pub message: String,
 }
 
 /// Where a worker stands.
@@ -94,8 +136,8 @@ pub struct Worker {
 pub enum WorkerState {
     /// It does not run yet; where that is more than the usual wait, why.
     Pending {
-        /// What keeps it from running, in words of the kubelet or the scheduler.
-        obstacle: Option<String>,
+        /// What keeps it from running.
+        obstacle: Option<Obstacle>,
     },
     /// Its container runs.
     Running,
@@ -127,6 +169,8 @@ impl Worker {
         let terminated = state.and_then(|s| s.terminated.as_ref());
         // A container that could not be started at all is terminated too, with a start time of 0 or none.
         let ran = terminated.is_some_and(|t| t.started_at.as_ref().is_some_and(|t| t.0 > Timestamp::UNIX_EPOCH));
+        let running = state.and_then(|s| s.running.as_ref());
+        let version = || meta.resource_version.as_ref().and_then(|v| v.parse().ok()).unwrap_or_default();
         Self {
             pod: meta.name.clone().unwrap_or_default(),
             uid: meta.uid.clone().unwrap_or_default(),
@@ -135,16 +179,61 @@ impl Worker {
                 .as_ref()
                 .and_then(|a| a.get("batch.kubernetes.io/job-completion-index"))
                 .and_then(|i| i.parse().ok()),
-            started: ran || state.is_some_and(|s| s.running.is_some()),
+            node: pod.spec.node_name.clone(),
+            started: ran || running.is_some(),
+            running_since: running.and_then(|r| r.started_at.as_ref()).map(|t| t.0),
             ended: terminated.filter(|_| ran).and_then(|t| t.finished_at.as_ref()).map(|t| t.0),
+            deleted: meta.deletion_timestamp.as_ref().map(|t| Deletion { due: t.0, version: version(), gone: false }),
             state: worker_state(pod, state, terminated),
         }
+    }
+
+    /// Whether it has ended, however.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, WorkerState::Succeeded | WorkerState::Failed { .. })
+            || self.ended.is_some()
+            || self.deleted.as_ref().is_some_and(|d| d.gone)
+    }
+
+    /// The same worker as a later look shows it, with what only the earlier look could know.
+    #[must_use]
+    pub fn seen_after(mut self, earlier: &Self) -> Self {
+        if self.uid == earlier.uid {
+            if let (Some(deleted), Some(earlier)) = (&mut self.deleted, &earlier.deleted) {
+                deleted.version = earlier.version;
+            }
+            self.started |= earlier.started;
+        }
+        self
+    }
+
+    /// The worker whose pod is gone from the cluster.
+    #[must_use]
+    pub fn gone(mut self, version: u64, now: Timestamp) -> Self {
+        match &mut self.deleted {
+            Some(deleted) => deleted.gone = true,
+            None => self.deleted = Some(Deletion { due: now, version, gone: true }),
+        }
+        if !matches!(self.state, WorkerState::Succeeded | WorkerState::Failed { .. }) {
+            self.state = WorkerState::Aborted;
+        }
+        self.running_since = None;
+        self
     }
 }
 
 fn worker_state(pod: &WorkerPod, state: Option<&ContainerState>, terminated: Option<&Terminated>) -> WorkerState {
     let status = &pod.status;
     let deleted = pod.metadata.deletion_timestamp.is_some();
+    let disrupted = status.conditions.iter().find(|c| c.r#type == "DisruptionTarget" && c.status == "True");
+    if let (Some(disruption), true) = (disrupted, terminated.is_none_or(|t| t.exit_code != 0)) {
+        return WorkerState::Failed {
+            exit_code: terminated.map(|t| t.exit_code),
+            reason: disruption.reason.clone().or_else(|| status.reason.clone()).unwrap_or_else(|| "DisruptionTarget".into()),
+            message: status.message.clone().or_else(|| disruption.message.clone()),
+        };
+    }
     if let Some(t) = terminated {
         return match t.exit_code {
             0 => WorkerState::Succeeded,
@@ -172,23 +261,40 @@ fn worker_state(pod: &WorkerPod, state: Option<&ContainerState>, terminated: Opt
 }
 
 /// What keeps a pod from running, where it is more than the usual wait.
-fn obstacle(status: &PodStatus, state: Option<&ContainerState>) -> Option<String> {
+fn obstacle(status: &PodStatus, state: Option<&ContainerState>) -> Option<Obstacle> {
     let told = |reason: &str, message: Option<&str>| match message {
         Some(message) if !message.is_empty() => format!("{reason}: {message}"),
         _ => reason.to_owned(),
     };
-    let unscheduled = status
-        .conditions
-        .iter()
-        .find(|c| c.r#type == "PodScheduled" && c.status == "False")
-        .map(|c| told(c.reason.as_deref().unwrap_or("Unschedulable"), c.message.as_deref()));
+    let unscheduled = status.conditions.iter().find(|c| c.r#type == "PodScheduled" && c.status == "False").map(|c| Obstacle {
+        reason: Reason::Unschedulable,
+        message: told(c.reason.as_deref().unwrap_or("Unschedulable"), c.message.as_deref()),
+    });
     let waiting = || {
         let waiting = state?.waiting.as_ref()?;
-        let reason = waiting.reason.as_deref()?;
-        (!USUAL_WAITS.contains(&reason)).then(|| told(reason, waiting.message.as_deref()))
+        let word = waiting.reason.as_deref().filter(|r| !USUAL_WAITS.contains(r))?;
+        // `ErrImagePull`, `ImagePullBackOff`, `ErrImageNeverPull`, `InvalidImageName`, `RegistryUnavailable`, ...
+        let image = word.contains("Image") || word == "RegistryUnavailable";
+        let reason = if image { Reason::ImageNotPullable } else { Reason::ContainerNotStarting };
+        Some(Obstacle { reason, message: told(word, waiting.message.as_deref()) })
     };
     // A container waits for something of its own only once its pod has a node.
     waiting().or(unscheduled)
+}
+
+impl Obstacle {
+    /// What an event says that the cluster's own controllers wrote of a Job or a pod. None where it tells of no obstacle.
+    #[must_use]
+    pub fn from_event(event_reason: &str, message: &str) -> Option<Self> {
+        let reason = match event_reason {
+            "FailedCreate" => Reason::PodsRefused,
+            "FailedMount" | "FailedAttachVolume" | "FailedMapVolume" => Reason::VolumeNotMounted,
+            "FailedScheduling" => Reason::Unschedulable,
+            "FailedCreatePodSandBox" | "FailedPodSandBoxStatus" | "Failed" => Reason::ContainerNotStarting,
+            _ => return None,
+        };
+        Some(Self { reason, message: format!("{event_reason}: {message}") })
+    }
 }
 
 /// The Job of a test, as far as decisions need it.
@@ -206,6 +312,14 @@ pub struct TestJob {
     pub succeeded: i32,
     /// Its pods that failed or were stopped.
     pub failed: i32,
+    /// Whether it is held.
+    pub suspended: bool,
+    /// The seconds that it may run.
+    pub deadline: Option<i64>,
+    /// The seconds after its end until it is deleted.
+    pub ttl: Option<i32>,
+    /// Whether it has failed, even if pods of it still run.
+    pub failing: bool,
     /// How it ended, once it has.
     pub outcome: Option<Outcome>,
 }
@@ -236,9 +350,39 @@ pub struct WorkerJob {
     /// The Job's metadata.
     #[serde(default, deserialize_with = "lean_metadata")]
     pub metadata: ObjectMeta,
+    /// What of the Job's spec can change.
+    #[serde(default)]
+    pub spec: WorkerJobSpec,
     /// The Job's status.
     #[serde(default)]
     pub status: JobStatus,
+}
+
+/// What of a Job's spec can change.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WorkerJobSpec {
+    /// Whether it is held.
+    pub suspend: Option<bool>,
+    /// The seconds that it may run.
+    pub active_deadline_seconds: Option<i64>,
+    /// The seconds after its end until it is deleted.
+    pub ttl_seconds_after_finished: Option<i32>,
+}
+
+impl From<Job> for WorkerJob {
+    fn from(job: Job) -> Self {
+        let spec = job.spec.unwrap_or_default();
+        Self {
+            metadata: job.metadata,
+            spec: WorkerJobSpec {
+                suspend: spec.suspend,
+                active_deadline_seconds: spec.active_deadline_seconds,
+                ttl_seconds_after_finished: spec.ttl_seconds_after_finished,
+            },
+            status: job.status.unwrap_or_default(),
+        }
+    }
 }
 
 impl TestJob {
@@ -268,6 +412,10 @@ impl TestJob {
             active: status.active.unwrap_or_default(),
             succeeded: status.succeeded.unwrap_or_default(),
             failed: status.failed.unwrap_or_default(),
+            suspended: job.spec.suspend.unwrap_or_default(),
+            deadline: job.spec.active_deadline_seconds,
+            ttl: job.spec.ttl_seconds_after_finished,
+            failing: ended("FailureTarget").is_some(),
             outcome,
         }
     }
@@ -323,6 +471,10 @@ mod tests {
         Worker::from_pod(&serde_json::from_value(pod).unwrap(), "t")
     }
 
+    fn pending(reason: Reason, message: &str) -> WorkerState {
+        WorkerState::Pending { obstacle: Some(Obstacle { reason, message: message.into() }) }
+    }
+
     fn terminated(code: i32, reason: &str) -> serde_json::Value {
         json!({"phase": "Failed", "containerStatuses": [{"name": "t", "state": {"terminated":
             {"exitCode": code, "reason": reason, "startedAt": "2026-01-01T00:00:00Z", "message": "boom"}}}]})
@@ -348,13 +500,13 @@ mod tests {
             {"reason": "ImagePullBackOff", "message": "no such image"}}}]}),
             false,
         );
-        assert_eq!(image.state, WorkerState::Pending { obstacle: Some("ImagePullBackOff: no such image".into()) });
+        assert_eq!(image.state, pending(Reason::ImageNotPullable, "ImagePullBackOff: no such image"));
         let full = worker(
             &json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False",
             "reason": "Unschedulable", "message": "0/1 nodes are available"}]}),
             false,
         );
-        assert_eq!(full.state, WorkerState::Pending { obstacle: Some("Unschedulable: 0/1 nodes are available".into()) });
+        assert_eq!(full.state, pending(Reason::Unschedulable, "Unschedulable: 0/1 nodes are available"));
     }
 
     #[test]

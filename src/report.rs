@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::api::v1alpha1::{LoadTest, LoadTestStatus};
 use crate::context::Context;
-use crate::decide::{Say, needs_nothing};
+use crate::decide::{Say, is_over};
 use crate::error::{Error, within_deadline};
 
 /// Who the events are from, as the original operator named it.
@@ -39,7 +39,7 @@ impl Memory {
     /// The newest of what the watch shows of a test and what was written of it. Once the watch itself shows that nothing
     /// is to be done any more, the test is forgotten; not before, or an older view that is still shown would be acted on.
     pub fn newest(&self, seen: &Arc<LoadTest>) -> Arc<LoadTest> {
-        if needs_nothing(seen) {
+        if is_over(seen) {
             self.forget(&seen.uid().unwrap_or_default());
             return seen.clone();
         }
@@ -198,9 +198,9 @@ mod tests {
         let (lagging, shown) = (Arc::new(test("u", "1")), Arc::new(ended.clone()));
         memory.wrote(&lagging, ended);
         for _ in 0..2 {
-            assert!(needs_nothing(&memory.newest(&lagging)));
+            assert!(is_over(&memory.newest(&lagging)));
         }
-        assert!(needs_nothing(&memory.newest(&shown)));
+        assert!(is_over(&memory.newest(&shown)));
         assert!(memory.0.lock().unwrap().is_empty(), "and forgotten then");
     }
 

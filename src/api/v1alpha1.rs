@@ -14,6 +14,41 @@ use serde::{Deserialize, Serialize};
 /// The file that a worker runs, a key of the script's `ConfigMap`.
 pub const TEST_SCRIPT_KEY: &str = "test-script.yaml";
 
+/// An enum whose variants are words in the API.
+macro_rules! words {
+    ($(#[$meta:meta])* pub enum $name:ident { $($(#[$doc:meta])* $variant:ident,)* }) => {
+        $(#[$meta])*
+        pub enum $name { $($(#[$doc])* $variant,)* }
+
+        impl $name {
+            /// All of them, in their order.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The word, as in the API.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => stringify!($variant),)* }
+            }
+
+            /// The one that a word names.
+            #[must_use]
+            pub fn parse(word: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|one| one.as_str() == word)
+            }
+        }
+    };
+}
+
+/// CEL. The fields are named one by one: those that may be changed later are left out.
+const FIXED_ONCE_STARTED: &str = "!has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase in ['Pending', 'Suspended'] \
+    || (self.spec.count == oldSelf.spec.count && self.spec.testScript == oldSelf.spec.testScript \
+    && self.spec.failurePolicy == oldSelf.spec.failurePolicy \
+    && (has(self.spec.environment) ? self.spec.environment : '') == (has(oldSelf.spec.environment) ? oldSelf.spec.environment : ''))";
+
+/// CEL.
+const NOT_HELD_ONCE_STARTED: &str = "!has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase in ['Pending', 'Suspended'] \
+    || !has(self.spec.suspend) || !self.spec.suspend || (has(oldSelf.spec.suspend) && oldSelf.spec.suspend)";
+
 /// A distributed load test: `count` Artillery workers that run one test script, each in a pod of its own.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
@@ -36,8 +71,12 @@ pub const TEST_SCRIPT_KEY: &str = "test-script.yaml";
         .message("metadata.name becomes the name of pods and the value of labels: use only a-z, 0-9 and '-' (no dots), and start and end with a letter or digit"),
     validation = Rule::new("size(self.metadata.name) + 1 + size(string((has(self.spec.count) ? self.spec.count : 1) - 1)) <= 63")
         .message("metadata.name is too long: with '-' and the number of the last worker it must fit into the 63 characters of a host name"),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase == 'Pending' || self.spec == oldSelf.spec")
-        .message("the test has started, so its spec can no longer be changed: create a new LoadTest"),
+    validation = Rule::new(FIXED_ONCE_STARTED)
+        .message("the test has started: of its spec, only stop, the two deadlines and ttlSecondsAfterFinished can still be changed; for anything else create a new LoadTest"),
+    validation = Rule::new(NOT_HELD_ONCE_STARTED)
+        .message("the test has started, so it can no longer be suspended, as its workers would send their load a second time: to end it, set spec.stop to true"),
+    validation = Rule::new("!has(oldSelf.spec.stop) || !oldSelf.spec.stop || (has(self.spec.stop) && self.spec.stop)")
+        .message("a test that was stopped does not go on: create a new LoadTest"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct LoadTestSpec {
@@ -55,10 +94,54 @@ pub struct LoadTestSpec {
 
     /// The test script, and the files that it needs.
     pub test_script: TestScript,
+
+    /// What becomes of the other workers when one fails. `FailFast` stops them, and the test fails at once. With `Continue`
+    /// they go on, and the test fails when all have ended.
+    #[serde(default)]
+    pub failure_policy: FailurePolicy,
+
+    /// How many seconds the test may wait: for what it lacks, such as its script, and then for all its workers to run.
+    /// When they are over the test fails, and says what it waited for. Not counted while it is suspended.
+    #[serde(default = "default_start_deadline")]
+    #[schemars(range(min = 1))]
+    pub start_deadline_seconds: i64,
+
+    /// How many seconds the test may run, from the start of its Job. Then its workers are stopped, and it fails.
+    /// No limit unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub active_deadline_seconds: Option<i64>,
+
+    /// How many seconds after its end the test is deleted, with its Job and its pods. Never, unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub ttl_seconds_after_finished: Option<i32>,
+
+    /// Holds the test before it starts: no Job is created while this is true. A test that has started cannot be held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+
+    /// Ends the test: its workers are asked to end, and it is Stopped once they have. It cannot be taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<bool>,
 }
 
 fn default_count() -> i32 {
     1
+}
+
+fn default_start_deadline() -> i64 {
+    600
+}
+
+/// What becomes of the other workers when one fails.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FailurePolicy {
+    /// They are stopped.
+    #[default]
+    FailFast,
+    /// They go on.
+    Continue,
 }
 
 /// The test script, and the files that it needs.
@@ -119,39 +202,64 @@ pub struct Processor {
     pub related: Option<ConfigMaps>,
 }
 
+words! {
 /// Where a test stands, in one word.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// It cannot start yet; the condition Progressing says why.
     Pending,
+    /// It is held, by its own spec or by a queueing system that has suspended its Job.
+    Suspended,
     /// Its Job is being created, or not all of its workers have started.
     Starting,
     /// All its workers have started.
     Running,
+    /// Its workers are being ended, because it was stopped or could not start in time.
+    Stopping,
     /// All its workers succeeded.
     Completed,
     /// It ended, and not all of its workers succeeded.
     Failed,
+    /// It was ended by `spec.stop`.
+    Stopped,
+}
 }
 
 impl Phase {
     /// Whether a test in this phase has ended, for good.
     #[must_use]
     pub fn is_terminal(self) -> bool {
-        matches!(self, Self::Completed | Self::Failed)
+        matches!(self, Self::Completed | Self::Failed | Self::Stopped)
     }
 
-    /// The word, as in the status.
+    /// Whether a test in this phase has or had a Job, or is about to.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "Pending",
-            Self::Starting => "Starting",
-            Self::Running => "Running",
-            Self::Completed => "Completed",
-            Self::Failed => "Failed",
-        }
+    pub fn has_started(self) -> bool {
+        !matches!(self, Self::Pending | Self::Suspended)
     }
+}
+
+/// A worker that failed.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct FailedWorker {
+    /// The worker's number, from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<i32>,
+
+    /// Its pod.
+    pub pod: String,
+
+    /// Why it failed, in one word: as its container or its pod has it, such as `Error`, `OOMKilled` or `Evicted`.
+    pub reason: String,
+
+    /// The exit code of its container, if that ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+
+    /// The last line that it wrote, or what was said of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// What the operator has seen of a test.
@@ -166,7 +274,8 @@ pub struct LoadTestStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
 
-    /// `Progressing`, `Completed` and `Failed`, in this order. Exactly one of the last two becomes True, once.
+    /// `Progressing`, `Completed` and `Failed`, in this order, and `Stopped` of a test that was. Exactly one of the last
+    /// three becomes True, once.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions_schema")]
     pub conditions: Vec<Condition>,
@@ -195,6 +304,19 @@ pub struct LoadTestStatus {
     /// The number of workers that failed. Workers that were stopped because another failed do not count.
     #[serde(default)]
     pub failed: i32,
+
+    /// The number of workers that were stopped before they had ended, because another failed or the test was ended.
+    #[serde(default)]
+    pub aborted: i32,
+
+    /// The workers that failed, ten at most; `failed` counts all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub failed_workers: Vec<FailedWorker>,
+
+    /// How long the phases of the test script take. A worker that still runs long after that is told of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_duration: Option<String>,
 
     /// The number of workers that succeeded, of all, such as `1/2`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -231,6 +353,7 @@ fn conditions_schema(generator: &mut SchemaGenerator) -> Schema {
     schema
 }
 
+words! {
 /// A condition of a [`LoadTest`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConditionType {
@@ -240,23 +363,12 @@ pub enum ConditionType {
     Completed,
     /// The test ended, and not all workers succeeded.
     Failed,
+    /// The test was ended by `spec.stop`. Shown only then.
+    Stopped,
+}
 }
 
-impl ConditionType {
-    /// All of them, in the order in which a status shows them.
-    pub const ALL: [Self; 3] = [Self::Progressing, Self::Completed, Self::Failed];
-
-    /// The name, as in the status.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Progressing => "Progressing",
-            Self::Completed => "Completed",
-            Self::Failed => "Failed",
-        }
-    }
-}
-
+words! {
 /// Why something is as it is: the reasons of all conditions and all events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
@@ -266,20 +378,52 @@ pub enum Reason {
     NameConflict,
     /// The API server refused the Job.
     JobRefused,
+    /// The test, or its Job, is held.
+    Suspended,
     /// The Job is being created, or not all workers have started.
     Starting,
     /// The Job exists (event).
     Created,
+    /// No node has room for a worker, or fits it.
+    Unschedulable,
+    /// The workers' image cannot be had.
+    ImageNotPullable,
+    /// A worker's container cannot be created or started.
+    ContainerNotStarting,
+    /// Something that a worker's pod is to mount cannot be had.
+    VolumeNotMounted,
+    /// The API server refuses the pods, by a quota or by Pod Security.
+    PodsRefused,
     /// All workers have started (condition), or one has (event).
     Running,
+    /// Workers run longer than the script's phases can explain.
+    Overdue,
     /// All workers succeeded.
     Completed,
     /// The test has not ended yet.
     NotEnded,
+    /// The workers are being ended because the test was stopped.
+    Stopping,
+    /// The test was ended by `spec.stop`.
+    Stopped,
     /// A worker failed.
     WorkerFailed,
+    /// A worker used more memory than it may.
+    OutOfMemory,
+    /// A worker was evicted from its node.
+    WorkerEvicted,
+    /// A worker had to make room for a pod of a higher priority.
+    WorkerPreempted,
+    /// A worker's pod was deleted.
+    WorkerDeleted,
+    /// A worker's node was lost, or does not say that the worker has ended.
+    NodeLost,
+    /// Not all workers ran in time, for a reason not known.
+    StartDeadlineExceeded,
     /// The Job ran longer than it may.
     DeadlineExceeded,
+    /// The Job was suspended after its workers had started.
+    JobSuspended,
     /// The Job was deleted before it ended.
     JobDeleted,
     /// The Job failed for another reason, which the message gives.
@@ -287,25 +431,4 @@ pub enum Reason {
     /// The test failed (event).
     Failed,
 }
-
-impl Reason {
-    /// The reason, as in conditions and events.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::MissingTestScript => "MissingTestScript",
-            Self::NameConflict => "NameConflict",
-            Self::JobRefused => "JobRefused",
-            Self::Starting => "Starting",
-            Self::Created => "Created",
-            Self::Running => "Running",
-            Self::Completed => "Completed",
-            Self::NotEnded => "NotEnded",
-            Self::WorkerFailed => "WorkerFailed",
-            Self::DeadlineExceeded => "DeadlineExceeded",
-            Self::JobDeleted => "JobDeleted",
-            Self::JobFailed => "JobFailed",
-            Self::Failed => "Failed",
-        }
-    }
 }

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 use super::*;
+use crate::progress::{Outcome, WorkerState};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
 const BEGIN: &str = "2026-01-01T00:00:00Z";
@@ -23,13 +25,27 @@ fn job() -> TestJob {
         active: 2,
         succeeded: 0,
         failed: 0,
+        suspended: false,
+        deadline: None,
+        ttl: None,
+        failing: false,
         outcome: None,
     }
 }
 
 fn worker(index: u32, state: WorkerState) -> Worker {
     let started = !matches!(state, WorkerState::Pending { .. });
-    Worker { pod: format!("t-{index}-x"), uid: format!("p{index}"), index: Some(index), started, ended: None, state }
+    Worker {
+        pod: format!("t-{index}-x"),
+        uid: format!("p{index}"),
+        index: Some(index),
+        node: None,
+        started,
+        running_since: (state == WorkerState::Running).then(|| at(0)),
+        ended: None,
+        deleted: None,
+        state,
+    }
 }
 
 fn failed(index: u32, code: i32, message: &str) -> Worker {
@@ -37,7 +53,7 @@ fn failed(index: u32, code: i32, message: &str) -> Worker {
 }
 
 fn seen(job: SeenJob, workers: Vec<Worker>) -> Observed {
-    Observed { job, workers, script: Script::Found }
+    Observed { job, workers, script: Script::Found { expected_duration: None }, obstacle: None }
 }
 
 fn plan(test: &LoadTest, observed: &Observed, seconds: i64) -> Plan {
@@ -57,6 +73,27 @@ fn ended(succeeded: i32, outcome: Outcome) -> SeenJob {
     SeenJob::Ours(TestJob { active: 0, succeeded, outcome: Some(outcome), ..job() })
 }
 
+fn creates(plan: &Plan) -> bool {
+    matches!(plan.change, Some(Change::CreateJob(_)))
+}
+
+fn steer(plan: &Plan) -> Option<Setting> {
+    match &plan.change {
+        Some(Change::SteerJob(steer)) => Some(steer.to),
+        _ => None,
+    }
+}
+
+/// Sets fields of the spec.
+fn with(mut test: LoadTest, spec: &serde_json::Value) -> LoadTest {
+    let mut whole = serde_json::to_value(&test.spec).unwrap();
+    for (field, value) in spec.as_object().unwrap() {
+        whole[field] = value.clone();
+    }
+    test.spec = serde_json::from_value(whole).unwrap();
+    test
+}
+
 fn reasons(plan: &Plan) -> Vec<&'static str> {
     plan.events.iter().map(|e| e.reason.as_str()).collect()
 }
@@ -66,11 +103,11 @@ fn the_record_comes_before_the_job_and_is_written_again_with_every_attempt() {
     let mut test = test(2);
     let first = step(&mut test, &seen(SeenJob::None, vec![]), 0);
     assert_eq!(first.status.as_ref().unwrap().phase, Some(Phase::Starting));
-    assert_eq!(first.create.as_ref().unwrap().metadata.name.as_deref(), Some("t"));
+    assert!(matches!(&first.change, Some(Change::CreateJob(job)) if job.metadata.name.as_deref() == Some("t")));
     assert!(first.events.is_empty(), "the Job is not there yet");
     // The operator ended before it created the Job: the write proves that what it sees now is not out of date.
     let again = plan(&test, &seen(SeenJob::None, vec![]), 5);
-    assert!(again.status.is_some() && again.create.is_some());
+    assert!(again.status.is_some() && creates(&again));
 }
 
 #[test]
@@ -123,11 +160,11 @@ fn an_ended_or_deleted_test_needs_nothing() {
     step(&mut test, &seen(ended(1, Outcome::Complete { at: at(3) }), vec![]), 4);
     for job in [SeenJob::None, SeenJob::Gone(None), SeenJob::Foreign, SeenJob::Ours(job())] {
         let plan = plan(&test, &seen(job, vec![]), 100);
-        assert!(plan.status.is_none() && plan.create.is_none() && plan.events.is_empty() && plan.look_again.is_none());
+        assert!(plan.status.is_none() && plan.change.is_none() && plan.events.is_empty() && plan.look_again.is_none());
     }
     let mut deleted = self::test(1);
     deleted.metadata.deletion_timestamp = Some(Time(at(0)));
-    assert!(plan(&deleted, &seen(SeenJob::None, vec![]), 0).create.is_none());
+    assert!(!creates(&plan(&deleted, &seen(SeenJob::None, vec![]), 0)));
 }
 
 #[test]
@@ -145,12 +182,217 @@ fn counts_and_phase_never_run_backwards() {
 fn an_obstacle_is_told_at_once_and_only_when_it_changes() {
     let mut test = test(2);
     step(&mut test, &seen(SeenJob::None, vec![]), 0);
-    let stuck = |why: &str| seen(SeenJob::Ours(job()), vec![worker(0, WorkerState::Pending { obstacle: Some(why.into()) })]);
-    let told = step(&mut test, &stuck("ImagePullBackOff: no such image"), 1);
-    let condition = &told.status.unwrap().conditions[0];
-    assert_eq!(condition.message, "starting 2 workers in the Job t; t-0-x waits: ImagePullBackOff: no such image");
-    assert!(plan(&test, &stuck("ImagePullBackOff: no such image"), 2).status.is_none());
-    assert!(plan(&test, &stuck("ErrImagePull: timeout"), 2).status.is_some());
+    let stuck = |reason, message: &str| {
+        let obstacle = Some(Obstacle { reason, message: message.into() });
+        seen(SeenJob::Ours(job()), vec![worker(0, WorkerState::Pending { obstacle })])
+    };
+    let no_image = || stuck(Reason::ImageNotPullable, "ImagePullBackOff: no such image");
+    let told = step(&mut test, &no_image(), 1);
+    let condition = &told.status.as_ref().unwrap().conditions[0];
+    assert_eq!((condition.reason.as_str(), condition.status.as_str()), ("ImageNotPullable", "True"));
+    assert_eq!(
+        condition.message,
+        "starting 2 workers in the Job t; t-0-x waits: ImagePullBackOff: no such image: check the workers' image (status.image) and that the nodes can pull it"
+    );
+    assert_eq!((reasons(&told), told.look_again), (vec!["Created"], Some(at(5))), "not warned of at once");
+    assert_eq!(reasons(&step(&mut test, &no_image(), 5)), ["Created", "ImageNotPullable"]);
+    assert!(plan(&test, &no_image(), 2).status.is_none());
+    assert!(plan(&test, &stuck(Reason::Unschedulable, "0/1 nodes"), 2).status.is_some());
+}
+
+#[test]
+fn workers_that_do_not_come_forward_are_asked_about_and_what_events_say_is_told() {
+    let mut test = test(2);
+    step(&mut test, &seen(SeenJob::None, vec![]), 0);
+    let asked = |workers: &[Worker], seconds| object_in_doubt(&test, &SeenJob::Ours(job()), workers, at(seconds));
+    assert_eq!(asked(&[], 4), None, "it may just be slow");
+    assert_eq!(asked(&[], 5).as_deref(), Some("j"), "the Job has too few pods");
+    let pending = |i| worker(i, WorkerState::Pending { obstacle: None });
+    assert_eq!(asked(&[worker(0, WorkerState::Running), pending(1)], 5).as_deref(), Some("p1"));
+    let obstacle = Obstacle::from_event("FailedCreate", "exceeded quota: q");
+    let told = plan(&test, &Observed { obstacle, ..seen(SeenJob::Ours(job()), vec![]) }, 6).status.unwrap();
+    assert_eq!(told.conditions[0].reason, "PodsRefused");
+    assert!(
+        told.conditions[0].message.contains("exceeded quota: q: raise the namespace's quota"),
+        "{}",
+        told.conditions[0].message
+    );
+}
+
+#[test]
+fn who_cannot_start_in_time_fails_with_the_reason_found() {
+    let mut test = with(test(1), &json!({"startDeadlineSeconds": 30}));
+    step(&mut test, &seen(SeenJob::None, vec![]), 0);
+    let obstacle = Some(Obstacle { reason: Reason::Unschedulable, message: "0/1 nodes".into() });
+    let stuck = seen(SeenJob::Ours(job()), vec![worker(0, WorkerState::Pending { obstacle })]);
+    let waits = step(&mut test, &stuck, 25);
+    assert_eq!(waits.look_again, Some(at(30)), "looked at again when the deadline is over");
+    let late = step(&mut test, &stuck, 30);
+    assert_eq!(
+        (late.status.as_ref().unwrap().phase, steer(&late)),
+        (Some(Phase::Stopping), Some(Setting::Deadline(Some(AT_ONCE))))
+    );
+    // The Job controller has ended it; the reason is kept, also by an operator that was not there.
+    let outcome = Outcome::Failed { at: at(32), reason: "DeadlineExceeded".into(), message: "d".into() };
+    let status = step(&mut test, &seen(ended(0, outcome), vec![]), 33).status.unwrap();
+    assert_eq!((status.phase, status.conditions[2].reason.as_str()), (Some(Phase::Failed), "Unschedulable"));
+    assert!(status.conditions[2].message.starts_with("not all workers ran within 30 s: t-0-x waits: 0/1 nodes"));
+    assert_eq!((status.failed, status.aborted), (0, 1));
+}
+
+#[test]
+fn what_is_missing_for_too_long_fails_the_test_and_suspension_does_not_count() {
+    let missing = Observed { script: Script::NoConfigMap, ..seen(SeenJob::None, vec![]) };
+    let mut late = with(test(1), &json!({"startDeadlineSeconds": 30}));
+    assert_eq!(step(&mut late, &missing, 0).look_again, Some(at(30)));
+    let status = step(&mut late, &missing, 30).status.unwrap();
+    assert_eq!((status.phase, status.conditions[2].reason.as_str()), (Some(Phase::Failed), "MissingTestScript"));
+    assert!(!creates(&plan(&late, &seen(SeenJob::None, vec![]), 31)), "ended is ended");
+
+    let mut held = with(test(1), &json!({"startDeadlineSeconds": 30, "suspend": true}));
+    let suspended = step(&mut held, &seen(SeenJob::None, vec![]), 0);
+    assert!(!creates(&suspended));
+    assert_eq!(suspended.status.unwrap().conditions[0].status, "Unknown");
+    assert!(step(&mut held, &missing, 100).status.is_none(), "held for as long as it takes");
+    let mut held = with(held, &json!({"suspend": false}));
+    assert_eq!(step(&mut held, &missing, 200).look_again, Some(at(230)));
+}
+
+#[test]
+fn a_job_held_by_a_queue_waits_and_one_held_later_is_ended() {
+    let mut test = test(1);
+    step(&mut test, &seen(SeenJob::None, vec![]), 0);
+    let queued = || SeenJob::Ours(TestJob { suspended: true, started: None, ..job() });
+    assert_eq!(step(&mut test, &seen(queued(), vec![]), 1).status.unwrap().phase, Some(Phase::Suspended));
+    assert!(step(&mut test, &seen(queued(), vec![]), 5000).status.is_none());
+    let resumed = SeenJob::Ours(TestJob { started: Some(at(6000)), ..job() });
+    let running = step(&mut test, &seen(resumed, vec![worker(0, WorkerState::Running)]), 6001);
+    assert_eq!(running.status.unwrap().phase, Some(Phase::Running));
+    let status = step(&mut test, &seen(queued(), vec![]), 6010).status.unwrap();
+    assert_eq!((status.phase, status.conditions[2].reason.as_str()), (Some(Phase::Failed), "JobSuspended"));
+    // And whoever resumes it now does not send load again.
+    assert_eq!(steer(&plan(&test, &seen(SeenJob::Ours(job()), vec![]), 6020)), Some(Setting::Deadline(Some(AT_ONCE))));
+}
+
+#[test]
+fn a_stopped_test_ends_its_job_and_is_neither_completed_nor_failed() {
+    let mut early = with(test(1), &json!({"stop": true}));
+    let plan_early = step(&mut early, &seen(SeenJob::None, vec![]), 0);
+    assert_eq!((plan_early.status.as_ref().unwrap().phase, reasons(&plan_early)), (Some(Phase::Stopped), vec!["Stopped"]));
+    // A creation that was on its way is ended.
+    assert_eq!(steer(&plan(&early, &seen(SeenJob::Ours(job()), vec![]), 1)), Some(Setting::Deadline(Some(AT_ONCE))));
+
+    let mut test = test(2);
+    step(&mut test, &seen(SeenJob::None, vec![]), 0);
+    let both = || seen(SeenJob::Ours(job()), [0, 1].map(|i| worker(i, WorkerState::Running)).to_vec());
+    step(&mut test, &both(), 1);
+    let mut test = with(test, &json!({"stop": true}));
+    let stopping = step(&mut test, &both(), 10);
+    assert_eq!(
+        (stopping.status.as_ref().unwrap().phase, steer(&stopping)),
+        (Some(Phase::Stopping), Some(Setting::Deadline(Some(AT_ONCE))))
+    );
+    let outcome = Outcome::Failed { at: at(12), reason: "DeadlineExceeded".into(), message: "d".into() };
+    let status = step(&mut test, &seen(ended(1, outcome), vec![]), 13).status.unwrap();
+    let truths: Vec<_> = status.conditions.iter().map(|c| (c.type_.as_str(), c.status == "True")).collect();
+    assert_eq!(truths, [("Progressing", false), ("Completed", false), ("Failed", false), ("Stopped", true)]);
+    assert_eq!((status.succeeded, status.failed, status.aborted), (1, 0, 1));
+}
+
+#[test]
+fn who_runs_long_after_its_load_is_told_and_who_is_on_a_lost_node() {
+    let mut test = test(2);
+    let script = Script::Found { expected_duration: Some(SignedDuration::from_secs(120)) };
+    step(&mut test, &Observed { script, ..seen(SeenJob::None, vec![]) }, 0);
+    let both = [0, 1].map(|i| worker(i, WorkerState::Running)).to_vec();
+    step(&mut test, &seen(SeenJob::Ours(job()), both.clone()), 1);
+    assert_eq!(plan(&test, &seen(SeenJob::Ours(job()), both.clone()), 179).status.unwrap().conditions[0].reason, "Running");
+    let one = vec![worker(0, WorkerState::Succeeded), worker(1, WorkerState::Running)];
+    let overdue = plan(&test, &seen(SeenJob::Ours(job()), one), 180);
+    assert_eq!(reasons(&overdue), ["Overdue"]);
+    let condition = overdue.status.unwrap().conditions[0].clone();
+    assert!(
+        condition.message.contains("worker t-1-x still runs, though the phases of the script take only 2m0s"),
+        "{}",
+        condition.message
+    );
+
+    let deleted = Some(crate::progress::Deletion { due: at(40), version: 7, gone: false });
+    let lost =
+        vec![worker(0, WorkerState::Running), Worker { deleted, node: Some("n1".into()), ..worker(1, WorkerState::Aborted) }];
+    let condition = plan(&test, &seen(SeenJob::Ours(job()), lost), 70).status.unwrap().conditions[0].clone();
+    assert_eq!(condition.reason, "NodeLost");
+    assert!(condition.message.contains("worker t-1-x on n1 was to have ended"), "{}", condition.message);
+}
+
+#[test]
+fn the_pod_that_was_deleted_first_is_the_one_that_failed() {
+    let outcome = Outcome::Failed { at: at(9), reason: "BackoffLimitExceeded".into(), message: "limit".into() };
+    let SeenJob::Ours(job) = ended(0, outcome) else { unreachable!() };
+    let deleted = |index, version| {
+        let deleted = Some(crate::progress::Deletion { due: at(8), version, gone: true });
+        Worker { deleted, ..worker(index, WorkerState::Aborted) }
+    };
+    let observed = seen(SeenJob::Ours(TestJob { failed: 3, ..job }), vec![deleted(0, 12), deleted(1, 10), deleted(2, 11)]);
+    let status = plan(&test(3), &observed, 10).status.unwrap();
+    assert_eq!((status.conditions[2].reason.as_str(), status.failed, status.aborted), ("WorkerDeleted", 1, 2));
+    assert_eq!(
+        status.conditions[2].message,
+        "worker 1 (pod t-1-x) failed (Deleted): its pod was deleted; 2 workers stopped because of it"
+    );
+    assert_eq!(status.failed_workers.iter().map(|f| f.index).collect::<Vec<_>>(), [Some(1)]);
+}
+
+#[test]
+fn ten_failed_workers_are_named_and_all_are_counted() {
+    let outcome = Outcome::Failed { at: at(9), reason: "FailedIndexes".into(), message: "f".into() };
+    let SeenJob::Ours(job) = ended(3, outcome) else { unreachable!() };
+    let job = SeenJob::Ours(TestJob { failed: 15, ..job });
+    let workers = (0..15).map(|i| failed(i, 1, "boom")).collect();
+    let status = plan(&with(test(18), &json!({"failurePolicy": "Continue"})), &seen(job, workers), 10).status.unwrap();
+    assert_eq!((status.failed_workers.len(), status.failed, status.aborted, status.succeeded), (10, 15, 0, 3));
+}
+
+#[test]
+fn what_a_worker_died_of_is_the_reason() {
+    let outcome = Outcome::Failed { at: at(9), reason: "BackoffLimitExceeded".into(), message: "limit".into() };
+    for (word, reason) in [
+        ("OOMKilled", "OutOfMemory"),
+        ("Evicted", "WorkerEvicted"),
+        ("PreemptionByScheduler", "WorkerPreempted"),
+        ("DeletionByTaintManager", "NodeLost"),
+        ("StartError", "ContainerNotStarting"),
+        ("Error", "WorkerFailed"),
+    ] {
+        let died = worker(0, WorkerState::Failed { exit_code: None, reason: word.into(), message: None });
+        let status = plan(&test(1), &seen(ended(0, outcome.clone()), vec![died]), 10).status.unwrap();
+        assert_eq!(status.conditions[2].reason, reason, "{word}");
+    }
+}
+
+#[test]
+fn after_its_time_an_ended_test_is_deleted_and_nothing_is_lost_before() {
+    let mut test = with(test(1), &json!({"ttlSecondsAfterFinished": 60}));
+    let complete = || ended(1, Outcome::Complete { at: at(3) });
+    assert!(step(&mut test, &seen(complete(), vec![]), 4).change.is_none(), "the result first");
+    let after = plan(&test, &seen(complete(), vec![]), 5);
+    assert!(matches!(&after.change, Some(Change::SteerJob(s)) if s.to == Setting::Ttl(60)));
+    assert_eq!(after.look_again, Some(at(63)));
+    let SeenJob::Ours(job) = complete() else { unreachable!() };
+    assert!(plan(&test, &seen(SeenJob::Ours(TestJob { ttl: Some(60), ..job }), vec![]), 6).change.is_none());
+    assert!(matches!(plan(&test, &seen(SeenJob::None, vec![]), 63).change, Some(Change::DeleteTest)));
+}
+
+#[test]
+fn a_deadline_that_changes_reaches_the_job() {
+    let mut test = with(test(1), &json!({"activeDeadlineSeconds": 60}));
+    step(&mut test, &seen(SeenJob::None, vec![]), 0);
+    let runs = |deadline| seen(SeenJob::Ours(TestJob { deadline, ..job() }), vec![worker(0, WorkerState::Running)]);
+    assert_eq!(steer(&plan(&test, &runs(Some(60)), 1)), None);
+    assert_eq!(
+        steer(&plan(&with(test, &json!({"activeDeadlineSeconds": 90})), &runs(Some(60)), 1)),
+        Some(Setting::Deadline(Some(90)))
+    );
 }
 
 #[test]
@@ -159,16 +401,17 @@ fn what_keeps_a_test_from_starting_is_told_once_and_waited_for() {
     let missing = Observed { script: Script::NoConfigMap, ..seen(SeenJob::None, vec![]) };
     let told = step(&mut test, &missing, 0);
     assert_eq!((reasons(&told), told.wait_for.clone()), (vec!["MissingTestScript"], Some(WaitFor::ConfigMap("script".into()))));
-    assert!(told.events[0].warning && told.create.is_none() && told.look_again.is_none());
+    assert!(told.events[0].warning && !creates(&told));
+    assert_eq!(told.look_again, Some(at(600)));
     assert!(step(&mut test, &missing, 1).status.is_none(), "no write while nothing changes");
     let key = Observed { script: Script::NoKey(vec![]), ..seen(SeenJob::None, vec![]) };
     assert!(step(&mut test, &key, 2).status.unwrap().conditions[0].message.contains("(it has: none)"));
     let foreign = step(&mut test, &seen(SeenJob::Foreign, vec![]), 3);
-    assert_eq!((reasons(&foreign), foreign.wait_for), (vec!["NameConflict"], Some(WaitFor::Job("t".into()))));
-    assert!(foreign.create.is_none());
+    assert_eq!((reasons(&foreign), foreign.wait_for.clone()), (vec!["NameConflict"], Some(WaitFor::Job("t".into()))));
+    assert!(!creates(&foreign));
     let refused = step(&mut test, &seen(SeenJob::Refused("exceeded quota".into()), vec![]), 4);
     assert!(refused.status.unwrap().conditions[0].message.contains("exceeded quota"));
-    assert!(step(&mut test, &seen(SeenJob::None, vec![]), 5).create.is_some(), "it starts when it can");
+    assert!(creates(&step(&mut test, &seen(SeenJob::None, vec![]), 5)), "it starts when it can");
 }
 
 #[test]
@@ -213,10 +456,10 @@ fn a_job_that_went_before_its_end_was_seen_counts_as_it_was_seen_last() {
     let done = plan(&test(1), &seen(SeenJob::Gone(Some(complete)), vec![]), 9).status.unwrap();
     assert_eq!((done.phase, done.succeeded), (Some(Phase::Completed), 1));
     let lost = plan(&test(1), &seen(SeenJob::Gone(Some(job())), vec![]), 9);
-    let status = lost.status.unwrap();
+    let status = lost.status.clone().unwrap();
     assert_eq!((status.phase, status.conditions[2].reason.as_str()), (Some(Phase::Failed), "JobDeleted"));
     assert_eq!(status.duration.as_deref(), Some("9s"));
-    assert!(lost.create.is_none());
+    assert!(!creates(&lost));
 }
 
 #[test]

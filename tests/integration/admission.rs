@@ -61,7 +61,13 @@ async fn the_spec_can_be_changed_only_before_the_start() {
     change(json!({"testScript": {"config": {"configMap": "test-script"}}})).await.expect("it has not started");
     bed.pods("change", 1).await;
     let refused = change(json!({"count": 5})).await.unwrap_err();
-    assert!(refused.contains("can no longer be changed: create a new LoadTest"), "{refused}");
+    assert!(refused.contains("the test has started: of its spec, only stop"), "{refused}");
+    let refused = change(json!({"suspend": true})).await.unwrap_err();
+    assert!(refused.contains("it can no longer be suspended"), "{refused}");
+    change(json!({"activeDeadlineSeconds": 900, "startDeadlineSeconds": 60, "ttlSecondsAfterFinished": 9})).await.unwrap();
+    change(json!({"stop": true})).await.unwrap();
+    let refused = change(json!({"stop": false})).await.unwrap_err();
+    assert!(refused.contains("a test that was stopped does not go on"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

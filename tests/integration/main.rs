@@ -14,4 +14,5 @@ mod leadership;
 mod metrics;
 mod operator;
 mod restarts;
+mod steering;
 mod waiting;

@@ -300,7 +300,12 @@ impl Bed {
     }
 
     pub async fn set_running(&self, pod: &Pod) {
-        self.set_pod(pod, "Running", json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}})).await;
+        self.set_pod(
+            pod,
+            "Running",
+            json!({"running": {"startedAt": k8s_openapi::jiff::Timestamp::now().strftime("%FT%TZ").to_string()}}),
+        )
+        .await;
     }
 
     pub async fn set_exited(&self, pod: &Pod, code: i32, message: &str) {

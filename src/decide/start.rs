@@ -1,0 +1,91 @@
+//! Tests that have not started: what they wait for, and their start.
+
+use kube::ResourceExt;
+
+use super::{Change, Observed, Plan, Say, Scene, Script, SeenJob, WaitFor, later, workers};
+use crate::api::v1alpha1::{ConditionType, Phase, Reason, TEST_SCRIPT_KEY};
+use crate::duration;
+use crate::job::job;
+
+impl Scene<'_> {
+    /// There is no Job that is the test's.
+    pub(super) fn without_job(&self, seen: &Observed) -> Plan {
+        let name = self.test.name_any();
+        if self.test.spec.stop == Some(true) {
+            return self.end_now(ConditionType::Stopped, Reason::Stopped, "it was stopped before it started");
+        }
+        if self.test.spec.suspend == Some(true) {
+            let message = format!("held by its own spec: to start it, set spec.suspend to false (kubectl edit loadtest {name})");
+            return self.suspended(message);
+        }
+        match &seen.job {
+            SeenJob::Foreign => self.blocked(
+                Reason::NameConflict,
+                format!(
+                    "there is a Job {name} that this test does not own: delete it (kubectl delete job {name}), or use another name"
+                ),
+                Some(WaitFor::Job(name)),
+            ),
+            SeenJob::Refused(why) => self.blocked(Reason::JobRefused, format!("the Job was refused: {why}"), None),
+            _ => self.with_script(&seen.script),
+        }
+    }
+
+    pub(super) fn suspended(&self, message: String) -> Plan {
+        let status = self.status(Phase::Suspended, Self::progressing(None, Reason::Suspended, message));
+        Plan { status: self.if_changed(status), ..Plan::default() }
+    }
+
+    fn with_script(&self, script: &Script) -> Plan {
+        let name = &self.test.spec.test_script.config.config_map;
+        let namespace = self.test.namespace().unwrap_or_default();
+        let missing = match script {
+            Script::Found { .. } | Script::Unknown => None,
+            Script::NoConfigMap => Some(format!(
+                "there is no ConfigMap {name} in the namespace {namespace}: create it, with the test script under the key {TEST_SCRIPT_KEY}"
+            )),
+            Script::NoKey(keys) => Some(format!(
+                "the ConfigMap {name} has no key {TEST_SCRIPT_KEY} (it has: {}): add the test script under this key",
+                if keys.is_empty() { "none".to_owned() } else { keys.join(", ") }
+            )),
+        };
+        if let Some(message) = missing {
+            return self.blocked(Reason::MissingTestScript, message, Some(WaitFor::ConfigMap(name.clone())));
+        }
+        let wanted = if let Some((_, Reason::JobRefused, message)) = self.progress_so_far("False") {
+            // Tried again: what it waits for, and since when, stays as it is until the Job is there.
+            Self::progressing(Some(false), Reason::JobRefused, message.to_owned())
+        } else {
+            let message = format!("starting {} in the Job {}", workers(self.test.spec.count), self.test.name_any());
+            Self::progressing(Some(true), Reason::Starting, message)
+        };
+        let mut status = self.status(Phase::Starting, wanted);
+        if let Script::Found { expected_duration } = script {
+            status.expected_duration = expected_duration.map(duration::format);
+        }
+        Plan {
+            // Written even where nothing changes: that it can be written proves that the test was not seen too late.
+            status: Some(status),
+            change: Some(Change::CreateJob(Box::new(job(self.test, self.settings)))),
+            ..Plan::default()
+        }
+    }
+
+    /// Something keeps the test from starting.
+    fn blocked(&self, reason: Reason, message: String, wait_for: Option<WaitFor>) -> Plan {
+        let since = self.progress_so_far("False").map_or(self.now, |(since, ..)| since);
+        let deadline = later(since, self.start_deadline());
+        if deadline <= self.now {
+            let seconds = self.test.spec.start_deadline_seconds;
+            return self.end_now(ConditionType::Failed, reason, &format!("it could not start within {seconds} s: {message}"));
+        }
+        let status = self.status(Phase::Pending, Self::progressing(Some(false), reason, message.clone()));
+        Plan {
+            events: vec![Say { about: message.clone(), ..Say::warning(reason, message) }],
+            status: self.if_changed(status),
+            wait_for,
+            look_again: Some(deadline),
+            ..Plan::default()
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What can be told of a test script without running it: pure.
+
+use k8s_openapi::jiff::SignedDuration;
+use serde_yaml::Value;
+
+/// How long the phases of a script take, in the given environment. None where that cannot be told: a script that does not
+/// parse, a phase whose length comes from a variable.
+///
+/// Source: Artillery, `lib/core/phases.js` and `lib/util/prepare-test-execution-plan.js`.
+#[must_use]
+pub fn expected_duration(script: &str, environment: Option<&str>) -> Option<SignedDuration> {
+    let script: Value = serde_yaml::from_str(script).ok()?;
+    let config = script.get("config")?;
+    let own = environment.and_then(|name| config.get("environments")?.get(name)?.get("phases"));
+    let Some(phases) = own.or_else(|| config.get("phases")) else { return Some(SignedDuration::from_secs(1)) };
+    phases.as_sequence()?.iter().try_fold(SignedDuration::ZERO, |sum, phase| {
+        let length = match phase.get("pause").or_else(|| phase.get("duration")) {
+            Some(length) => seconds(length)?,
+            None => 1.0,
+        };
+        sum.checked_add(SignedDuration::try_from_secs_f64(length).ok()?)
+    })
+}
+
+/// A length as Artillery reads it: a number of seconds, or a text of the npm package `ms`, such as `90s` or `1.5 hours`.
+fn seconds(length: &Value) -> Option<f64> {
+    let text = match length {
+        Value::Number(number) => return number.as_f64(),
+        Value::String(text) => text.trim(),
+        _ => return None,
+    };
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "s" | "sec" | "secs" | "second" | "seconds" => 1.0,
+        "ms" | "msec" | "msecs" | "millisecond" | "milliseconds" => 0.001,
+        "m" | "min" | "mins" | "minute" | "minutes" => 60.0,
+        "h" | "hr" | "hrs" | "hour" | "hours" => 3600.0,
+        "d" | "day" | "days" => 86_400.0,
+        _ => return None,
+    };
+    Some(number.parse::<f64>().ok()? * unit)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const SCRIPT: &str = "
+config:
+  target: http://x
+  phases: [{duration: 60, arrivalRate: 5}, {pause: '30s'}, {duration: 1.5 min, arrivalRate: 1}]
+  environments:
+    short: {phases: [{duration: 2}]}
+    same: {target: http://y}
+";
+
+    #[test]
+    fn the_phases_tell_how_long_it_takes() {
+        let seconds = |script, environment| expected_duration(script, environment).map(|d| d.as_secs());
+        assert_eq!(seconds(SCRIPT, None), Some(180));
+        assert_eq!(seconds(SCRIPT, Some("short")), Some(2));
+        assert_eq!(seconds(SCRIPT, Some("same")), Some(180));
+        assert_eq!(seconds(SCRIPT, Some("none")), Some(180));
+        assert_eq!(seconds("config: {target: x}", None), Some(1), "Artillery's own default");
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_not_guessed() {
+        for script in [
+            "",
+            ":",
+            "config: {phases: 3}",
+            "config: {phases: [{duration: '{{ $env.D }}'}]}",
+            "config: {phases: [{duration: -1e400}]}",
+        ] {
+            assert!(expected_duration(script, None).is_none_or(|d| d.is_zero() || d.as_secs() == 1), "{script}");
+        }
+        assert_eq!(expected_duration("config: {phases: [{duration: '{{ $env.D }}'}]}", None), None);
+    }
+}
