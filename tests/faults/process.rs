@@ -1,0 +1,78 @@
+//! The operator's process, which is started again whenever it ends, as a cluster would.
+
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::{Child, Command};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::proxy::Killer;
+
+/// Killed when it is dropped.
+pub struct Operator {
+    log: PathBuf,
+    supervisor: JoinHandle<()>,
+}
+
+/// Somebody who can ask for the operator's death, and what is to hear of it.
+pub fn killer() -> (Killer, mpsc::UnboundedReceiver<oneshot::Sender<()>>) {
+    mpsc::unbounded_channel()
+}
+
+/// Kills the operator; it is started again at once.
+pub async fn kill(killer: &Killer) {
+    let (dead, died) = oneshot::channel();
+    if killer.send(dead).is_ok() {
+        let _ = died.await;
+    }
+}
+
+impl Operator {
+    pub fn start(kubeconfig: PathBuf, namespace: &str, mut kills: mpsc::UnboundedReceiver<oneshot::Sender<()>>) -> Self {
+        let log = std::env::temp_dir().join(format!("faults-{}-{namespace}.log", std::process::id()));
+        let (to, namespace) = (log.clone(), namespace.to_owned());
+        let supervisor = tokio::spawn(async move {
+            loop {
+                let mut process = spawn(&kubeconfig, &namespace, &to);
+                tokio::select! {
+                    _ = process.wait() => tokio::time::sleep(Duration::from_secs(1)).await,
+                    asked = kills.recv() => {
+                        let _ = process.kill().await;
+                        let Some(dead) = asked else { return };
+                        let _ = dead.send(());
+                    }
+                }
+            }
+        });
+        Self { log, supervisor }
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        self.supervisor.abort();
+        let _ = std::fs::remove_file(&self.log);
+    }
+}
+
+fn spawn(kubeconfig: &Path, namespace: &str, log: &Path) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_artillery-operator"))
+        .args(["--health-probe-bind-address=0", "--metrics-bind-address=0"])
+        .env("KUBECONFIG", kubeconfig)
+        .env("NAMESPACES", namespace)
+        .env("RUST_LOG", "info,artillery_operator=debug,kube=info")
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(OpenOptions::new().create(true).append(true).open(log).unwrap())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the operator's program starts")
+}

@@ -1,0 +1,5 @@
+//! The tests of the parts of the fault tests that need no cluster.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod judge;
+mod plan;
