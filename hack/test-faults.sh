@@ -12,8 +12,9 @@ otherwise. Prints a table of the faults, and each violation with the history of 
   --subset      some of every kind, in four minutes
   --only NAME   those whose name contains NAME, such as 'completes: create jobs 1'; can be given more than once
   --list        say which they would be, and end
-  --seed N      another subset
-  --parallel N  so many runs at a time (8)
+  --seed N      another subset, and another order
+  --parallel N  so many runs at a time (8 of a subset, else 16)
+  --minutes N   begin no run after so many minutes
 From the environment:
   KEEP=1        leave the control plane up
 U

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::history::View;
-use crate::judge::{Change, Seen, Violation, violation};
+use crate::judge::{Change, Seen, Violation, owner, violation};
 use crate::plan::{Fault, Run, Scenario, Stage, WorldDeed};
 
 /// What a run is to end in.
@@ -61,7 +61,17 @@ pub fn normal(view: &View, history: &[Seen], name: &str, uid: &str, namespace: &
     events.sort();
     let counts: Vec<&Value> = ["phase", "active", "succeeded", "failed", "completions", "image"].map(|f| &status[f]).into();
     let objects = ["LoadTest", "Job", "Pod"].map(|kind| view.all(kind).count());
-    json!({"status": counts, "conditions": conditions, "events": events, "objects": objects})
+    // The Job's own start, in whichever version of it was the first to tell.
+    let job_started = history
+        .iter()
+        .filter(|s| s.kind == "Job" && owner(&s.object) == Some(uid))
+        .find_map(|s| s.object.pointer("/status/startTime"));
+    let start = match (&status["startTime"], job_started) {
+        (Value::Null, _) => "none",
+        (told, Some(started)) if told == started => "the Job's",
+        _ => "another than the Job's",
+    };
+    json!({"start": start, "status": counts, "conditions": conditions, "events": events, "objects": objects})
 }
 
 /// Whether a run ended as it is to end.
@@ -86,7 +96,7 @@ pub fn judge(run: &Run, end: &Value, clean: Option<&Value>) -> Option<Violation>
 
 /// In what an end differs from that of the clean run.
 fn differences(run: &Run, end: &Value, clean: &Value) -> Option<String> {
-    for part in ["status", "conditions"] {
+    for part in ["status", "conditions", "start"] {
         if end[part] != clean[part] {
             return Some(format!("{part} is {}, without the fault {}", end[part], clean[part]));
         }

@@ -36,15 +36,16 @@ use tokio::sync::Semaphore;
 use plan::{Fault, Point, Run, Scenario};
 use world::{Pace, Verdict, carry_out};
 
-const USAGE: &str = "usage: faults [--subset | --all | --only NAME]... [--list] [--seed N] [--parallel N]
+const USAGE: &str = "usage: faults [--subset | --all | --only NAME]... [--list] [--seed N] [--parallel N] [--minutes N]
 
 Learns the operator's requests by runs without a fault, and then lets one fault befall each of many runs.
   --subset      some faults of every kind that does not take long, chosen by the seed
   --all         all of them
   --only NAME   those whose name contains NAME, such as 'completes: create jobs 1'; can be given more than once
   --list        say which they would be, and end
-  --seed N      another subset
-  --parallel N  so many runs at a time (8)
+  --seed N      another subset, and another order
+  --parallel N  so many runs at a time (8 of a subset, else 16)
+  --minutes N   begin no run after so many minutes
 From the environment:
   KUBECONFIG    the administrator's (one file); the API server's audit log is audit.log beside it";
 
@@ -60,13 +61,15 @@ struct Options {
     only: Vec<String>,
     list: bool,
     seed: u64,
-    parallel: usize,
+    parallel: Option<usize>,
+    minutes: Option<u64>,
 }
 
 impl Options {
     /// None where the arguments ask for nothing.
     fn from_args() -> Option<Self> {
-        let mut options = Self { subset: false, all: false, only: Vec::new(), list: false, seed: 1, parallel: 8 };
+        let mut options =
+            Self { subset: false, all: false, only: Vec::new(), list: false, seed: 1, parallel: None, minutes: None };
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
             match arg.as_str() {
@@ -75,7 +78,8 @@ impl Options {
                 "--only" => options.only.push(args.next()?),
                 "--list" => options.list = true,
                 "--seed" => options.seed = args.next()?.parse().ok()?,
-                "--parallel" => options.parallel = args.next()?.parse().ok().filter(|n| *n > 0)?,
+                "--parallel" => options.parallel = Some(args.next()?.parse().ok().filter(|n| *n > 0)?),
+                "--minutes" => options.minutes = Some(args.next()?.parse().ok()?),
                 _ => return None,
             }
         }
@@ -85,9 +89,14 @@ impl Options {
     fn choose(&self, mut runs: Vec<Run>) -> Vec<Run> {
         if !self.only.is_empty() {
             runs.retain(|run| self.only.iter().any(|name| run.to_string().contains(name)));
-            return runs;
+        } else if !self.all {
+            runs.retain(|run| !run.fault.is_slow());
         }
-        if self.all { runs } else { plan::subset(runs, SUBSET, self.seed) }
+        let mut runs = plan::evenly(runs, self.seed);
+        if !self.all && self.only.is_empty() {
+            runs.truncate(SUBSET);
+        }
+        runs
     }
 
     fn pace(&self) -> Pace {
@@ -170,7 +179,9 @@ async fn learn(client: &Client, pace: Pace) -> BTreeMap<Scenario, Verdict> {
 }
 
 async fn carry_out_all(client: &Client, options: &Options, runs: Vec<Run>, clean: &BTreeMap<Scenario, Verdict>) -> Vec<Verdict> {
-    let (busy, pace) = (Arc::new(Semaphore::new(options.parallel)), options.pace());
+    let parallel = options.parallel.unwrap_or(if options.subset { 8 } else { 16 });
+    let (busy, pace) = (Arc::new(Semaphore::new(parallel)), options.pace());
+    let last_begin = options.minutes.map(|m| Instant::now() + Duration::from_secs(60 * m));
     let total = runs.len();
     let ends: BTreeMap<Scenario, Value> = clean.iter().map(|(s, v)| (*s, v.end.clone())).collect();
     let ends = &ends;
@@ -180,13 +191,21 @@ async fn carry_out_all(client: &Client, options: &Options, runs: Vec<Run>, clean
             let busy = busy.clone();
             async move {
                 let turn = busy.acquire_owned().await.unwrap();
-                carry_out(client, &namespace(number), &run, pace, ends.get(&run.scenario), turn).await
+                if last_begin.is_some_and(|last| Instant::now() > last) {
+                    return None;
+                }
+                let clean = ends.get(&run.scenario);
+                Some(carry_out(client, &namespace(number), &run, pace, clean, turn).await)
             }
         })
-        .buffer_unordered(options.parallel * WAITING);
+        .buffer_unordered(parallel * WAITING)
+        .filter_map(futures::future::ready);
     while let Some(verdict) = carried_out.next().await {
         table::tell_violations(&verdict);
         verdicts.push(verdict);
+        if !verdicts.last().is_none_or(|v: &Verdict| v.reached) {
+            println!("not reached: {}", verdicts[verdicts.len() - 1].run);
+        }
         if verdicts.len() % 25 == 0 {
             println!("{}/{total} runs", verdicts.len());
         }

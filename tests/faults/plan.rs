@@ -12,16 +12,19 @@ pub enum Scenario {
     Fails,
     /// The script comes after the test; both workers succeed.
     Waits,
+    /// The operator has a lease, and another one stands by; both workers succeed.
+    Leads,
 }
 
 impl Scenario {
-    pub const ALL: [Self; 3] = [Self::Completes, Self::Fails, Self::Waits];
+    pub const ALL: [Self; 4] = [Self::Completes, Self::Fails, Self::Waits, Self::Leads];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Completes => "completes",
             Self::Fails => "fails",
             Self::Waits => "waits",
+            Self::Leads => "leads",
         }
     }
 }
@@ -80,6 +83,8 @@ pub enum Deed {
     Delayed,
     /// It is never sent, and never answered.
     BlackHoled,
+    /// It and the lease's renewals are held back until another operator leads; then it is carried out.
+    Deposed,
     /// Somebody else writes the object first.
     Conflict,
     /// The API server refuses it, with this status and this Retry-After.
@@ -182,10 +187,7 @@ impl Fault {
 
     /// Whether it heals only after an operator's own deadlines: left to the full run.
     pub fn is_slow(&self) -> bool {
-        matches!(
-            self,
-            Self::Request(_, Deed::Delayed | Deed::BlackHoled) | Self::Watch(_, WatchDeed::BlackHoled | WatchDeed::StateHidden)
-        )
+        matches!(self, Self::Request(_, Deed::Delayed | Deed::BlackHoled | Deed::Deposed) | Self::Watch(_, WatchDeed::BlackHoled))
     }
 
     /// Whether the operator may truly tell of something that keeps the test from starting.
@@ -245,6 +247,28 @@ fn deeds(point: &Point) -> Vec<Fault> {
     deeds.into_iter().map(|deed| Fault::Request(point.clone(), deed)).chain(refused).collect()
 }
 
+/// What may befall a request of an operator that has a lease, besides what may befall any operator's.
+fn leader_deeds(point: &Point) -> Vec<Fault> {
+    let deeds: &[Deed] = match (point.verb.as_str(), point.resource.as_str()) {
+        // Later renewals are like the third.
+        (_, "leases") if point.occurrence > 3 => &[],
+        (_, "leases") => &[
+            Deed::Dropped,
+            Deed::AnswerLost,
+            Deed::SentTwice,
+            Deed::Delayed,
+            Deed::KilledAfter,
+            Deed::Refused(403, None, Times::Thrice),
+            Deed::Refused(409, None, Times::Once),
+            Deed::Refused(429, Some(3600), Times::Once),
+            Deed::Refused(500, None, Times::UntilHealed),
+        ],
+        ("watch" | "list", _) | (_, "version") => &[],
+        _ => &[Deed::Deposed, Deed::KilledBefore, Deed::KilledAfter],
+    };
+    deeds.iter().map(|deed| Fault::Request(point.clone(), *deed)).collect()
+}
+
 /// What may befall the world, and when.
 fn world() -> Vec<(Stage, WorldDeed)> {
     let mut all = vec![
@@ -279,18 +303,18 @@ pub fn all(learned: &[(Scenario, Vec<Point>)]) -> Vec<Run> {
         let mut points = points.clone();
         points.sort();
         points.dedup();
-        runs.extend(points.iter().flat_map(deeds).map(|fault| Run { scenario: *scenario, fault }));
-        // The third differs from the first only before the Job.
-        if *scenario != Scenario::Waits {
+        let of_point = if *scenario == Scenario::Leads { leader_deeds } else { deeds };
+        runs.extend(points.iter().flat_map(of_point).map(|fault| Run { scenario: *scenario, fault }));
+        // The others differ from the first only before the Job.
+        if matches!(scenario, Scenario::Completes | Scenario::Fails) {
             runs.extend(world().into_iter().map(|(s, d)| Run { scenario: *scenario, fault: Fault::World(s, d) }));
         }
     }
     runs
 }
 
-/// About so many runs of those that are not slow, chosen by a seed, as evenly over the kinds of faults as can be.
-pub fn subset(mut runs: Vec<Run>, most: usize, seed: u64) -> Vec<Run> {
-    runs.retain(|run| !run.fault.is_slow());
+/// The runs in an order chosen by a seed, such that a part of them is spread evenly over the kinds of faults.
+pub fn evenly(mut runs: Vec<Run>, seed: u64) -> Vec<Run> {
     let hash = |run: &Run| {
         // FNV-1a: the same in every version of the compiler.
         let bytes = seed.to_le_bytes().into_iter().chain(run.to_string().into_bytes());
@@ -308,7 +332,7 @@ pub fn subset(mut runs: Vec<Run>, most: usize, seed: u64) -> Vec<Run> {
         })
         .collect();
     ranked.sort_by_key(|(rank, _)| *rank);
-    ranked.into_iter().take(most).map(|(_, run)| run).collect()
+    ranked.into_iter().map(|(_, run)| run).collect()
 }
 
 #[cfg(test)]
@@ -344,12 +368,12 @@ mod tests {
     }
 
     #[test]
-    fn a_subset_has_every_quick_kind_and_is_the_same_for_a_seed() {
-        let quick: std::collections::BTreeSet<String> =
-            plan().iter().map(|r| &r.fault).filter(|f| !f.is_slow()).map(Fault::kind).collect();
-        let chosen = subset(plan(), quick.len(), 7);
-        assert_eq!(chosen.iter().map(|r| r.fault.kind()).collect::<std::collections::BTreeSet<_>>(), quick);
-        assert_eq!(chosen, subset(plan(), quick.len(), 7));
-        assert_ne!(chosen, subset(plan(), quick.len(), 8));
+    fn the_first_runs_have_every_kind_and_are_the_same_for_a_seed() {
+        let kinds: std::collections::BTreeSet<String> = plan().iter().map(|r| r.fault.kind()).collect();
+        let chosen = evenly(plan(), 7);
+        let first = &chosen[..kinds.len()];
+        assert_eq!(first.iter().map(|r| r.fault.kind()).collect::<std::collections::BTreeSet<_>>(), kinds);
+        assert_eq!(chosen, evenly(plan(), 7));
+        assert_ne!(chosen, evenly(plan(), 8));
     }
 }

@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::process::{Child, Command};
@@ -31,12 +32,20 @@ pub async fn kill(killer: &Killer) {
 }
 
 impl Operator {
-    pub fn start(kubeconfig: PathBuf, namespace: &str, mut kills: mpsc::UnboundedReceiver<oneshot::Sender<()>>) -> Self {
-        let log = std::env::temp_dir().join(format!("faults-{}-{namespace}.log", std::process::id()));
+    /// Starts one that works in a namespace; with a lease, if it is to have one.
+    pub fn start(
+        kubeconfig: PathBuf,
+        namespace: &str,
+        leads: bool,
+        mut kills: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
+    ) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let log = std::env::temp_dir().join(format!("faults-{}-{number}.log", std::process::id()));
         let (to, namespace) = (log.clone(), namespace.to_owned());
         let supervisor = tokio::spawn(async move {
             loop {
-                let mut process = spawn(&kubeconfig, &namespace, &to);
+                let mut process = spawn(&kubeconfig, &namespace, leads, &to);
                 tokio::select! {
                     _ = process.wait() => tokio::time::sleep(Duration::from_secs(1)).await,
                     asked = kills.recv() => {
@@ -62,11 +71,13 @@ impl Drop for Operator {
     }
 }
 
-fn spawn(kubeconfig: &Path, namespace: &str, log: &Path) -> Child {
+fn spawn(kubeconfig: &Path, namespace: &str, leads: bool, log: &Path) -> Child {
     Command::new(env!("CARGO_BIN_EXE_artillery-operator"))
         .args(["--health-probe-bind-address=0", "--metrics-bind-address=0"])
         .env("KUBECONFIG", kubeconfig)
         .env("NAMESPACES", namespace)
+        .env("LEADER_ELECT", leads.to_string())
+        .env("LEADER_ELECT_NAMESPACE", namespace)
         .env("RUST_LOG", "info,artillery_operator=debug,kube=info")
         .env("NO_COLOR", "1")
         .stdin(Stdio::null())

@@ -28,6 +28,9 @@ pub const USER_AGENT: &str = "operator-by-proxy";
 /// The operator gives a call up after 15 s: by then what is held back for so long has no sender any more.
 const LONG: Duration = Duration::from_secs(17);
 
+/// After this, another operator has the lease: it takes one that is not renewed for 15 s, and looks every 2 s.
+const PAST_THE_LEASE: Duration = Duration::from_secs(20);
+
 /// Whoever kills and restarts the operator; it says when the process is gone.
 pub type Killer = mpsc::UnboundedSender<oneshot::Sender<()>>;
 
@@ -75,6 +78,8 @@ struct State {
     sent: Vec<Sent>,
     begun: Option<Instant>,
     forbidden: bool,
+    /// The operator does not reach its lease.
+    without_lease: bool,
     freed: Vec<String>,
 }
 
@@ -187,6 +192,10 @@ impl Shared {
         if self.state().forbidden {
             return Ok(refusal(403, None, point));
         }
+        if point.resource == "leases" && self.state().without_lease {
+            self.progress.subscribe().wait_for(|p| *p == Progress::Over).await.map_err(io::Error::other)?;
+            return Err(gone());
+        }
         let Some(fault) = self.fault_at(point) else { return self.forward(point, parts, body).await };
         self.progress.send_if_modified(|p| std::mem::replace(p, Progress::UnderWay) != Progress::UnderWay);
         let answer = match fault {
@@ -238,6 +247,13 @@ impl Shared {
             Deed::Delayed => {
                 tokio::time::sleep(LONG).await;
                 self.forward(point, parts, body).await
+            }
+            Deed::Deposed => {
+                self.state().without_lease = true;
+                tokio::time::sleep(PAST_THE_LEASE).await;
+                let answer = self.forward(point, parts, body).await;
+                self.state().without_lease = false;
+                answer
             }
             Deed::BlackHoled => {
                 self.progress.send_replace(Progress::Over);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use artillery_operator::api::v1alpha1::LoadTest;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ServiceAccount};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::await_condition;
 use kube::{Client, ResourceExt};
@@ -85,7 +86,9 @@ pub async fn carry_out<T>(client: &Client, namespace: &str, run: &Run, pace: Pac
     if let Fault::World(Stage::Before, WorldDeed::RightsTakenAway) = run.fault {
         world.proxy.forbid(true);
     }
-    let operator = Operator::start(kubeconfig, namespace, kills);
+    let leads = run.scenario == Scenario::Leads;
+    let operator = Operator::start(kubeconfig, namespace, leads, kills);
+    let stands_by = if leads { Some(StandBy::start(&world).await) } else { None };
     let mut violations = Vec::new();
     match world.play().await {
         Ok(()) => {}
@@ -96,9 +99,13 @@ pub async fn carry_out<T>(client: &Client, namespace: &str, run: &Run, pace: Pac
     drop(busy);
     let quiet_from = Instant::now();
     tokio::time::sleep(pace.quiet).await;
-    violations.extend(noise(&world.proxy.sent(), quiet_from));
-
-    let (history, view, log) = (world.history.all(), world.history.view(), operator.log());
+    let (mut sent, mut log) = (world.proxy.sent(), operator.log());
+    if let Some(stands_by) = &stands_by {
+        sent.extend(stands_by.proxy.sent());
+        log = format!("{log}--- the other operator's:\n{}", stands_by.operator.log());
+    }
+    violations.extend(noise(&sent, quiet_from));
+    let (history, view) = (world.history.all(), world.history.view());
     world.freed.extend(world.proxy.freed());
     violations.extend(judge(&history, &world.freed));
     if let Some(line) = log.lines().find(|l| l.contains("panicked")) {
@@ -109,12 +116,31 @@ pub async fn carry_out<T>(client: &Client, namespace: &str, run: &Run, pace: Pac
         violations.extend(end::judge(run, &end, clean));
     }
     let reached = matches!(run.fault, Fault::None | Fault::World(..)) || world.proxy.was_reached();
-    let (points, sent) = (world.proxy.points(), world.proxy.sent());
-    drop(operator);
+    let points = world.proxy.points();
+    drop((operator, stands_by));
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let _ = namespaces.delete(namespace, &DeleteParams::background()).await;
     let (namespace, run) = (namespace.to_owned(), run.clone());
     Verdict { run, namespace, reached, violations, history, log, points, sent, end, took: begun.elapsed() }
+}
+
+/// Another operator, which waits for the lease.
+struct StandBy {
+    proxy: Proxy,
+    operator: Operator,
+    /// While it lives, the operator is not killed.
+    _killer: Killer,
+}
+
+impl StandBy {
+    /// Starts it once the first operator has the lease.
+    async fn start(world: &World<'_>) -> Self {
+        world.proxy.until_asked(&[("watch", "loadtests")], world.pace.heal).await;
+        let (killer, kills) = process::killer();
+        let proxy = Proxy::start(world.client.clone(), Fault::None, world.pace.heal, killer.clone()).await;
+        let operator = Operator::start(proxy.kubeconfig(), world.namespace, true, kills);
+        Self { proxy, operator, _killer: killer }
+    }
 }
 
 async fn make_namespace(client: &Client, namespace: &str) {
@@ -249,7 +275,7 @@ impl World<'_> {
             }
             Stage::Running => {
                 for pod in self.pods(&self.history.view()) {
-                    self.set_pod(&pod, "Running", json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}})).await;
+                    self.set_pod(&pod, "Running", json!({"running": {"startedAt": now()}})).await;
                 }
                 self.until("phase Running", |_, view| (view.phase(NAME) == "Running").then_some(())).await?;
             }
@@ -351,21 +377,25 @@ impl World<'_> {
     async fn exit(&self, pod: &Pod, code: i32) {
         let phase = if code == 0 { "Succeeded" } else { "Failed" };
         let message = if code == 0 { "" } else { "Error: ensure failed" };
-        // Whole seconds, as kubelets write them; the same in all runs, since ends are compared.
         let terminated = json!({"exitCode": code, "message": message, "reason": if code == 0 { "Completed" } else { "Error" },
-            "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:09Z"});
+            "startedAt": pod.metadata.creation_timestamp, "finishedAt": now()});
         self.set_pod(pod, phase, json!({"terminated": terminated})).await;
     }
 
     /// Sets the state of a pod, as a kubelet would. One that has gone is left alone.
     async fn set_pod(&self, pod: &Pod, phase: &str, state: Value) {
         let container = &pod.spec.as_ref().unwrap().containers[0];
-        let status = json!({"metadata": {"uid": pod.uid()}, "status": {"phase": phase, "startTime": "2026-01-01T00:00:00Z",
+        let status = json!({"metadata": {"uid": pod.uid()}, "status": {"phase": phase, "startTime": now(),
             "containerStatuses": [{"name": container.name, "image": container.image, "imageID": "",
                 "ready": phase == "Running", "restartCount": 0, "state": state}]}});
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), self.namespace);
         let _ = pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(status)).await;
     }
+}
+
+/// The time in whole seconds, as kubelets write it.
+fn now() -> String {
+    Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// Turns what is written here as JSON into an object.
