@@ -168,14 +168,13 @@ fn namespace(number: usize) -> String {
 
 /// The clean run of each scenario.
 async fn learn(client: &Client, pace: Pace) -> BTreeMap<Scenario, Verdict> {
-    let mut clean = BTreeMap::new();
-    for (number, scenario) in Scenario::ALL.into_iter().enumerate() {
+    let clean = Scenario::ALL.into_iter().enumerate().map(|(number, scenario)| async move {
         let run = Run { scenario, fault: Fault::None };
         let verdict = carry_out(client, &format!("{}-clean", namespace(number)), &run, pace, None, ()).await;
         println!("{run}: {:.1} s, {} requests", verdict.took.as_secs_f64(), verdict.points.len());
-        clean.insert(scenario, verdict);
-    }
-    clean
+        (scenario, verdict)
+    });
+    futures::future::join_all(clean).await.into_iter().collect()
 }
 
 async fn carry_out_all(client: &Client, options: &Options, runs: Vec<Run>, clean: &BTreeMap<Scenario, Verdict>) -> Vec<Verdict> {
