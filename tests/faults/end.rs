@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::history::View;
 use crate::judge::{Change, Seen, Violation, owner, violation};
 use crate::plan::{Fault, Run, Scenario, Stage, WorldDeed};
+use crate::view::View;
 
 /// What a run is to end in.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,12 +39,12 @@ pub fn normal(view: &View, history: &[Seen], name: &str, uid: &str, namespace: &
     let test = view.get("LoadTest", name).cloned().unwrap_or_default();
     let status = &test["status"];
     let same = |text: &Value| {
-        let mut text = text.as_str().unwrap_or_default().replace(namespace, "NAMESPACE");
+        let mut told = text.as_str().unwrap_or_default().replace(namespace, "NAMESPACE");
         for pod in history.iter().filter(|s| s.kind == "Pod" && s.change == Change::Added) {
             let index = &pod.object["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"];
-            text = text.replace(pod.name(), &format!("POD-{}", index.as_str().unwrap_or_default()));
+            told = told.replace(pod.name(), &format!("POD-{}", index.as_str().unwrap_or_default()));
         }
-        text
+        told
     };
     let conditions: Vec<Value> = status["conditions"]
         .as_array()
@@ -121,4 +121,50 @@ fn differences(run: &Run, end: &Value, clean: &Value) -> Option<String> {
         })
         .collect();
     (!more.is_empty()).then(|| format!("these events should not be there: {more:?}"))
+}
+
+#[cfg(test)]
+#[allow(dead_code, reason = "they run in pure.rs: main.rs has no test harness")]
+mod tests {
+    use super::*;
+    use crate::plan::{Deed, Point};
+
+    fn run(fault: Fault) -> Run {
+        Run { scenario: Scenario::Completes, fault }
+    }
+
+    fn conflict(resource: &str) -> Fault {
+        Fault::Request(Point { verb: "create".into(), resource: resource.into(), occurrence: 1 }, Deed::Conflict)
+    }
+
+    fn ended(phase: &str, reason: &str, events: &[&str], objects: [usize; 3]) -> Value {
+        json!({"start": "the Job's", "status": [phase], "conditions": [["Failed", "True", reason, ""]], "events": events,
+            "objects": objects})
+    }
+
+    #[test]
+    fn an_end_is_compared_with_the_clean_one() {
+        let clean = ended("Completed", "Completed", &["Created", "Completed"], [1, 1, 2]);
+        let broken = |fault: Fault, end: &Value| judge(&run(fault), end, Some(&clean)).is_some();
+        assert!(!broken(conflict("events"), &clean));
+        assert!(broken(conflict("events"), &ended("Failed", "JobFailed", &["Created", "Completed"], [1, 1, 2])));
+        assert!(broken(conflict("events"), &ended("Completed", "Completed", &["Completed"], [1, 1, 2])));
+        assert!(broken(conflict("events"), &ended("Completed", "Completed", &["Created", "Completed"], [1, 0, 2])));
+        let obstacle = ended("Completed", "Completed", &["Created", "Completed", "Warning NameConflict: x"], [1, 1, 2]);
+        assert!(broken(conflict("events"), &obstacle));
+        assert!(!broken(conflict("jobs"), &obstacle), "somebody had truly taken the name");
+    }
+
+    #[test]
+    fn the_worlds_faults_have_ends_of_their_own() {
+        let broken = |stage, deed, end: &Value| judge(&run(Fault::World(stage, deed)), end, None).is_some();
+        let lost = ended("Failed", "JobDeleted", &[], [1, 0, 0]);
+        assert!(!broken(Stage::Running, WorldDeed::JobDeleted, &lost));
+        assert!(broken(Stage::Running, WorldDeed::JobDeleted, &ended("Failed", "JobFailed", &[], [1, 0, 0])));
+        assert!(!broken(Stage::Running, WorldDeed::PodDeleted, &ended("Failed", "JobFailed", &[], [1, 1, 1])));
+        assert!(!broken(Stage::Before, WorldDeed::ForeignJobStays, &ended("Pending", "NameConflict", &[], [1, 1, 0])));
+        assert!(broken(Stage::Before, WorldDeed::ForeignJobStays, &lost));
+        assert!(!broken(Stage::Running, WorldDeed::TestDeleted, &ended("", "", &[], [0, 0, 0])));
+        assert!(broken(Stage::Running, WorldDeed::TestDeleted, &ended("", "", &[], [0, 1, 0])));
+    }
 }

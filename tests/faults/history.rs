@@ -1,6 +1,5 @@
 //! What happens in a namespace, by watches that do not pass the proxy: every version of every object.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -8,34 +7,17 @@ use std::time::{Duration, Instant};
 use futures::TryStreamExt;
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams, WatchEvent, WatchParams};
-use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::judge::{Change, Seen};
+use crate::view::View;
 
 /// The watches of a namespace, and what they have told.
 pub struct History {
     seen: Arc<Mutex<Vec<Seen>>>,
     changed: watch::Sender<usize>,
     watches: Vec<JoinHandle<()>>,
-}
-
-/// The objects that there are, by kind and name.
-pub struct View(BTreeMap<(String, String), Value>);
-
-impl View {
-    pub fn get(&self, kind: &str, name: &str) -> Option<&Value> {
-        self.0.get(&(kind.to_owned(), name.to_owned()))
-    }
-
-    pub fn all<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {
-        self.0.iter().filter(move |((k, _), _)| k == kind).map(|(_, object)| object)
-    }
-
-    pub fn phase(&self, test: &str) -> &str {
-        self.get("LoadTest", test).and_then(|t| t.pointer("/status/phase")).and_then(Value::as_str).unwrap_or_default()
-    }
 }
 
 fn kinds() -> [ApiResource; 4] {
@@ -78,15 +60,7 @@ impl History {
     }
 
     pub fn view(&self) -> View {
-        let mut view = BTreeMap::new();
-        for seen in self.all() {
-            let key = (seen.kind.clone(), seen.name().to_owned());
-            match seen.change {
-                Change::Deleted => view.remove(&key),
-                Change::Added | Change::Modified => view.insert(key, seen.object),
-            };
-        }
-        View(view)
+        View::of(self.all())
     }
 
     /// Waits for something that is seen.

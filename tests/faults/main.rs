@@ -13,8 +13,10 @@ mod others;
 mod plan;
 mod process;
 mod proxy;
+mod request;
 mod stream;
 mod table;
+mod view;
 mod world;
 
 use std::collections::BTreeMap;

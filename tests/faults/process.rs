@@ -6,11 +6,13 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use kube::Client;
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::proxy::Killer;
+use crate::plan::Fault;
+use crate::proxy::{Killer, Proxy};
 
 /// Killed when it is dropped.
 pub struct Operator {
@@ -68,6 +70,23 @@ impl Drop for Operator {
     fn drop(&mut self) {
         self.supervisor.abort();
         let _ = std::fs::remove_file(&self.log);
+    }
+}
+
+/// Another operator, which waits for the lease.
+pub struct StandBy {
+    pub proxy: Proxy,
+    pub operator: Operator,
+    /// While it lives, the operator is not killed.
+    _killer: Killer,
+}
+
+impl StandBy {
+    pub async fn start(client: &Client, namespace: &str, heal: Duration) -> Self {
+        let (killer, kills) = killer();
+        let proxy = Proxy::start(client.clone(), Fault::None, heal, killer.clone()).await;
+        let operator = Operator::start(proxy.kubeconfig(), namespace, true, kills);
+        Self { proxy, operator, _killer: killer }
     }
 }
 

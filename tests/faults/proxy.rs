@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::others;
 use crate::plan::{Deed, Fault, Point, Times, WatchDeed};
+use crate::request::classify;
 use crate::stream;
 
 /// By this the audit log tells the operator's requests from others.
@@ -338,32 +339,4 @@ fn refusal(code: u16, retry_after: Option<u32>, point: &Point) -> Response<BoxBo
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     answer
-}
-
-/// The verb and the resource of a request, as the API server names them. The path is `/api/VERSION` or
-/// `/apis/GROUP/VERSION`, then `/namespaces/NAME`, then `/RESOURCE[/NAME[/SUBRESOURCE]]`.
-fn classify(method: &Method, uri: &Uri) -> (String, String) {
-    let path: Vec<&str> = uri.path().split('/').skip(1).collect();
-    let rest = match path[..] {
-        ["api", _, "namespaces", _, ref rest @ ..] | ["apis", _, _, "namespaces", _, ref rest @ ..] if !rest.is_empty() => rest,
-        ["api", _, ref rest @ ..] | ["apis", _, _, ref rest @ ..] => rest,
-        ref other => other,
-    };
-    let watches = uri.query().is_some_and(|q| q.split('&').any(|p| matches!(p, "watch=true" | "watch=1")));
-    let verb = match *method {
-        Method::GET if watches => "watch",
-        Method::GET if rest.len() == 1 && path.len() > 1 => "list",
-        Method::GET => "get",
-        Method::POST => "create",
-        Method::PUT => "update",
-        Method::PATCH => "patch",
-        Method::DELETE => "delete",
-        _ => "other",
-    };
-    let resource = match rest {
-        [resource, _, sub, ..] => format!("{resource}/{sub}"),
-        [resource, ..] => (*resource).to_owned(),
-        [] => "other".to_owned(),
-    };
-    (verb.to_owned(), resource)
 }

@@ -14,12 +14,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::end;
-use crate::history::{History, View};
+use crate::history::History;
 use crate::judge::{Seen, Violation, judge, owner, violation};
 use crate::others;
 use crate::plan::{Fault, Point, Run, Scenario, Stage, WorldDeed};
-use crate::process::{self, Operator};
+use crate::process::{self, Operator, StandBy};
 use crate::proxy::{Killer, Proxy, Sent};
+use crate::view::View;
 
 /// The name of every test; each has a namespace of its own.
 const NAME: &str = "t";
@@ -88,7 +89,12 @@ pub async fn carry_out<T>(client: &Client, namespace: &str, run: &Run, pace: Pac
     }
     let leads = run.scenario == Scenario::Leads;
     let operator = Operator::start(kubeconfig, namespace, leads, kills);
-    let stands_by = if leads { Some(StandBy::start(&world).await) } else { None };
+    let stands_by = if leads {
+        world.proxy.until_asked(&[("watch", "loadtests")], pace.heal).await;
+        Some(StandBy::start(client, namespace, pace.heal).await)
+    } else {
+        None
+    };
     let mut violations = Vec::new();
     match world.play().await {
         Ok(()) => {}
@@ -122,25 +128,6 @@ pub async fn carry_out<T>(client: &Client, namespace: &str, run: &Run, pace: Pac
     let _ = namespaces.delete(namespace, &DeleteParams::background()).await;
     let (namespace, run) = (namespace.to_owned(), run.clone());
     Verdict { run, namespace, reached, violations, history, log, points, sent, end, took: begun.elapsed() }
-}
-
-/// Another operator, which waits for the lease.
-struct StandBy {
-    proxy: Proxy,
-    operator: Operator,
-    /// While it lives, the operator is not killed.
-    _killer: Killer,
-}
-
-impl StandBy {
-    /// Starts it once the first operator has the lease.
-    async fn start(world: &World<'_>) -> Self {
-        world.proxy.until_asked(&[("watch", "loadtests")], world.pace.heal).await;
-        let (killer, kills) = process::killer();
-        let proxy = Proxy::start(world.client.clone(), Fault::None, world.pace.heal, killer.clone()).await;
-        let operator = Operator::start(proxy.kubeconfig(), world.namespace, true, kills);
-        Self { proxy, operator, _killer: killer }
-    }
 }
 
 async fn make_namespace(client: &Client, namespace: &str) {
