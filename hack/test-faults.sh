@@ -9,11 +9,11 @@ usage: test-faults.sh [OPTION]...
 
 Learns the operator's requests, and lets one fault befall each of many runs: all that are known, unless an option says
 otherwise. Prints a table of the faults, and each violation with the history of the objects.
-  --subset      some of every kind, in four minutes
+  --subset      some of every kind, in about three minutes (all: about twenty)
   --only NAME   those whose name contains NAME, such as 'completes: create jobs 1'; can be given more than once
   --list        say which they would be, and end
   --seed N      another subset, and another order
-  --parallel N  so many runs at a time (8 of a subset, else 16)
+  --parallel N  so many runs at a time (8 of a subset, else 24)
   --minutes N   begin no run after so many minutes
 From the environment:
   KEEP=1        leave the control plane up

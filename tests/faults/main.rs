@@ -46,7 +46,7 @@ Learns the operator's requests by runs without a fault, and then lets one fault 
   --only NAME   those whose name contains NAME, such as 'completes: create jobs 1'; can be given more than once
   --list        say which they would be, and end
   --seed N      another subset, and another order
-  --parallel N  so many runs at a time (8 of a subset, else 16)
+  --parallel N  so many runs at a time (8 of a subset, else 24)
   --minutes N   begin no run after so many minutes
 From the environment:
   KUBECONFIG    the administrator's (one file); the API server's audit log is audit.log beside it";
@@ -180,7 +180,7 @@ async fn learn(client: &Client, pace: Pace) -> BTreeMap<Scenario, Verdict> {
 }
 
 async fn carry_out_all(client: &Client, options: &Options, runs: Vec<Run>, clean: &BTreeMap<Scenario, Verdict>) -> Vec<Verdict> {
-    let parallel = options.parallel.unwrap_or(if options.subset { 8 } else { 16 });
+    let parallel = options.parallel.unwrap_or(if options.subset { 8 } else { 24 });
     let (busy, pace) = (Arc::new(Semaphore::new(parallel)), options.pace());
     let last_begin = options.minutes.map(|m| Instant::now() + Duration::from_secs(60 * m));
     let total = runs.len();
