@@ -110,7 +110,10 @@ pub async fn carry_out<T>(client: &Client, namespace: &str, run: &Run, pace: Pac
         sent.extend(stands_by.proxy.sent());
         log = format!("{log}--- the other operator's:\n{}", stands_by.operator.log());
     }
-    violations.extend(noise(&sent, quiet_from));
+    // One that has not ended may well go on.
+    if violations.is_empty() {
+        violations.extend(noise(&sent, quiet_from));
+    }
     let (history, view) = (world.history.all(), world.history.view());
     world.freed.extend(world.proxy.freed());
     violations.extend(judge(&history, &world.freed));
