@@ -12,7 +12,7 @@ export IMG
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: all help demo test bench bench-node build manifests generate fmt lint run install uninstall deploy undeploy docker-build \
+.PHONY: all help demo test test-faults bench bench-node build manifests generate fmt lint run install uninstall deploy undeploy docker-build \
 	docker-push clean down
 
 all: build
@@ -27,6 +27,9 @@ demo: ## Bring up a cluster on this machine, install the operator, and run the b
 
 test: ## Run all tests: unit, integration (real API server), end to end (real node, real Artillery).
 	hack/test.sh
+
+test-faults: ## Let every fault befall every request, one a run: make test-faults, or make test-faults FAULTS=--subset.
+	hack/test-faults.sh $(FAULTS)
 
 bench: ## Measure speed and cost with simulated nodes: make bench, or make bench BENCH="100 2".
 	hack/bench.sh $(BENCH)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All tests, in four layers. Ends with 0 only when all of them have run and passed. Run by `make test`.
+# All tests, in layers. Ends with 0 only when all of them have run and passed. Run by `make test`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 CLUSTER=hack/local-cluster/cluster.sh
@@ -31,7 +31,7 @@ leave_out() {
   left_out+=("$1")
 }
 
-layer unit cargo test --lib --bins
+layer unit cargo test --lib --bins --test faults-pure
 if [ "$(uname)" = Linux ]; then
   trap '$CLUSTER control-plane down $NAME' EXIT
   if $CLUSTER control-plane up $NAME; then
@@ -39,8 +39,10 @@ if [ "$(uname)" = Linux ]; then
   else
     leave_out integration "the control plane did not start; see above"
   fi
+  layer faults hack/test-faults.sh --subset
 else
   leave_out integration "it needs Linux, for etcd and kube-apiserver: run make test in a Linux machine or container"
+  leave_out faults "they need what the integration tests need"
 fi
 if [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ]; then
   trap '$CLUSTER control-plane down $NAME; $CLUSTER down $NAME' EXIT
