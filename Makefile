@@ -1,9 +1,11 @@
 # The image to build, push and deploy.
 IMAGE_REPO_OWNER ?= ghcr.io/artilleryio
 IMG ?= $(IMAGE_REPO_OWNER)/artillery-operator-alpha:latest
-# The architecture of the image's program: its Rust target must be installed (rustup target add ...).
+# The architecture of the image's program: its Rust target must be installed (rustup target add ...). For another than this
+# machine's also a linker: gcc-aarch64-linux-gnu, CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc.
 TARGET ?= $(shell uname -m)-unknown-linux-gnu
-CONTAINER_TOOL ?= $(firstword $(foreach tool,docker podman buildah,$(if $(shell command -v $(tool)),$(tool))))
+# The first that works: a docker without its daemon does not.
+CONTAINER_TOOL ?= $(firstword $(foreach tool,docker podman buildah,$(shell $(tool) info >/dev/null 2>&1 && echo $(tool))))
 
 CLUSTER := hack/local-cluster/cluster.sh
 PROGRAM := target/$(TARGET)/release/artillery-operator
@@ -84,7 +86,7 @@ $(PROGRAM): FORCE
 
 docker-build: $(PROGRAM) ## Build the operator's image IMG, by docker, podman or buildah.
 	@[ -n "$(CONTAINER_TOOL)" ] || { echo "docker-build: one of docker, podman, buildah is needed" >&2; exit 1; }
-	$(CONTAINER_TOOL) build -t $(IMG) -f Dockerfile target/$(TARGET)/release
+	$(CONTAINER_TOOL) build --platform linux/$(if $(filter aarch64-%,$(TARGET)),arm64,amd64) -t $(IMG) -f Dockerfile target/$(TARGET)/release
 
 docker-push: ## Push the image IMG.
 	$(CONTAINER_TOOL) push $(IMG)

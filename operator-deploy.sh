@@ -31,7 +31,7 @@ if ! kubectl -n $NAMESPACE rollout status deployment/$DEPLOYMENT --timeout="${TI
   echo >&2
   kubectl -n $NAMESPACE get pods >&2
   kubectl -n $NAMESPACE get events --field-selector type=Warning >&2
-  echo "operator-deploy.sh: the operator is not up; see above. Its log: kubectl -n $NAMESPACE logs deployment/$DEPLOYMENT" >&2
+  echo "operator-deploy.sh: this version of the operator is not up; see above (an earlier one goes on). Its log: kubectl -n $NAMESPACE logs POD" >&2
   exit 1
 fi
 # What an earlier installation gave, and this one does not.

@@ -42,7 +42,7 @@ pub struct Context {
     starts: Semaphore,
     reports: Semaphore,
     index: Mutex<Index>,
-    failures: Mutex<HashMap<String, u32>>,
+    failures: Mutex<HashMap<String, Failures>>,
     scripts: Mutex<Scripts>,
     asked: Mutex<HashMap<String, Asked>>,
     synced: watch::Sender<Synced>,
@@ -58,6 +58,13 @@ pub struct Asked {
     pub obstacle: Option<Obstacle>,
     /// When they were asked.
     pub at: Instant,
+}
+
+/// The failures in a row of a test.
+#[derive(Clone, Copy, Debug)]
+struct Failures {
+    count: u32,
+    until: Instant,
 }
 
 /// Which watches have given their first complete list.
@@ -146,12 +153,20 @@ impl Context {
     }
 
     /// How long to wait after one more failure of the test with this UID.
-    pub fn back_off(&self, uid: &str) -> Duration {
+    pub fn back_off(&self, uid: &str, now: Instant) -> Duration {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = failures.entry(uid.to_owned()).or_default();
-        let delay = back_off(*count);
-        *count = count.saturating_add(1);
+        let failures = failures.entry(uid.to_owned()).or_insert(Failures { count: 0, until: now });
+        let delay = back_off(failures.count);
+        failures.count = failures.count.saturating_add(1);
+        failures.until = now + delay;
         delay
+    }
+
+    /// How long the test with this UID has still to wait after its last failure. Events do not shorten that: what they
+    /// tell of happens just when the API server is in need.
+    pub fn backs_off(&self, uid: &str, now: Instant) -> Option<Duration> {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.get(uid).and_then(|f| f.until.checked_duration_since(now)).filter(|rest| !rest.is_zero())
     }
 
     /// Notes that the test with this UID was reconciled, so that its next failure is a first one.

@@ -163,6 +163,29 @@ pub fn ends_or_waits(test: &LoadTest) -> bool {
     is_over(test) || test.spec.stop == Some(true) || test.spec.suspend == Some(true)
 }
 
+/// What is known of the Job of a test that has been recorded, where there is none of its name.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MissingJob {
+    /// It was there.
+    WasThere,
+    /// It may have been created and deleted since the record was written: only the API server's history tells.
+    AskHistory,
+    /// It was never created.
+    NeverWas,
+}
+
+/// What the record of a test says of a Job that is not there.
+#[must_use]
+pub fn missing_job(test: &LoadTest) -> MissingJob {
+    let started = test.status.as_ref().is_some_and(|s| s.start_time.is_some());
+    match phase(test) {
+        Some(Phase::Running | Phase::Stopping) => MissingJob::WasThere,
+        Some(Phase::Starting | Phase::Suspended) if started => MissingJob::WasThere,
+        Some(Phase::Starting) => MissingJob::AskHistory,
+        _ => MissingJob::NeverWas,
+    }
+}
+
 fn phase(test: &LoadTest) -> Option<Phase> {
     test.status.as_ref().and_then(|s| s.phase)
 }
@@ -250,5 +273,7 @@ fn workers(count: impl std::fmt::Display) -> String {
     }
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

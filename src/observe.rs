@@ -10,9 +10,9 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams, WatchEvent, WatchParams};
 
-use crate::api::v1alpha1::{LoadTest, Phase, TEST_SCRIPT_KEY};
+use crate::api::v1alpha1::{LoadTest, TEST_SCRIPT_KEY};
 use crate::context::{Asked, Context};
-use crate::decide::{Observed, Script, SeenJob, ends_or_waits, object_in_doubt};
+use crate::decide::{MissingJob, Observed, Script, SeenJob, ends_or_waits, missing_job, object_in_doubt};
 use crate::error::{CallError, Error, within_deadline};
 use crate::progress::{Obstacle, TestJob, WorkerJob};
 use crate::script::expected_duration;
@@ -71,16 +71,13 @@ fn cannot_read(what: &str, source: CallError) -> Error {
 
 /// Looks for the Job of a test that the index misses: by a live read, and then in the history of the API server.
 async fn look_for_job(ctx: &Context, test: &LoadTest) -> Result<SeenJob, CallError> {
-    let status = test.status.as_ref();
     if let Some(job) = read_job(ctx, test).await? {
         return Ok(job);
     }
-    match status.and_then(|s| s.phase) {
-        Some(Phase::Running | Phase::Stopping) => Ok(SeenJob::Gone(None)),
-        Some(Phase::Starting) if status.is_some_and(|s| s.start_time.is_some()) => Ok(SeenJob::Gone(None)),
-        Some(Phase::Suspended) if status.is_some_and(|s| s.start_time.is_some()) => Ok(SeenJob::Gone(None)),
-        Some(Phase::Starting) if job_has_been(ctx, test).await? => Ok(SeenJob::Gone(None)),
-        _ => Ok(SeenJob::None),
+    match missing_job(test) {
+        MissingJob::WasThere => Ok(SeenJob::Gone(None)),
+        MissingJob::AskHistory if job_has_been(ctx, test).await? => Ok(SeenJob::Gone(None)),
+        MissingJob::AskHistory | MissingJob::NeverWas => Ok(SeenJob::None),
     }
 }
 

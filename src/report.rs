@@ -89,7 +89,10 @@ pub async fn say(ctx: &Context, test: &LoadTest, events: &[Say], now: Timestamp)
         }
         let event = event(test, say, id, now);
         match within_deadline(api.create(&PostParams::default(), &event)).await {
-            Ok(_) => {}
+            Ok(_) => {
+                let (namespace, name, reason) = (test.namespace(), test.name_any(), say.reason.as_str());
+                tracing::info!(namespace, name, reason, "{}", say.message);
+            }
             Err(error) if error.status() == Some(409) => {}
             // The namespace is being deleted, and takes the test with it: there is nobody left to tell.
             Err(error) if error.status() == Some(403) && test.metadata.deletion_timestamp.is_some() => {}

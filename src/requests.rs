@@ -1,4 +1,4 @@
-//! Counts the requests to the API server.
+//! Counts the requests to the API server, and gives up those that are not answered.
 
 use std::sync::Arc;
 
@@ -6,9 +6,10 @@ use http::{Method, Request, Uri};
 use kube::Client;
 use kube::client::Body;
 
+use crate::error::CALL_DEADLINE;
 use crate::metrics::{ApiRequest, Metrics};
 
-/// The same client, whose requests are counted.
+/// The same client, whose requests are counted, and fail when no answer begins within [`CALL_DEADLINE`].
 #[must_use]
 pub fn counted(client: Client, metrics: Arc<Metrics>) -> Client {
     let namespace = client.default_namespace().to_owned();
@@ -16,7 +17,11 @@ pub fn counted(client: Client, metrics: Arc<Metrics>) -> Client {
         let (client, metrics) = (client.clone(), metrics.clone());
         async move {
             let mut counted = classify(request.method(), request.uri());
-            let answer = client.send(request).await;
+            // A watch is answered at once too; its silence later is noticed by whoever reads it.
+            let answer = match tokio::time::timeout(CALL_DEADLINE, client.send(request)).await {
+                Ok(answer) => answer,
+                Err(elapsed) => Err(kube::Error::Service(elapsed.into())),
+            };
             counted.code = answer.as_ref().map_or(0, |a| a.status().as_u16());
             metrics.requested(&counted);
             answer

@@ -48,12 +48,14 @@ pub fn object_in_doubt(test: &LoadTest, job: &SeenJob, workers: &[Worker], now: 
 impl Scene<'_> {
     pub(super) fn underway(&self, job: &TestJob, seen: &Observed) -> Plan {
         let workers = &seen.workers;
-        if let Some(at) = self.all_succeeded(workers) {
+        let begun_at = self.current.start_time.as_ref().map(|t| t.0).or(job.started);
+        if let (Some(at), Some(_)) = (self.all_succeeded(workers), begun_at) {
             // Nothing can take this back, and the Job controller says it only some two seconds later.
             let job = TestJob { succeeded: self.test.spec.count, ..job.clone() };
             return self.ended(&job, &Outcome::Complete { at: at.max(job.started.unwrap_or(at)) }, workers);
         }
-        if job.suspended {
+        // A Job that is failing ends by itself, suspended or not.
+        if job.suspended && !job.failing {
             return self.held(job, workers);
         }
         let count = self.test.spec.count;

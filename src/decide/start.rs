@@ -1,11 +1,15 @@
 //! Tests that have not started: what they wait for, and their start.
 
+use k8s_openapi::jiff::SignedDuration;
 use kube::ResourceExt;
 
 use super::{Change, Observed, Plan, Say, Scene, Script, SeenJob, WaitFor, later, workers};
 use crate::api::v1alpha1::{ConditionType, Phase, Reason, TEST_SCRIPT_KEY};
 use crate::duration;
 use crate::job::job;
+
+/// How long a test waits to be woken before it looks again by itself: what woke it may have come too early.
+const SAFETY_LOOK: SignedDuration = SignedDuration::from_secs(30);
 
 impl Scene<'_> {
     /// There is no Job that is the test's.
@@ -84,7 +88,7 @@ impl Scene<'_> {
             events: vec![Say { about: message.clone(), ..Say::warning(reason, message) }],
             status: self.if_changed(status),
             wait_for,
-            look_again: Some(deadline),
+            look_again: Some(deadline.min(later(self.now, SAFETY_LOOK))),
             ..Plan::default()
         }
     }

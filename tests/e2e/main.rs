@@ -9,6 +9,7 @@ mod published;
 mod replay;
 mod rights;
 mod security;
+mod truth;
 
 use std::path::PathBuf;
 use std::process::Command;

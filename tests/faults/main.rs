@@ -104,7 +104,7 @@ impl Options {
     fn pace(&self) -> Pace {
         let seconds = Duration::from_secs;
         if self.subset {
-            Pace { heal: seconds(2), limit: seconds(60), quiet: seconds(3) }
+            Pace { heal: seconds(2), limit: seconds(100), quiet: seconds(3) }
         } else {
             Pace { heal: seconds(10), limit: seconds(180), quiet: seconds(30) }
         }

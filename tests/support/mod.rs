@@ -214,13 +214,18 @@ impl Bed {
     }
 
     /// Waits until something holds, asked again and again.
-    pub async fn until<T>(&self, what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
+    pub async fn until<T>(&self, what: &str, check: impl AsyncFnMut() -> Option<T>) -> T {
+        self.until_within(DEADLINE, what, check).await
+    }
+
+    /// The same, for what takes longer by its nature.
+    pub async fn until_within<T>(&self, deadline: Duration, what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
         let begun = Instant::now();
         loop {
             if let Some(found) = check().await {
                 return found;
             }
-            assert!(begun.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain until {what}\n{}", self.picture().await);
+            assert!(begun.elapsed() < deadline, "waited {deadline:?} in vain until {what}\n{}", self.picture().await);
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
     }

@@ -1,0 +1,706 @@
+//! A model check: every order of steps of a small cluster, its users and an operator that decides by [`decide`], with
+//! views that lag, crashes between any two writes, answers that are lost, and requests that arrive late. What must
+//! always hold is asserted after every step; and from every state, once faults stop, the run must come to its end.
+//!
+//! The states are bounded by the numbers of faults and of users' actions in a run: `MODEL_FAULTS` and `MODEL_USERS`.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::*;
+use crate::progress::{Deletion, Outcome, WorkerState};
+
+/// A status or an event, kept once and named by its number, so that states are small and can be compared.
+type Id = u16;
+
+/// A `LoadTest`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Test {
+    uid: u8,
+    version: u8,
+    status: Option<Id>,
+    stop: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum End {
+    Complete,
+    Workers,
+    Deadline,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Job {
+    uid: u8,
+    /// The test's UID, or 0 of a Job that somebody else made.
+    owner: u8,
+    started: bool,
+    suspended: bool,
+    at_once: bool,
+    failing: Option<End>,
+    outcome: Option<End>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Pod {
+    Pending,
+    Running,
+    Succeeded,
+    Failed,
+    /// Deleted, by hand or because another has failed.
+    Gone {
+        ran: bool,
+        by_hand: bool,
+    },
+}
+
+/// Takes a step, by its name and what it changes.
+type Add<'a> = dyn FnMut(&'static str, &mut dyn FnMut(&mut State)) + 'a;
+
+/// What there is in the cluster, or as much of it as an operator has seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Objects {
+    test: Option<Test>,
+    job: Option<Job>,
+    /// A Job of the test that was seen and is gone.
+    lost: Option<Job>,
+    pods: Vec<Pod>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Request {
+    /// All that a plan has to say: events have names of their own, so their order and repetition make no difference.
+    Events(BTreeSet<Id>),
+    Status {
+        uid: u8,
+        version: u8,
+        status: Id,
+    },
+    Create {
+        owner: u8,
+    },
+    End {
+        job: u8,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct State {
+    world: Objects,
+    script: bool,
+    /// Whether the start deadline is over.
+    late: bool,
+    /// Whether a Job of the name came or went since the test was last written.
+    job_since_write: bool,
+    said: BTreeSet<Id>,
+    /// The Jobs that were created for the first and for the second test, and how many of them by late requests.
+    created: [u8; 2],
+    created_late: [u8; 2],
+    view: Objects,
+    written: Option<Test>,
+    /// What the operator is about to ask, in this order.
+    pending: Vec<Request>,
+    delayed: Option<Request>,
+    faults: u8,
+    users: u8,
+    workers: usize,
+}
+
+/// What a reconcile sees: all that its requests follow from.
+#[derive(PartialEq, Eq, Hash)]
+struct Sight {
+    view: Objects,
+    test: Test,
+    world_job: Option<Job>,
+    history: bool,
+    script: bool,
+    late: bool,
+}
+
+/// Statuses and events by their numbers, and what was worked out before.
+#[derive(Default)]
+struct Names {
+    plans: HashMap<Sight, Vec<Request>>,
+    settled: HashMap<State, State>,
+    statuses: Vec<LoadTestStatus>,
+    by_text: HashMap<String, Id>,
+    events: Vec<(u8, Reason)>,
+}
+
+impl Names {
+    fn status(&mut self, status: LoadTestStatus) -> Id {
+        let text = serde_json::to_string(&status).unwrap();
+        if let Some(id) = self.by_text.get(&text) {
+            return *id;
+        }
+        let id = Id::try_from(self.statuses.len()).unwrap();
+        self.statuses.push(status);
+        self.by_text.insert(text, id);
+        id
+    }
+
+    fn event(&mut self, uid: u8, say: &Say) -> Id {
+        let text = format!("event {uid} {:?} {}", say.reason, say.about);
+        if let Some(id) = self.by_text.get(&text) {
+            return *id;
+        }
+        let id = Id::try_from(self.events.len()).unwrap();
+        self.events.push((uid, say.reason));
+        self.by_text.insert(text, id);
+        id
+    }
+
+    fn phase(&self, test: Test) -> Option<Phase> {
+        test.status.and_then(|id| self.statuses[usize::from(id)].phase)
+    }
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_000_000 + seconds)
+}
+
+fn load_test(test: Test, workers: usize, names: &Names) -> LoadTest {
+    let mut object: LoadTest = serde_json::from_value(json!({"apiVersion": "loadtest.artillery.io/v1alpha1", "kind": "LoadTest",
+        "metadata": {"name": "t", "namespace": "n", "uid": format!("{}", test.uid), "generation": 1},
+        "spec": {"count": workers, "stop": test.stop, "testScript": {"config": {"configMap": "s"}}}}))
+    .unwrap();
+    object.status = test.status.map(|id| names.statuses[usize::from(id)].clone());
+    object
+}
+
+fn test_job(job: Job, pods: &[Pod]) -> TestJob {
+    let count = |wanted: Pod| i32::try_from(pods.iter().filter(|p| **p == wanted).count()).unwrap();
+    let outcome = job.outcome.map(|end| match end {
+        End::Complete => Outcome::Complete { at: at(20) },
+        End::Workers => failed("BackoffLimitExceeded"),
+        End::Deadline => failed("DeadlineExceeded"),
+    });
+    TestJob {
+        uid: job.uid.to_string(),
+        owner_uid: Some(job.owner.to_string()),
+        started: job.started.then(|| at(1)),
+        active: count(Pod::Running) + count(Pod::Pending),
+        succeeded: count(Pod::Succeeded),
+        failed: i32::from(job.failing.is_some()),
+        suspended: job.suspended,
+        deadline: job.at_once.then_some(AT_ONCE),
+        ttl: None,
+        failing: job.failing.is_some(),
+        outcome,
+    }
+}
+
+fn failed(reason: &str) -> Outcome {
+    Outcome::Failed { at: at(20), reason: reason.into(), message: "m".into() }
+}
+
+fn worker((index, pod): (usize, &Pod)) -> Worker {
+    let (state, started, deleted) = match *pod {
+        Pod::Pending => (WorkerState::Pending { obstacle: None }, false, None),
+        Pod::Running => (WorkerState::Running, true, None),
+        Pod::Succeeded => (WorkerState::Succeeded, true, None),
+        Pod::Failed => (WorkerState::Failed { exit_code: Some(1), reason: "Error".into(), message: None }, true, None),
+        Pod::Gone { ran, by_hand } => {
+            (WorkerState::Aborted, ran, Some(Deletion { due: at(20), version: if by_hand { 1 } else { 2 }, gone: true }))
+        }
+    };
+    Worker {
+        pod: format!("t-{index}"),
+        uid: format!("p{index}"),
+        index: u32::try_from(index).ok(),
+        node: None,
+        started,
+        running_since: None,
+        ended: (state == WorkerState::Succeeded).then(|| at(20)),
+        deleted,
+        state,
+    }
+}
+
+impl State {
+    fn new(workers: usize, faults: u8, users: u8) -> Self {
+        let test = Test { uid: 1, version: 1, status: None, stop: false };
+        Self {
+            world: Objects { test: Some(test), ..Objects::default() },
+            script: true,
+            late: false,
+            job_since_write: false,
+            said: BTreeSet::new(),
+            created: [0; 2],
+            created_late: [0; 2],
+            view: Objects::default(),
+            written: None,
+            pending: Vec::new(),
+            delayed: None,
+            faults,
+            users,
+            workers,
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        at(if self.late { 700 } else { 2 })
+    }
+
+    /// What a reconcile asks for, by what the operator has seen and reads.
+    fn reconcile(&self, names: &mut Names) -> Option<Vec<Request>> {
+        let seen = self.view.test?;
+        let test = self.written.filter(|w| w.uid == seen.uid && w.version > seen.version).unwrap_or(seen);
+        let sight = Sight {
+            view: self.view.clone(),
+            test,
+            world_job: self.world.job,
+            history: self.job_since_write || self.world.test != Some(test),
+            script: self.script,
+            late: self.late,
+        };
+        if !names.plans.contains_key(&sight) {
+            let plan = self.plan(test, names);
+            names.plans.insert(sight, plan);
+            return self.reconcile(names);
+        }
+        let unsaid = |request: &&Request| !matches!(request, Request::Events(events) if events.is_subset(&self.said));
+        Some(names.plans[&sight].iter().filter(unsaid).cloned().collect())
+    }
+
+    fn plan(&self, test: Test, names: &mut Names) -> Vec<Request> {
+        let object = load_test(test, self.workers, names);
+        let ours =
+            |job: Job| if job.owner == test.uid { SeenJob::Ours(test_job(job, &self.view.pods)) } else { SeenJob::Foreign };
+        let job = match (self.view.job, self.view.lost) {
+            (Some(job), _) => ours(job),
+            (None, Some(job)) if job.owner == test.uid => SeenJob::Gone(Some(test_job(job, &self.view.pods))),
+            // What the index misses is read live, as `observe` does.
+            _ => match (names.phase(test), self.world.job) {
+                (Some(phase), Some(job)) if !phase.is_terminal() => ours(job),
+                (Some(phase), None) if !phase.is_terminal() => match missing_job(&object) {
+                    MissingJob::WasThere => SeenJob::Gone(None),
+                    MissingJob::AskHistory if self.job_since_write || self.world.test != Some(test) => SeenJob::Gone(None),
+                    _ => SeenJob::None,
+                },
+                _ => SeenJob::None,
+            },
+        };
+        let workers = if matches!(job, SeenJob::Ours(_) | SeenJob::Gone(Some(_))) {
+            self.view.pods.iter().enumerate().map(worker).collect()
+        } else {
+            Vec::new()
+        };
+        let script = if self.script { Script::Found { expected_duration: None } } else { Script::NoConfigMap };
+        let observed = Observed { job, workers, script, obstacle: None };
+        let plan = decide(&object, &observed, &WorkerSettings::default(), self.now());
+        let mut requests: Vec<Request> = Vec::new();
+        if !plan.events.is_empty() {
+            requests.push(Request::Events(plan.events.iter().map(|say| names.event(test.uid, say)).collect()));
+        }
+        if let Some(status) = plan.status {
+            requests.push(Request::Status { uid: test.uid, version: test.version, status: names.status(status) });
+        }
+        match plan.change {
+            Some(Change::CreateJob(_)) => requests.push(Request::Create { owner: test.uid }),
+            Some(Change::SteerJob(steer)) => requests.push(Request::End { job: steer.uid.parse().unwrap() }),
+            Some(Change::DeleteTest) | None => {}
+        }
+        requests
+    }
+
+    /// What the API server does with a request; whether it grants it.
+    fn serve(&mut self, request: &Request, late: bool, names: &Names) -> bool {
+        match *request {
+            Request::Events(ref events) => {
+                self.said.extend(events);
+                true
+            }
+            Request::Status { uid, version, status } => {
+                let Some(test) = self.world.test.filter(|t| t.uid == uid && t.version == version) else { return false };
+                check_status(test.status.map(|id| &names.statuses[usize::from(id)]), &names.statuses[usize::from(status)]);
+                let test = Test { version: version + 1, status: Some(status), ..test };
+                self.world.test = Some(test);
+                self.job_since_write = false;
+                if !late {
+                    self.written = Some(test);
+                }
+                true
+            }
+            Request::Create { owner } => {
+                if self.world.job.is_some() {
+                    // It is read then, as `apply` does.
+                    self.view.job = self.world.job;
+                    return false;
+                }
+                let index = usize::from(owner - 1);
+                self.created[index] += 1;
+                self.created_late[index] += u8::from(late);
+                let uid = 10 * owner + self.created[index];
+                let job = Job { uid, owner, started: false, suspended: false, at_once: false, failing: None, outcome: None };
+                self.world.job = Some(job);
+                self.world.pods.clear();
+                self.job_since_write = true;
+                if !late && self.view.lost.is_none_or(|lost| lost.uid != uid) {
+                    self.view.job = Some(job);
+                    self.view.pods.clear();
+                }
+                true
+            }
+            Request::End { job } => {
+                if let Some(there) = self.world.job.as_mut().filter(|j| j.uid == job) {
+                    assert_ne!(there.owner, 0, "I7: a foreign Job was written to");
+                    there.at_once = true;
+                }
+                true
+            }
+        }
+    }
+
+    fn crash(&mut self) {
+        self.pending.clear();
+        self.written = None;
+        // It lists everything when it comes back: what is gone is not in a list.
+        self.view = Objects { lost: None, ..self.world.clone() };
+    }
+
+    /// All states that one step leads to.
+    fn steps(&self, names: &mut Names) -> Vec<(&'static str, Self)> {
+        let mut next = Vec::new();
+        let mut add = |what, change: &mut dyn FnMut(&mut Self)| {
+            let mut state = self.clone();
+            change(&mut state);
+            if state != *self {
+                next.push((what, state));
+            }
+        };
+        self.world_steps(&mut add);
+        if self.users > 0 {
+            self.user_steps(names, &mut add);
+        }
+        // The watches tell, each at its own pace.
+        // Nothing is decided on them while requests are under way.
+        if self.pending.is_empty() {
+            add("test seen", &mut |s| s.see_test());
+            add("job seen", &mut |s| s.see_job());
+            add("pods seen", &mut |s| s.see_pods());
+        }
+        if let Some(request) = self.pending.first() {
+            add("request", &mut |s| {
+                let request = s.pending.remove(0);
+                if !s.serve(&request, false, names) {
+                    s.pending.clear();
+                }
+            });
+            if self.faults > 0 {
+                add("crash", &mut |s| {
+                    s.faults -= 1;
+                    s.crash();
+                });
+                add("answer lost", &mut |s| {
+                    s.faults -= 1;
+                    let view = s.view.clone();
+                    let written = s.written;
+                    let request = s.pending.remove(0);
+                    s.serve(&request, false, names);
+                    (s.view, s.written) = (view, written);
+                    s.pending.clear();
+                });
+                add("request lost", &mut |s| {
+                    s.faults -= 1;
+                    s.pending.clear();
+                });
+                if self.delayed.is_none() && !matches!(request, Request::Events(_)) {
+                    add("request delayed", &mut |s| {
+                        s.faults -= 1;
+                        s.delayed = Some(s.pending.remove(0));
+                        s.pending.clear();
+                    });
+                }
+            }
+        } else if let Some(requests) = self.reconcile(names).filter(|r| !r.is_empty()) {
+            add("reconcile", &mut |s| s.pending.clone_from(&requests));
+        }
+        if let Some(delayed) = &self.delayed {
+            add("late request", &mut |s| {
+                s.delayed = None;
+                s.serve(delayed, true, names);
+            });
+        }
+        next
+    }
+
+    fn see_test(&mut self) {
+        self.view.test = self.world.test;
+    }
+
+    fn see_job(&mut self) {
+        if self.view.job != self.world.job {
+            if self.world.job.is_none() {
+                self.view.lost = self.view.job;
+            }
+            self.view.job = self.world.job;
+        }
+    }
+
+    fn see_pods(&mut self) {
+        // Pods are kept by their Job: those of another are not taken for this one's.
+        if self.view.job.map(|j| j.uid) == self.world.job.map(|j| j.uid) {
+            self.view.pods.clone_from(&self.world.pods);
+        }
+    }
+
+    /// The Job controller, the kubelet, the garbage collector and time.
+    fn world_steps(&self, add: &mut Add) {
+        if let Some(job) = self.world.job {
+            let orphan = job.owner != 0 && self.world.test.map(|t| t.uid) != Some(job.owner);
+            if orphan {
+                add("garbage collected", &mut |s| {
+                    s.world.job = None;
+                    s.world.pods.clear();
+                    s.job_since_write = true;
+                });
+            }
+            if job.owner != 0 && job.outcome.is_none() {
+                self.job_steps(job, add);
+            }
+        }
+        let not_started = self.world.pods.contains(&Pod::Pending);
+        if !self.late && (not_started || !self.script || self.world.job.is_some_and(|j| j.owner == 0)) {
+            add("time passes", &mut |s| s.late = true);
+        }
+    }
+
+    fn job_steps(&self, job: Job, add: &mut Add) {
+        let change = |s: &mut Self, f: &dyn Fn(&mut Job)| {
+            let mut job = s.world.job.unwrap();
+            f(&mut job);
+            s.world.job = Some(job);
+            s.job_since_write = true;
+        };
+        if !job.started && !job.suspended && job.failing.is_none() {
+            add("job starts", &mut |s| {
+                change(s, &|j| j.started = true);
+                s.world.pods.resize(s.workers, Pod::Pending);
+                // Pods that were stopped by a suspension are made anew; this is what sends load twice.
+                for pod in s.world.pods.iter_mut().filter(|p| matches!(p, Pod::Gone { .. })) {
+                    *pod = Pod::Pending;
+                }
+            });
+            return;
+        }
+        if job.suspended && job.failing.is_none() {
+            return;
+        }
+        for index in 0..self.world.pods.len() {
+            let becomes: &[Pod] = match self.world.pods[index] {
+                Pod::Pending => &[Pod::Running],
+                Pod::Running => &[Pod::Succeeded, Pod::Failed],
+                _ => &[],
+            };
+            for pod in becomes {
+                add("pod", &mut |s| s.world.pods[index] = *pod);
+            }
+        }
+        let pods = &self.world.pods;
+        if job.failing.is_none() {
+            if pods.iter().all(|p| *p == Pod::Succeeded) {
+                add("job complete", &mut |s| change(s, &|j| j.outcome = Some(End::Complete)));
+            } else if pods.iter().any(|p| matches!(p, Pod::Failed | Pod::Gone { .. })) {
+                add("job failing", &mut |s| change(s, &|j| j.failing = Some(End::Workers)));
+            } else if job.at_once {
+                add("job too late", &mut |s| change(s, &|j| j.failing = Some(End::Deadline)));
+            }
+        } else if pods.iter().any(|p| matches!(p, Pod::Pending | Pod::Running)) {
+            add("pods stopped", &mut |s| s.stop_pods());
+        } else {
+            add("job failed", &mut |s| change(s, &|j| j.outcome = j.failing));
+        }
+    }
+
+    fn stop_pods(&mut self) {
+        for pod in &mut self.world.pods {
+            if matches!(pod, Pod::Pending | Pod::Running) {
+                *pod = Pod::Gone { ran: *pod == Pod::Running, by_hand: false };
+            }
+        }
+    }
+
+    fn user_steps(&self, names: &Names, add: &mut Add) {
+        let mut act = |what, change: &mut dyn FnMut(&mut Self)| {
+            add(what, &mut |s| {
+                s.users -= 1;
+                change(s);
+            });
+        };
+        if let Some(test) = self.world.test {
+            act("test deleted", &mut |s| s.world.test = None);
+            if !test.stop && !names.phase(test).is_some_and(Phase::is_terminal) {
+                act("stop", &mut |s| s.world.test = Some(Test { stop: true, version: test.version + 1, ..test }));
+            }
+        }
+        if self.world.test.is_some_and(|t| t.uid == 1) {
+            act("test created anew", &mut |s| {
+                s.world.test = Some(Test { uid: 2, version: 100, status: None, stop: false });
+            });
+        }
+        match self.world.job {
+            Some(job) => {
+                act("job deleted", &mut |s| {
+                    s.world.job = None;
+                    s.world.pods.clear();
+                    s.job_since_write = true;
+                });
+                if job.owner != 0 && job.outcome.is_none() {
+                    act("job suspended", &mut |s| {
+                        s.stop_pods();
+                        s.world.job = Some(Job { suspended: !job.suspended, started: false, ..job });
+                        s.job_since_write = true;
+                    });
+                }
+                if let Some(index) = self.world.pods.iter().position(|p| *p == Pod::Running) {
+                    act("pod deleted", &mut |s| s.world.pods[index] = Pod::Gone { ran: true, by_hand: true });
+                }
+            }
+            None => act("foreign job", &mut |s| {
+                let owner = 0;
+                s.world.job =
+                    Some(Job { uid: 99, owner, started: true, suspended: false, at_once: false, failing: None, outcome: None });
+                s.job_since_write = true;
+            }),
+        }
+        act("script comes or goes", &mut |s| s.script = !s.script);
+    }
+
+    /// Goes on without faults and users until nothing is left to do.
+    fn settled(&self, names: &mut Names) -> Self {
+        let mut state = Self { faults: 0, users: 0, ..self.clone() };
+        let mut path = Vec::new();
+        let end = loop {
+            if let Some(end) = names.settled.get(&state) {
+                break end.clone();
+            }
+            assert!(path.len() < 200, "it comes to no end: {state:#?}");
+            // Time passes only when nothing else happens.
+            let steps = state.steps(names);
+            let next = steps.iter().find(|(what, _)| *what != "time passes").or(steps.first()).map(|(_, next)| next.clone());
+            path.push(state.clone());
+            match next {
+                Some(next) => state = next,
+                None => break state,
+            }
+        };
+        names.settled.extend(path.into_iter().map(|state| (state, end.clone())));
+        end
+    }
+
+    fn check(&self) {
+        for (created, late) in self.created.iter().zip(self.created_late) {
+            assert!(created - late <= 1, "I1: two Jobs of one test: {self:#?}");
+        }
+    }
+
+    /// What holds when nothing is left to do.
+    fn check_settled(&self, names: &Names, from: &Self) {
+        let Some(test) = self.world.test else {
+            assert!(self.world.job.is_none_or(|j| j.owner == 0), "I8: a Job without its test: {self:#?}");
+            return;
+        };
+        let phase = names.phase(test);
+        let blocked = self.world.job.is_some_and(|j| j.owner == 0) || !self.script;
+        match phase {
+            Some(phase) if phase.is_terminal() => {
+                let reasons: Vec<_> = self.said.iter().map(|id| names.events[usize::from(*id)]).collect();
+                let told = match phase {
+                    Phase::Completed => Reason::Completed,
+                    Phase::Stopped => Reason::Stopped,
+                    _ => Reason::Failed,
+                };
+                assert!(reasons.contains(&(test.uid, told)), "an end without its event: {self:#?}");
+            }
+            Some(Phase::Pending) => {
+                let status = &names.statuses[usize::from(test.status.unwrap())];
+                let waits_since_then = status.conditions[0].last_transition_time.0 == at(700);
+                assert!(blocked && (!self.late || waits_since_then), "I11: it waits for nothing: {self:#?}\nfrom {from:#?}");
+            }
+            Some(Phase::Suspended) => assert!(self.world.job.is_some_and(|j| j.suspended), "I11: it is not held: {self:#?}"),
+            _ => panic!("I11: it hangs in {phase:?}: {self:#?}\nfrom {from:#?}"),
+        }
+        // A Job that a late request made after the end sends no load for long.
+        if let Some(job) = self.world.job.filter(|j| j.owner == test.uid && phase != Some(Phase::Suspended)) {
+            let all_done = self.world.pods.len() == self.workers && self.world.pods.iter().all(|p| *p == Pod::Succeeded);
+            assert!(
+                job.outcome.is_some() || job.suspended && (job.at_once || all_done),
+                "I2: a Job runs on: {self:#?}\nfrom {from:#?}"
+            );
+        }
+    }
+}
+
+/// What holds between a status and the next of the same test.
+fn check_status(before: Option<&LoadTestStatus>, after: &LoadTestStatus) {
+    let ends = |s: &LoadTestStatus| -> Vec<String> {
+        let holds = s.conditions.iter().filter(|c| c.type_ != "Progressing" && c.status == "True");
+        holds.map(|c| c.type_.clone()).collect()
+    };
+    assert!(ends(after).len() <= 1, "I3: two ends: {after:#?}");
+    assert_eq!(ends(after).len() == 1, after.phase.is_some_and(Phase::is_terminal), "I3: the phase and the conditions differ");
+    let types: Vec<_> = after.conditions.iter().map(|c| c.type_.as_str()).collect();
+    assert_eq!(types, &["Progressing", "Completed", "Failed", "Stopped"][..types.len()], "I5: the order");
+    let Some(before) = before else { return };
+    assert!(!before.phase.is_some_and(Phase::is_terminal), "I3: an end is written over: {before:#?} {after:#?}");
+    let counts = |s: &LoadTestStatus| [s.succeeded, s.failed];
+    assert!(counts(before).iter().zip(counts(after)).all(|(b, a)| *b <= a), "I4: {before:#?} {after:#?}");
+    for condition in &before.conditions {
+        let same = after.conditions.iter().find(|c| c.type_ == condition.type_ && c.status == condition.status);
+        assert!(same.is_none_or(|c| c.last_transition_time == condition.last_transition_time), "I5: a time changed");
+    }
+    let started = |s: &LoadTestStatus| s.phase.is_some_and(Phase::has_started);
+    let back = started(before) && !started(after);
+    assert!(!back || before.start_time.is_none(), "a test that has started is as if it had not: {before:#?} {after:#?}");
+}
+
+/// Goes through all states of a test of so many workers, with at most so many faults and users' actions in a run. Gives
+/// the phases in which runs end.
+fn explore(workers: usize, faults: u8, users: u8) -> HashSet<Option<Phase>> {
+    let begun = Instant::now();
+    let mut names = Names::default();
+    let first = State::new(workers, faults, users);
+    let mut seen: HashSet<State> = HashSet::from([first.clone()]);
+    let mut queue = VecDeque::from([first]);
+    let mut settled: HashSet<State> = HashSet::new();
+    let (mut steps, mut ends) = (0_usize, HashSet::new());
+    while let Some(state) = queue.pop_front() {
+        for (_, next) in state.steps(&mut names) {
+            steps += 1;
+            next.check();
+            if seen.insert(next.clone()) {
+                queue.push_back(next);
+            }
+        }
+        let end = state.settled(&mut names);
+        if settled.insert(end.clone()) {
+            end.check_settled(&names, &state);
+            ends.insert(end.world.test.and_then(|t| names.phase(t)));
+        }
+    }
+    println!(
+        "model check: {workers} workers, at most {faults} faults and {users} users' actions: {} states, {steps} steps, {} ends, {:.1} s",
+        seen.len(),
+        settled.len(),
+        begun.elapsed().as_secs_f64()
+    );
+    ends
+}
+
+#[test]
+fn in_every_order_of_steps_what_must_hold_holds() {
+    let number = |name: &str| std::env::var(name).map(|v| v.parse::<u8>().unwrap());
+    if let (Ok(faults), Ok(users)) = (number("MODEL_FAULTS"), number("MODEL_USERS")) {
+        explore(number("MODEL_WORKERS").map_or(2, usize::from), faults, users);
+        return;
+    }
+    let mut ends = explore(2, 1, 0);
+    ends.extend(explore(1, 1, 1));
+    for phase in [Phase::Completed, Phase::Failed, Phase::Stopped, Phase::Suspended, Phase::Pending] {
+        assert!(ends.contains(&Some(phase)), "no run ends in {phase:?}: the model misses something");
+    }
+}

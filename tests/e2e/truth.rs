@@ -1,0 +1,157 @@
+//! What goes wrong on a real node is told, with its reason, and ends.
+
+use artillery_operator::api::v1alpha1::LoadTest;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{LimitRange, Pod, ResourceQuota};
+use kube::ResourceExt;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::{Value, json};
+
+use crate::support::{Bed, condition, load_test, phase_of};
+use crate::{cluster, requests, requests_answered, script, target};
+
+/// A script that sends one request a second to a path of the target for so long.
+fn load(path: &str, seconds: u32) -> Value {
+    let text = requests(path, 1)["test-script.yaml"].as_str().unwrap().to_owned();
+    json!({"test-script.yaml": text.replace("duration: 1, arrivalCount: 1", &format!("duration: {seconds}, arrivalRate: 1"))})
+}
+
+/// A test whose spec has these fields besides.
+async fn create(bed: &Bed, name: &str, count: i32, fields: Value) {
+    let mut test = load_test(name, count);
+    for (field, value) in fields.as_object().unwrap() {
+        test["spec"][field] = value.clone();
+    }
+    bed.create::<LoadTest>(test).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_test_stops_its_load() {
+    let mut bed = Bed::new(&cluster()).await;
+    target(&bed).await;
+    let before = requests_answered()["/stopped"].as_u64().unwrap_or(0);
+    script(&bed, load("/stopped", 600)).await;
+    bed.start_operator(&[]).await;
+    create(&bed, "stopped", 1, json!({})).await;
+    bed.until("its load has begun", async || (requests_answered()["/stopped"].as_u64()? > before).then_some(())).await;
+    let stop = Patch::Merge(json!({"spec": {"stop": true}}));
+    bed.api::<LoadTest>().patch("stopped", &PatchParams::default(), &stop).await.unwrap();
+    let stopped = bed.until_phase("stopped", "Stopped").await;
+    assert_eq!(condition(&stopped, "Stopped").0, "True");
+    bed.until_none::<Pod>("artillery.io/test-name=stopped").await;
+    assert_eq!(bed.event_reasons("stopped").await, ["Created", "Running", "Stopped"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_without_room_and_one_whose_time_is_over() {
+    let mut bed = Bed::new(&cluster()).await;
+    target(&bed).await;
+    script(&bed, requests("/brief", 1)).await;
+    bed.start_operator(&[]).await;
+    create(&bed, "brief", 1, json!({"ttlSecondsAfterFinished": 5})).await;
+    bed.until_phase("brief", "Completed").await;
+    bed.until("it is deleted", async || bed.api::<LoadTest>().get_opt("brief").await.unwrap().is_none().then_some(())).await;
+    bed.until_none::<Job>("artillery.io/test-name=brief").await;
+
+    bed.create::<ResourceQuota>(json!({"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}})).await;
+    bed.until("the quota is known", async || bed.api::<ResourceQuota>().get("none").await.unwrap().status?.hard.map(drop)).await;
+    create(&bed, "no-room", 1, json!({"startDeadlineSeconds": 12})).await;
+    let failed = bed.until_phase("no-room", "Failed").await;
+    let (_, reason, message) = condition(&failed, "Failed");
+    assert_eq!(reason, "PodsRefused");
+    assert!(message.contains("exceeded quota: none"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_that_cannot_be_pulled_is_told_and_ends_the_test_in_time() {
+    let mut bed = Bed::new(&cluster()).await;
+    script(&bed, requests("/", 1)).await;
+    bed.start_operator(&["--worker-image=artilleryio/artillery:nowhere"]).await;
+    create(&bed, "no-image", 1, json!({"startDeadlineSeconds": 20})).await;
+    let told = bed
+        .until_test("no-image", "tells", |t| {
+            t.status.as_ref().is_some_and(|s| s.conditions.iter().any(|c| c.reason == "ImageNotPullable"))
+        })
+        .await;
+    assert!(condition(&told, "Progressing").2.contains("check the workers' image"), "{:?}", condition(&told, "Progressing"));
+    let failed = bed.until_phase("no-image", "Failed").await;
+    assert_eq!(condition(&failed, "Failed").1, "ImageNotPullable");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_needs_too_much_memory_is_told_from_one_that_fails() {
+    let mut bed = Bed::new(&cluster()).await;
+    target(&bed).await;
+    bed.create::<LimitRange>(json!({"metadata": {"name": "small"}, "spec": {"limits": [
+        {"type": "Container", "default": {"memory": "48Mi"}, "defaultRequest": {"memory": "48Mi"}}]}}))
+        .await;
+    script(&bed, load("/memory", 60)).await;
+    bed.start_operator(&[]).await;
+    create(&bed, "memory", 1, json!({})).await;
+    let failed = bed.until_phase("memory", "Failed").await;
+    let (_, reason, message) = condition(&failed, "Failed");
+    assert_eq!(reason, "OutOfMemory", "{message}");
+    assert!(message.contains("it needs more memory"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_deleted_by_hand_is_named_and_the_others_are_stopped() {
+    let mut bed = Bed::new(&cluster()).await;
+    target(&bed).await;
+    script(&bed, load("/hand", 600)).await;
+    bed.start_operator(&[]).await;
+    create(&bed, "hand", 2, json!({})).await;
+    bed.until_phase("hand", "Running").await;
+    let pods = bed.pods("hand", 2).await;
+    bed.api::<Pod>().delete(&pods[1].name_any(), &DeleteParams::default()).await.unwrap();
+    let failed = bed.until_phase("hand", "Failed").await;
+    let (_, reason, message) = condition(&failed, "Failed");
+    assert_eq!(reason, "WorkerDeleted", "{message}");
+    assert!(message.contains(&pods[1].name_any()), "{message}");
+    let status = failed.status.unwrap();
+    assert_eq!((status.failed, status.aborted), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_hangs_after_its_load_is_told() {
+    let mut bed = Bed::new(&cluster()).await;
+    target(&bed).await;
+    let text =
+        requests("/hangs", 1)["test-script.yaml"].as_str().unwrap().replace("config: {", "config: {processor: ./hang.js, ");
+    let text = text.replace("[{get: {url: /hangs}}]", "[{get: {url: /hangs}}, {function: hang}]");
+    script(&bed, json!({"test-script.yaml": text, "hang.js": "module.exports = {hang: () => {}};"})).await;
+    bed.start_operator(&[]).await;
+    create(&bed, "hangs", 1, json!({"activeDeadlineSeconds": 90})).await;
+    bed.until_phase("hangs", "Running").await;
+    let overdue = bed
+        .until_within(std::time::Duration::from_secs(120), "it is told", async || {
+            let test = bed.api::<LoadTest>().get("hangs").await.unwrap();
+            (condition(&test, "Progressing").1 == "Overdue").then_some(test)
+        })
+        .await;
+    let message = condition(&overdue, "Progressing").2;
+    assert!(message.contains("still runs, though the phases of the script take only 1s"), "{message}");
+    let failed = bed.until_phase("hangs", "Failed").await;
+    assert_eq!(condition(&failed, "Failed").1, "DeadlineExceeded");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_killed_ten_times_during_a_test_repeats_and_loses_nothing() {
+    let mut bed = Bed::new(&cluster()).await;
+    target(&bed).await;
+    let before = requests_answered()["/killed"].as_u64().unwrap_or(0);
+    script(&bed, load("/killed", 10)).await;
+    bed.start_operator(&[]).await;
+    create(&bed, "killed", 2, json!({})).await;
+    for kill in 0..10_u64 {
+        // At moments that have nothing to do with what it does; the times are not waited for, but part of the test.
+        let moment = std::time::Duration::from_millis(kill * 733 % 1900);
+        tokio::time::sleep(moment).await;
+        bed.operator(usize::try_from(kill).unwrap()).kill();
+        bed.start_operator(&[]).await;
+    }
+    let done = bed.until_phase("killed", "Completed").await;
+    assert_eq!(phase_of(&done), "Completed");
+    assert_eq!(bed.event_reasons("killed").await, ["Created", "Running", "Running", "Completed"]);
+    assert_eq!(requests_answered()["/killed"].as_u64().unwrap() - before, 20, "two workers, ten requests each, once");
+}
