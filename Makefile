@@ -14,7 +14,7 @@ export IMG
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: all help demo test test-faults bench bench-node build manifests generate fmt lint run install uninstall deploy undeploy docker-build \
+.PHONY: all help demo test test-faults model-check bench bench-node build manifests generate fmt lint run install uninstall deploy undeploy docker-build \
 	docker-push clean down
 
 all: build
@@ -32,6 +32,9 @@ test: ## Run all tests: unit, integration (real API server), end to end (real no
 
 test-faults: ## Let every fault befall every request, one a run: make test-faults, or make test-faults FAULTS=--subset.
 	hack/test-faults.sh $(FAULTS)
+
+model-check: ## Go through some millions of states of a small cluster and what the operator decides in them.
+	cargo test --lib -- --ignored --nocapture in_every_order_of_more_steps
 
 bench: ## Measure speed and cost with simulated nodes: make bench, or make bench BENCH="100 2".
 	hack/bench.sh $(BENCH)

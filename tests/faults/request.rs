@@ -31,7 +31,7 @@ pub fn classify(method: &Method, uri: &Uri) -> (String, String) {
 }
 
 #[cfg(test)]
-#[allow(dead_code, reason = "they run in pure.rs: main.rs has no test harness")]
+#[allow(dead_code, unused_imports, reason = "they run in pure.rs: main.rs has no test harness")]
 mod tests {
     use super::*;
 
