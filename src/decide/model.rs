@@ -3,7 +3,7 @@
 //! always hold is asserted after every step; and from every state, once faults stop, the run must come to its end.
 //!
 //! The states are bounded by the numbers of workers, of faults and of users' actions in a run.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::struct_excessive_bools)]
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Instant;

@@ -125,8 +125,8 @@ async fn a_worker_that_hangs_after_its_load_is_told() {
     bed.until_phase("hangs", "Running").await;
     let overdue = bed
         .until_within(std::time::Duration::from_secs(120), "it is told", async || {
-            let test = bed.api::<LoadTest>().get("hangs").await.unwrap();
-            (condition(&test, "Progressing").1 == "Overdue").then_some(test)
+            let shown = bed.api::<LoadTest>().get("hangs").await.unwrap();
+            (condition(&shown, "Progressing").1 == "Overdue").then_some(shown)
         })
         .await;
     let message = condition(&overdue, "Progressing").2;
