@@ -274,6 +274,8 @@ fn workers(count: impl std::fmt::Display) -> String {
 }
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod tests;

@@ -133,7 +133,7 @@ impl Scene<'_> {
         status.duration = Some(duration::format(at.duration_since(begun)));
         status.active = 0;
         if started.is_some() && status.phase != Some(Phase::Completed) {
-            status.aborted = (self.test.spec.count - status.succeeded - status.failed).max(0);
+            status.aborted = self.test.spec.count.saturating_sub(status.succeeded).saturating_sub(status.failed).max(0);
         }
         status
     }
@@ -226,9 +226,13 @@ fn reason_of(worker: &Worker) -> Reason {
     }
 }
 
-fn last_line(message: Option<&str>) -> Option<String> {
-    let line = message?.trim_end().lines().next_back()?;
-    Some(line.trim().chars().take(MOST_LINE).collect())
+/// Of what a worker wrote last the line that tells most: the last that names an error, or else the last with a word in
+/// it. An error that Node.js prints ends with its stack and its properties.
+fn telling_line(message: Option<&str>) -> Option<String> {
+    let lines = || message.unwrap_or_default().lines().map(str::trim).rev();
+    let error = lines().find(|line| line.contains("Error: ") || line.starts_with("Error") || line.starts_with("error"));
+    let line = error.or_else(|| lines().find(|line| line.chars().any(char::is_alphanumeric)))?;
+    Some(line.chars().take(MOST_LINE).collect())
 }
 
 fn entry(worker: &Worker) -> Option<FailedWorker> {
@@ -238,7 +242,7 @@ fn entry(worker: &Worker) -> Option<FailedWorker> {
         pod: worker.pod.clone(),
         reason: reason.clone(),
         exit_code: *exit_code,
-        message: last_line(message.as_deref()),
+        message: telling_line(message.as_deref()),
     })
 }
 
@@ -248,7 +252,7 @@ fn told(worker: &Worker) -> String {
     let WorkerState::Failed { exit_code, reason, message } = &worker.state else { return index };
     let code = exit_code.map(|code| format!(" with exit code {code}"));
     let word = (reason != "Error").then(|| format!(" ({reason})"));
-    let line = last_line(message.as_deref()).map(|line| format!(": {line}"));
+    let line = telling_line(message.as_deref()).map(|line| format!(": {line}"));
     let hint = (reason == "OOMKilled").then_some("; it needs more memory, or fewer virtual users a worker");
     let parts = [code, word, line, hint.map(str::to_owned)].into_iter().flatten().collect::<String>();
     format!("{index} (pod {}) failed{parts}", worker.pod)

@@ -88,7 +88,7 @@ impl Scene<'_> {
         let mut events = self.beginnings(workers);
         // A pod may wait a moment for its node or its image, which is nothing to be warned of.
         let settled = later(begun, USUAL_START);
-        let unsettled = reason.is_trouble() && phase == Phase::Starting && settled > self.now;
+        let unsettled = phase == Phase::Starting && settled > self.now;
         if reason.is_trouble() && !unsettled {
             events.push(Say::warning(reason, message.clone()));
         }

@@ -118,6 +118,7 @@ fn a_whole_run_takes_three_writes_besides_refreshes() {
     let ours = || SeenJob::Ours(job());
     let created = step(&mut test, &seen(ours(), vec![pending()]), 0);
     assert_eq!((created.status.is_some(), reasons(&created)), (false, vec!["Created"]));
+    assert_eq!(created.look_again, Some(at(5)), "if nothing comes by then, why");
     let one = step(&mut test, &seen(ours(), vec![worker(0, WorkerState::Running), pending()]), 1);
     assert_eq!((one.status.is_some(), reasons(&one)), (false, vec!["Created", "Running"]));
     let both = [0, 1].map(|i| worker(i, WorkerState::Running)).to_vec();
@@ -433,6 +434,23 @@ fn a_failure_names_the_worker_and_tells_failed_from_stopped() {
     // A failure that was over before anybody looked still tells its beginning.
     assert_eq!(plan.events.iter().map(|e| e.reason.as_str()).next(), Some("Created"));
     assert_eq!(plan.events.last().map(|e| (e.warning, e.reason)), Some((true, Reason::Failed)));
+}
+
+#[test]
+fn of_what_a_worker_wrote_the_line_that_tells_most_is_taken() {
+    let outcome = Outcome::Failed { at: at(9), reason: "BackoffLimitExceeded".into(), message: "limit".into() };
+    for (wrote, told) in [
+        (
+            "\nError: Cannot find module './p.js'\n    at node:internal/x:1\n  code: 'MODULE_NOT_FOUND',\n  requireStack: []\n}\n",
+            "Error: Cannot find module './p.js'",
+        ),
+        ("TypeError: x is not a function\n    at y\n", "TypeError: x is not a function"),
+        ("Summary report\n  last words\n}\n", "last words"),
+        ("  }\n\n", ""),
+    ] {
+        let status = plan(&test(1), &seen(ended(0, outcome.clone()), vec![failed(0, 1, wrote)]), 10).status.unwrap();
+        assert_eq!(status.failed_workers[0].message.as_deref().unwrap_or_default(), told);
+    }
 }
 
 #[test]
