@@ -19,6 +19,8 @@ echo "== format"
 cargo fmt --check
 echo "== clippy"
 cargo clippy --all-targets --quiet -- -D warnings
+# --all-targets leaves out what plain `cargo test` does not run.
+cargo clippy --test faults --test bench --test bench-node --quiet -- -D warnings
 echo "== generated files"
 cargo run --quiet --bin crdgen | diff -u config/crd/loadtest.artillery.io_loadtests.yaml - ||
   { echo "lint.sh: the CRD is not what the Rust types say: run make manifests" >&2; exit 1; }

@@ -1,4 +1,4 @@
-//! Measures a LoadTest beside a bare Indexed Job of the same workers on a real node, in turns: how soon pods exist and run,
+//! Measures a `LoadTest` beside a bare Indexed Job of the same workers on a real node, in turns: how soon pods exist and run,
 //! how soon the load begins and how far apart the workers begin it, and how soon the end is told. `hack/bench-node.sh`
 //! runs it in a cluster's network, with the operator at work.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic)]
@@ -30,13 +30,13 @@ const SCRIPT: &str = "config: {target: 'http://target', phases: [{duration: 15, 
 #[derive(Debug)]
 struct Run {
     pods_exist: f64,
-    all_run: f64,
+    running: f64,
     /// The first worker's first phase.
     load: f64,
     /// The last worker's first phase less the first's.
     skew: f64,
     last_pod_ended: f64,
-    /// From the end of the last pod to its being told by the Job or the LoadTest.
+    /// From the end of the last pod to its being told by the Job or the `LoadTest`.
     told_after: f64,
 }
 
@@ -69,7 +69,7 @@ async fn main() {
         };
         let run = Run {
             pods_exist: median(|r| r.pods_exist),
-            all_run: median(|r| r.all_run),
+            running: median(|r| r.running),
             load: median(|r| r.load),
             skew: median(|r| r.skew),
             last_pod_ended: median(|r| r.last_pod_ended),
@@ -83,7 +83,7 @@ async fn main() {
 fn show(kind: &str, r: &Run) {
     println!(
         "{kind:<14} {:>8.2} {:>8.2} {:>10.2} {:>6.2} {:>14.2} {:>11.3}",
-        r.pods_exist, r.all_run, r.load, r.skew, r.last_pod_ended, r.told_after
+        r.pods_exist, r.running, r.load, r.skew, r.last_pod_ended, r.told_after
     );
 }
 
@@ -116,7 +116,7 @@ async fn measure(client: &Client, kind: &str, name: &str) -> Run {
         jobs.create(&PostParams::default(), &bare).await.unwrap();
     }
     let (mut exist, mut run, mut ended) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    let (mut pods_exist, mut all_run, mut last_pod_ended, mut told) = (None, None, None, None);
+    let (mut pods_exist, mut running, mut last_pod_ended, mut told) = (None, None, None, None);
     let all = usize::try_from(WORKERS).unwrap();
     let watching = async {
         while last_pod_ended.is_none() || told.is_none() {
@@ -134,7 +134,7 @@ async fn measure(client: &Client, kind: &str, name: &str) -> Run {
                             ended.insert(pod.name_any());
                         }
                     }
-                    for (set, at) in [(&exist, &mut pods_exist), (&run, &mut all_run), (&ended, &mut last_pod_ended)] {
+                    for (set, at) in [(&exist, &mut pods_exist), (&run, &mut running), (&ended, &mut last_pod_ended)] {
                         if set.len() == all && at.is_none() {
                             *at = Some(now);
                         }
@@ -170,7 +170,7 @@ async fn measure(client: &Client, kind: &str, name: &str) -> Run {
     let at = |d: Option<Duration>| d.map_or(f64::NAN, |d| d.as_secs_f64());
     let result = Run {
         pods_exist: at(pods_exist),
-        all_run: at(all_run),
+        running: at(running),
         load: seconds(begins[0].duration_since(begun_at)),
         skew: seconds(begins[begins.len() - 1].duration_since(begins[0])),
         last_pod_ended: at(last_pod_ended),

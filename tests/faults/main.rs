@@ -131,13 +131,17 @@ async fn main() -> ExitCode {
     let (planned, runs) = (all.len(), options.choose(all));
     println!("{planned} faults are known; {} are tried; seed {}", runs.len(), options.seed);
     if options.list {
-        runs.iter().for_each(|run| println!("{run}"));
+        for run in &runs {
+            println!("{run}");
+        }
         return ExitCode::SUCCESS;
     }
     let mut verdicts = carry_out_all(&client, &options, runs, &clean).await;
     verdicts.extend(clean.into_values());
     let by_audit = audit::judge(&log, since, &verdicts);
-    by_audit.iter().for_each(|line| println!("VIOLATION by the audit log: {line}"));
+    for line in &by_audit {
+        println!("VIOLATION by the audit log: {line}");
+    }
     failed += verdicts.iter().filter(|v| v.run.fault != Fault::None && !v.violations.is_empty()).count() + by_audit.len();
     println!("\n{}", table::table(&verdicts));
     println!("{:.0} s", begun.elapsed().as_secs_f64());

@@ -131,6 +131,13 @@ pub enum WorldDeed {
     NamespaceDeleted,
     /// Deleted, and created again under the same name as soon as it is gone.
     TestRecreated,
+    /// The operator is killed, and comes back to an API server whose view of everything is from before the test, and only
+    /// catches up after a while.
+    BackInTime,
+    /// The same, but the view of the tests is that of now: their Jobs and pods look as if they had never been.
+    JobsBackInTime,
+    /// Deleted and created again, and then the operator comes back to a view from before both.
+    RecreatedBackInTime,
     /// The operator may do nothing for a while.
     RightsTakenAway,
     /// No Job may be created for a while.
@@ -288,6 +295,9 @@ fn world() -> Vec<(Stage, WorldDeed)> {
                 WorldDeed::TestDeleted,
                 WorldDeed::NamespaceDeleted,
                 WorldDeed::TestRecreated,
+                WorldDeed::BackInTime,
+                WorldDeed::JobsBackInTime,
+                WorldDeed::RecreatedBackInTime,
                 WorldDeed::RightsTakenAway,
             ]
             .map(|deed| (stage, deed)),

@@ -1,6 +1,6 @@
 //! A proxy between an operator and the API server that counts the requests, and lets one fault befall them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -82,6 +82,11 @@ struct State {
     /// The operator does not reach its lease.
     without_lease: bool,
     freed: Vec<String>,
+    /// The first list of each resource, as it was given to the first operator.
+    first_lists: HashMap<String, Bytes>,
+    /// The resources whose next list is to be the first one again, and whose next watch goes on from there after a while.
+    past_lists: HashSet<String>,
+    past_watches: HashSet<String>,
 }
 
 impl Proxy {
@@ -135,6 +140,21 @@ impl Proxy {
     /// From now on all is forbidden, or is no more.
     pub fn forbid(&self, forbidden: bool) {
         self.shared.state().forbidden = forbidden;
+    }
+
+    /// From now on these are shown as they were in the beginning, to whoever asks for a list next; a watch from there goes on
+    /// after a while, and tells all that has happened since.
+    pub fn go_back_in_time(&self, resources: &[&str]) {
+        let mut state = self.shared.state();
+        let resources: HashSet<String> = resources.iter().map(ToString::to_string).collect();
+        (state.past_lists, state.past_watches) = (resources.clone(), resources);
+    }
+
+    /// Waits until whoever was shown the past is on its way to the present, or some time has passed.
+    pub async fn until_caught_up(&self, limit: Duration) {
+        let mut arrived = self.shared.arrived.subscribe();
+        let all = arrived.wait_for(|_| self.shared.state().past_watches.is_empty());
+        let _ = tokio::time::timeout(limit, all).await;
     }
 
     pub fn points(&self) -> Vec<Point> {
@@ -295,11 +315,21 @@ impl Shared {
     }
 
     async fn forward(&self, point: &Point, parts: &http::request::Parts, body: &Bytes) -> Answer {
-        let (head, body) = self.send(point, parts, body).await?.into_parts();
+        let (mut head, body) = self.send(point, parts, body).await?.into_parts();
         if point.is_watch() {
-            return Ok(Response::from_parts(head, stream::pass(body, None, self.heal)));
+            let lags = self.state().past_watches.remove(&point.resource);
+            self.arrived.send_modify(|_| {});
+            return Ok(Response::from_parts(head, stream::pass(body, lags.then_some(WatchDeed::Stalled), self.heal)));
         }
-        let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+        let mut body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+        if point.verb == "list" && head.status.is_success() {
+            let mut state = self.state();
+            let first = state.first_lists.entry(point.resource.clone()).or_insert_with(|| body.clone()).clone();
+            if state.past_lists.remove(&point.resource) {
+                head.headers.remove(header::CONTENT_LENGTH);
+                body = first;
+            }
+        }
         Ok(Response::from_parts(head, whole(body)))
     }
 

@@ -296,6 +296,14 @@ impl World<'_> {
         let tests: Api<LoadTest> = Api::namespaced(self.client.clone(), self.namespace);
         match deed {
             WorldDeed::OperatorKilled => process::kill(&self.killer).await,
+            WorldDeed::BackInTime => self.come_back_to_the_past(&["loadtests", "jobs", "pods"]).await,
+            WorldDeed::JobsBackInTime => self.come_back_to_the_past(&["jobs", "pods"]).await,
+            WorldDeed::RecreatedBackInTime => {
+                tests.delete(NAME, &background).await.map_err(|e| e.to_string())?;
+                self.create_test().await;
+                self.come_back_to_the_past(&["loadtests", "jobs", "pods"]).await;
+                return Ok(Rest::Anew);
+            }
             WorldDeed::RightsTakenAway => {
                 self.proxy.forbid(true);
                 tokio::time::sleep(self.pace.heal).await;
@@ -339,6 +347,15 @@ impl World<'_> {
             }
         }
         Ok(Rest::All)
+    }
+
+    /// Kills the operator, and lets the next one see the past of these resources for a while.
+    async fn come_back_to_the_past(&self, resources: &[&str]) {
+        self.proxy.go_back_in_time(resources);
+        process::kill(&self.killer).await;
+        self.proxy.until_caught_up(self.pace.limit).await;
+        // What it has then seen of the past it has acted on.
+        tokio::time::sleep(self.pace.heal).await;
     }
 
     /// I8: the test is gone, and with it its Job and pods.
