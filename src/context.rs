@@ -37,12 +37,13 @@ pub struct Context {
     pub waiting: Waiting,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// The tests that failed to be reconciled.
+    pub back_off: BackOff,
     /// The tests, as the watch shows them.
     pub tests: Store<LoadTest>,
     starts: Semaphore,
     reports: Semaphore,
     index: Mutex<Index>,
-    failures: Mutex<HashMap<String, Failures>>,
     scripts: Mutex<Scripts>,
     asked: Mutex<HashMap<String, Asked>>,
     synced: watch::Sender<Synced>,
@@ -60,11 +61,43 @@ pub struct Asked {
     pub at: Instant,
 }
 
+/// How long tests that failed to be reconciled have to wait, by their UID.
+#[derive(Debug, Default)]
+pub struct BackOff(Mutex<HashMap<String, Failures>>);
+
 /// The failures in a row of a test.
 #[derive(Clone, Copy, Debug)]
 struct Failures {
     count: u32,
     until: Instant,
+}
+
+impl BackOff {
+    fn failures(&self) -> MutexGuard<'_, HashMap<String, Failures>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long to wait after one more failure of a test.
+    pub fn failed(&self, uid: &str, now: Instant) -> Duration {
+        let mut all = self.failures();
+        let failures = all.entry(uid.to_owned()).or_insert(Failures { count: 0, until: now });
+        let delay = delay(failures.count);
+        failures.count = failures.count.saturating_add(1);
+        failures.until = now + delay;
+        delay
+    }
+
+    /// How long a test has still to wait after its last failure. Events do not shorten that: what they tell of happens just
+    /// when the API server is in need.
+    pub fn rest(&self, uid: &str, now: Instant) -> Option<Duration> {
+        let until = self.failures().get(uid)?.until;
+        until.checked_duration_since(now).filter(|rest| !rest.is_zero())
+    }
+
+    /// Notes that a test was reconciled, so that its next failure is a first one.
+    pub fn recovered(&self, uid: &str) {
+        self.failures().remove(uid);
+    }
 }
 
 /// Which watches have given their first complete list.
@@ -92,11 +125,11 @@ impl Context {
             memory: Memory::default(),
             waiting,
             metrics,
+            back_off: BackOff::default(),
             tests,
             starts: Semaphore::new(STARTS),
             reports: Semaphore::new(REPORTS),
             index: Mutex::default(),
-            failures: Mutex::default(),
             scripts: Mutex::default(),
             asked: Mutex::default(),
             synced: watch::Sender::default(),
@@ -152,39 +185,17 @@ impl Context {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, asked);
     }
 
-    /// How long to wait after one more failure of the test with this UID.
-    pub fn back_off(&self, uid: &str, now: Instant) -> Duration {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let failures = failures.entry(uid.to_owned()).or_insert(Failures { count: 0, until: now });
-        let delay = back_off(failures.count);
-        failures.count = failures.count.saturating_add(1);
-        failures.until = now + delay;
-        delay
-    }
-
-    /// How long the test with this UID has still to wait after its last failure. Events do not shorten that: what they
-    /// tell of happens just when the API server is in need.
-    pub fn backs_off(&self, uid: &str, now: Instant) -> Option<Duration> {
-        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        failures.get(uid).and_then(|f| f.until.checked_duration_since(now)).filter(|rest| !rest.is_zero())
-    }
-
-    /// Notes that the test with this UID was reconciled, so that its next failure is a first one.
-    pub fn recovered(&self, uid: &str) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
-    }
-
     /// Forgets a test that is gone.
     pub fn forget(&self, key: &crate::index::Key, uid: &str) {
         self.index().forget_test(key);
         self.memory.forget(uid);
         self.waiting.stop(key);
-        self.recovered(uid);
+        self.back_off.recovered(uid);
     }
 }
 
 /// The delay after `failures` failures in a row: from half a second, doubling, to a minute.
-fn back_off(failures: u32) -> Duration {
+fn delay(failures: u32) -> Duration {
     Duration::from_millis(500).saturating_mul(1 << failures.min(7)).min(Duration::from_secs(60))
 }
 
@@ -194,7 +205,20 @@ mod tests {
 
     #[test]
     fn failures_are_tried_again_later_each_time_but_always() {
-        let delays: Vec<_> = [0, 1, 2, 6, 7, u32::MAX].map(|n| back_off(n).as_millis()).into();
+        let delays: Vec<_> = [0, 1, 2, 6, 7, u32::MAX].map(|n| delay(n).as_millis()).into();
         assert_eq!(delays, [500, 1000, 2000, 32_000, 60_000, 60_000]);
+    }
+    #[test]
+    fn events_neither_shorten_a_wait_nor_make_it_longer() {
+        let (waits, begun) = (BackOff::default(), Instant::now());
+        let at = |millis| begun + Duration::from_millis(millis);
+        assert_eq!(waits.rest("u", at(0)), None);
+        waits.failed("u", at(0));
+        // Events come one after the other: each finds that the test still waits, and so fails no more.
+        assert_eq!(waits.rest("u", at(200)), Some(Duration::from_millis(300)));
+        assert_eq!(waits.rest("u", at(500)), None);
+        assert_eq!(waits.failed("u", at(500)).as_millis(), 1000);
+        waits.recovered("u");
+        assert_eq!(waits.failed("u", at(2000)).as_millis(), 500);
     }
 }

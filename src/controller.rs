@@ -44,7 +44,7 @@ async fn reconcile_now(test: &LoadTest, ctx: &Context) -> Result<Action, Error> 
     // It may have changed while it waited for its turn.
     let Some(test) = ctx.tests.get(&ObjectRef::from_obj(test)) else { return Ok(Action::await_change()) };
     let begun = Instant::now();
-    if let Some(rest) = ctx.backs_off(&test.uid().unwrap_or_default(), begun) {
+    if let Some(rest) = ctx.back_off.rest(&test.uid().unwrap_or_default(), begun) {
         return Ok(Action::requeue(rest));
     }
     ctx.metrics.reconciling();
@@ -52,7 +52,7 @@ async fn reconcile_now(test: &LoadTest, ctx: &Context) -> Result<Action, Error> 
     let result = carry_on(ctx, &test).await;
     ctx.metrics.reconciled(begun.elapsed(), result.as_ref().err().map(Error::class));
     if result.is_ok() {
-        ctx.recovered(&test.uid().unwrap_or_default());
+        ctx.back_off.recovered(&test.uid().unwrap_or_default());
     }
     result
 }
@@ -122,7 +122,7 @@ fn on_error(test: &LoadTest, error: &Error, ctx: &Context) -> Action {
         tracing::debug!(namespace = test.namespace(), name = test.name_any(), "the test has changed in the meantime");
         return Action::requeue(Duration::from_secs(1));
     }
-    let delay = ctx.back_off(&test.uid().unwrap_or_default(), Instant::now());
+    let delay = ctx.back_off.failed(&test.uid().unwrap_or_default(), Instant::now());
     tracing::warn!(namespace = test.namespace(), name = test.name_any(), %error, retry_in = ?delay, "reconcile failed");
     Action::requeue(delay)
 }

@@ -147,6 +147,13 @@ async fn a_script_that_comes_later_is_waited_for() {
     bed.create::<LoadTest>(load_test("later", 1)).await;
     let waiting = bed.until_phase("later", "Pending").await;
     assert_eq!(condition(&waiting, "Progressing").1, "MissingTestScript");
+    // Before, its coming might be seen by the list that the watch begins with, and the right to watch not be used.
+    let metrics = bed.operator(0).metrics;
+    bed.until("the ConfigMap is watched", async || {
+        let text = support::http_get(metrics, "/metrics").await?.1;
+        text.lines().any(|l| l.contains("verb=\"watch\",resource=\"configmaps\",code=\"200\"")).then_some(())
+    })
+    .await;
     script(&bed, requests("/later", 5)).await;
     bed.until_phase("later", "Completed").await;
     assert_eq!(requests_answered()["/later"].as_u64().unwrap() - before, 5);
