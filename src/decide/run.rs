@@ -17,6 +17,10 @@ use crate::progress::{Obstacle, Outcome, TestJob, Worker, WorkerState};
 /// So long after a Job's start its pods are usually there, and their containers created.
 const USUAL_START: SignedDuration = SignedDuration::from_secs(5);
 
+/// So long after a Job's start events are asked, or after half of its time to start: the API server reads all events of a
+/// namespace to answer, which many tests that start at once must not ask of it.
+const DOUBT: SignedDuration = SignedDuration::from_secs(20);
+
 /// How much longer than its script's phases a worker may take: for its own start, and for the virtual users that came last.
 pub const OVERDUE: SignedDuration = SignedDuration::from_secs(60);
 
@@ -34,8 +38,9 @@ const MOST_NAMED: usize = 5;
 #[must_use]
 pub fn object_in_doubt(test: &LoadTest, job: &SeenJob, workers: &[Worker], now: Timestamp) -> Option<String> {
     let SeenJob::Ours(job) = job else { return None };
+    let doubt = DOUBT.min(SignedDuration::from_secs(test.spec.start_deadline_seconds / 2));
     let begun = job.started.filter(|_| job.outcome.is_none() && !job.failing && !job.suspended)?;
-    if phase(test).is_some_and(|p| p != Phase::Starting) || later(begun, USUAL_START) > now {
+    if phase(test).is_some_and(|p| p != Phase::Starting) || later(begun, doubt) > now {
         return None;
     }
     if workers.len() < usize::try_from(test.spec.count).ok()? {

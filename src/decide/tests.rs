@@ -210,10 +210,10 @@ fn workers_that_do_not_come_forward_are_asked_about_and_what_events_say_is_told(
     let mut test = test(2);
     step(&mut test, &seen(SeenJob::None, vec![]), 0);
     let asked = |workers: &[Worker], seconds| object_in_doubt(&test, &SeenJob::Ours(job()), workers, at(seconds));
-    assert_eq!(asked(&[], 4), None, "it may just be slow");
-    assert_eq!(asked(&[], 5).as_deref(), Some("j"), "the Job has too few pods");
+    assert_eq!(asked(&[], 19), None, "it may just be slow");
+    assert_eq!(asked(&[], 20).as_deref(), Some("j"), "the Job has too few pods");
     let pending = |i| worker(i, WorkerState::Pending { obstacle: None });
-    assert_eq!(asked(&[worker(0, WorkerState::Running), pending(1)], 5).as_deref(), Some("p1"));
+    assert_eq!(asked(&[worker(0, WorkerState::Running), pending(1)], 20).as_deref(), Some("p1"));
     let obstacle = Obstacle::from_event("FailedCreate", "exceeded quota: q");
     let told = plan(&test, &Observed { obstacle, ..seen(SeenJob::Ours(job()), vec![]) }, 6).status.unwrap();
     assert_eq!(told.conditions[0].reason, "PodsRefused");
