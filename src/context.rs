@@ -13,6 +13,7 @@ use crate::index::Index;
 use crate::metrics::Metrics;
 use crate::progress::Obstacle;
 use crate::report::Memory;
+use crate::script::Durations;
 use crate::settings::WorkerSettings;
 use crate::waiting::Waiting;
 
@@ -49,8 +50,8 @@ pub struct Context {
     synced: watch::Sender<Synced>,
 }
 
-/// The scripts that were seen, by namespace and name of their `ConfigMap`, and when.
-type Scripts = HashMap<(String, String), (Arc<str>, Instant)>;
+/// What is kept of the scripts that were seen, by namespace and name of their `ConfigMap`, and when they were.
+type Scripts = HashMap<(String, String), (Arc<Durations>, Instant)>;
 
 /// What events said of a Job or a pod.
 #[derive(Clone, Debug)]
@@ -161,15 +162,15 @@ impl Context {
         let _ = self.synced.subscribe().wait_for(|s| s.jobs && s.pods).await;
     }
 
-    /// The script in the `ConfigMap` of this namespace and name, if it was seen a moment ago.
-    pub fn script_just_seen(&self, config_map: &(String, String), now: Instant) -> Option<Arc<str>> {
+    /// What is kept of the script in the `ConfigMap` of this namespace and name, if it was seen a moment ago.
+    pub fn script_just_seen(&self, config_map: &(String, String), now: Instant) -> Option<Arc<Durations>> {
         let mut scripts = self.scripts.lock().unwrap_or_else(PoisonError::into_inner);
         scripts.retain(|_, (_, seen)| now.duration_since(*seen) < SCRIPT_SEEN);
         scripts.get(config_map).map(|(script, _)| script.clone())
     }
 
     /// Notes the script in the `ConfigMap` of this namespace and name.
-    pub fn note_script(&self, config_map: (String, String), script: Arc<str>, now: Instant) {
+    pub fn note_script(&self, config_map: (String, String), script: Arc<Durations>, now: Instant) {
         self.scripts.lock().unwrap_or_else(PoisonError::into_inner).insert(config_map, (script, now));
     }
 
@@ -208,6 +209,7 @@ mod tests {
         let delays: Vec<_> = [0, 1, 2, 6, 7, u32::MAX].map(|n| delay(n).as_millis()).into();
         assert_eq!(delays, [500, 1000, 2000, 32_000, 60_000, 60_000]);
     }
+
     #[test]
     fn events_neither_shorten_a_wait_nor_make_it_longer() {
         let (waits, begun) = (BackOff::default(), Instant::now());

@@ -15,10 +15,10 @@ use kube::runtime::watcher::{self, Config, Event, watcher};
 use kube::{Client, Resource, ResourceExt};
 
 use crate::api::v1alpha1::LoadTest;
-use crate::context::Context;
+use crate::context::{Context, Synced};
 use crate::decide::{Change, Observed, Plan, SeenJob, decide, is_over};
 use crate::error::Error;
-use crate::index::Key;
+use crate::index::{Index, Key};
 use crate::job::{COMPONENT_LABEL, JOB_COMPONENT, WORKER_COMPONENT};
 use crate::metrics::Metrics;
 use crate::server::Health;
@@ -153,28 +153,10 @@ pub async fn run(
     let tests = reflector::reflector(writer, tests(api(&client, scope), &reports));
     let tests = forgetting(tests, ctx.clone(), store.clone()).touched_objects();
     let labelled = |component: &str| watch_config().labels(&format!("{COMPONENT_LABEL}={component}"));
-    let jobs = {
-        let ctx = ctx.clone();
-        events(watcher(api(&client, scope), labelled(JOB_COMPONENT)), "jobs", reports.clone()).map(move |event| {
-            let done = matches!(event, Event::InitDone);
-            let concerned = ctx.index().job_event(event);
-            if done {
-                ctx.note_synced(|s| s.jobs = true);
-            }
-            concerned
-        })
-    };
-    let pods = {
-        let ctx = ctx.clone();
-        events(watcher(api(&client, scope), labelled(WORKER_COMPONENT)), "pods", reports).map(move |event| {
-            let done = matches!(event, Event::InitDone);
-            let concerned = ctx.index().pod_event(event, Timestamp::now());
-            if done {
-                ctx.note_synced(|s| s.pods = true);
-            }
-            concerned
-        })
-    };
+    let jobs = events(watcher(api(&client, scope), labelled(JOB_COMPONENT)), "jobs", reports.clone());
+    let jobs = indexed(jobs, ctx.clone(), Index::job_event, |s| s.jobs = true);
+    let pods = events(watcher(api(&client, scope), labelled(WORKER_COMPONENT)), "pods", reports);
+    let pods = indexed(pods, ctx.clone(), |index, event| index.pod_event(event, Timestamp::now()), |s| s.pods = true);
     let concerned =
         stream::select(jobs, pods).flat_map(stream::iter).map(|(namespace, name)| ObjectRef::new(&name).within(&namespace));
     Controller::for_stream(tests, store)
@@ -186,6 +168,23 @@ pub async fn run(
         // Failures are dealt with by `on_error`; the rest is Jobs and pods of tests that are gone.
         .for_each(|_| futures::future::ready(()))
         .await;
+}
+
+/// Takes the events of a watch into the index, and gives the tests that they concern.
+fn indexed<K: Send + 'static>(
+    events: BoxStream<'static, Event<K>>,
+    ctx: Arc<Context>,
+    take_in: fn(&mut Index, Event<K>) -> Vec<Key>,
+    note: fn(&mut Synced),
+) -> impl Stream<Item = Vec<Key>> {
+    events.map(move |event| {
+        let done = matches!(event, Event::InitDone);
+        let concerned = take_in(&mut ctx.index(), event);
+        if done {
+            ctx.note_synced(note);
+        }
+        concerned
+    })
 }
 
 fn key(test: &LoadTest) -> Key {

@@ -15,7 +15,7 @@ use crate::context::{Asked, Context};
 use crate::decide::{MissingJob, Observed, Script, SeenJob, ends_or_waits, missing_job, object_in_doubt};
 use crate::error::{CallError, Error, within_deadline};
 use crate::progress::{Obstacle, TestJob, WorkerJob};
-use crate::script::expected_duration;
+use crate::script::Durations;
 
 /// Looks at what there is of a test. An ended test is not looked at.
 ///
@@ -136,11 +136,11 @@ async fn look_at_script(ctx: &Context, test: &LoadTest) -> Result<Script, CallEr
     let Some(script) = texts.remove(TEST_SCRIPT_KEY).or_else(binary) else {
         return Ok(Script::NoKey(texts.into_keys().chain(binaries.into_keys()).collect()));
     };
-    let script: Arc<str> = script.into();
+    let script = Arc::new(Durations::parse(&script));
     ctx.note_script(key, script.clone(), Instant::now());
     Ok(found(test, &script))
 }
 
-fn found(test: &LoadTest, script: &str) -> Script {
-    Script::Found { expected_duration: expected_duration(script, test.spec.environment.as_deref()) }
+fn found(test: &LoadTest, script: &Durations) -> Script {
+    Script::Found { expected_duration: script.of(test.spec.environment.as_deref()) }
 }

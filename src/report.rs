@@ -148,12 +148,17 @@ fn event(test: &LoadTest, say: &Say, id: u64, now: Timestamp) -> Event {
 /// The API server takes no longer message in an event (`pkg/apis/core/validation/events.go`).
 const MOST_MESSAGE: usize = 1024;
 
-/// What makes an event one of a kind: the test, the reason, and what it is about. FNV-1a, which is the same in every
-/// version of this program, as the standard library's hashes need not be.
+/// What makes an event one of a kind: the test, the reason, and what it is about.
 fn identity(test: &LoadTest, say: &Say) -> u64 {
     let uid = test.uid().unwrap_or_default();
     let parts = [uid.as_str(), say.reason.as_str(), say.about.as_str()];
-    parts.join("\0").bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    fnv1a(parts.join("\0").bytes())
+}
+
+/// FNV-1a, which is the same in every version of this program, as the standard library's hashes need not be.
+#[must_use]
+pub fn fnv1a(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

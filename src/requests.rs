@@ -16,7 +16,7 @@ pub fn counted(client: Client, metrics: Arc<Metrics>) -> Client {
     let counting = tower::service_fn(move |request: Request<Body>| {
         let (client, metrics) = (client.clone(), metrics.clone());
         async move {
-            let mut counted = classify(request.method(), request.uri());
+            let mut counted = label(request.method(), request.uri());
             // A watch is answered at once too; its silence later is noticed by whoever reads it.
             let answer = match tokio::time::timeout(CALL_DEADLINE, client.send(request)).await {
                 Ok(answer) => answer,
@@ -34,29 +34,26 @@ pub fn counted(client: Client, metrics: Arc<Metrics>) -> Client {
 const RESOURCES: [&str; 9] =
     ["loadtests", "loadtests/status", "jobs", "pods", "configmaps", "events", "leases", "tokenreviews", "subjectaccessreviews"];
 
+fn label(method: &Method, uri: &Uri) -> ApiRequest {
+    let (verb, resource) = classify(method, uri);
+    let resource = RESOURCES.into_iter().find(|known| *known == resource).unwrap_or("other");
+    ApiRequest { verb, resource, code: 0 }
+}
+
 /// The verb and resource of a request, in the words of the API server. The path is `/api/VERSION` or
 /// `/apis/GROUP/VERSION`, then `/namespaces/NAME` if it is of one namespace, then `/RESOURCE[/NAME[/SUBRESOURCE]]`.
-fn classify(method: &Method, uri: &Uri) -> ApiRequest {
-    let mut path: Vec<&str> = uri.path().split('/').skip(1).collect();
-    let root = match path.first() {
-        Some(&"api") => 2,
-        Some(&"apis") => 3,
-        _ => path.len(),
-    };
-    path.drain(..root.min(path.len()));
-    if path.first() == Some(&"namespaces") && path.len() > 2 {
-        path.drain(..2);
-    }
-    let known = |asked: &str| RESOURCES.into_iter().find(|r| *r == asked);
-    let resource = match path[..] {
-        [resource] | [resource, _] => known(resource),
-        [resource, _, sub] => known(&format!("{resource}/{sub}")),
-        _ => None,
+#[must_use]
+pub fn classify(method: &Method, uri: &Uri) -> (&'static str, String) {
+    let path: Vec<&str> = uri.path().split('/').skip(1).collect();
+    let rest = match path[..] {
+        ["api", _, "namespaces", _, ref rest @ ..] | ["apis", _, _, "namespaces", _, ref rest @ ..] if !rest.is_empty() => rest,
+        ["api", _, ref rest @ ..] | ["apis", _, _, ref rest @ ..] => rest,
+        ref other => other,
     };
     let watches = uri.query().is_some_and(|q| q.split('&').any(|p| matches!(p, "watch=true" | "watch=1")));
     let verb = match *method {
         Method::GET if watches => "watch",
-        Method::GET if path.len() == 1 => "list",
+        Method::GET if rest.len() == 1 && path.len() > 1 => "list",
         Method::GET => "get",
         Method::POST => "create",
         Method::PUT => "update",
@@ -64,7 +61,12 @@ fn classify(method: &Method, uri: &Uri) -> ApiRequest {
         Method::DELETE => "delete",
         _ => "other",
     };
-    ApiRequest { verb, resource: resource.unwrap_or("other"), code: 0 }
+    let resource = match rest {
+        [resource] | [resource, _] => (*resource).to_owned(),
+        [resource, _, sub] => format!("{resource}/{sub}"),
+        _ => "other".to_owned(),
+    };
+    (verb, resource)
 }
 
 #[cfg(test)]
@@ -89,8 +91,27 @@ mod tests {
             ("GET", "/apis/batch/v1/namespaces/n/jobs/a/b/c", "get", "other"),
         ];
         for (method, uri, verb, resource) in cases {
-            let seen = classify(&method.parse().unwrap(), &uri.parse().unwrap());
+            let seen = label(&method.parse().unwrap(), &uri.parse().unwrap());
             assert_eq!((seen.verb, seen.resource), (verb, resource), "{method} {uri}");
+        }
+    }
+
+    #[test]
+    fn what_the_operator_does_not_ask_for_has_its_name_too() {
+        let cases = [
+            ("GET", "/api/v1/namespaces/n/pods?&labelSelector=a%3Db&watch=true&timeoutSeconds=60", "watch", "pods"),
+            ("GET", "/apis/batch/v1/namespaces/n/jobs?limit=500", "list", "jobs"),
+            ("GET", "/apis/batch/v1/jobs", "list", "jobs"),
+            ("GET", "/apis/batch/v1/namespaces/n/jobs/t", "get", "jobs"),
+            ("POST", "/api/v1/namespaces/n/events?", "create", "events"),
+            ("PATCH", "/apis/loadtest.artillery.io/v1alpha1/namespaces/n/loadtests/t/status?", "patch", "loadtests/status"),
+            ("PUT", "/apis/coordination.k8s.io/v1/namespaces/n/leases/l", "update", "leases"),
+            ("DELETE", "/apis/batch/v1/namespaces/n/jobs/t", "delete", "jobs"),
+            ("GET", "/version", "get", "version"),
+        ];
+        for (method, uri, verb, resource) in cases {
+            let seen = classify(&method.parse().unwrap(), &uri.parse().unwrap());
+            assert_eq!((seen.0, seen.1.as_str()), (verb, resource), "{method} {uri}");
         }
     }
 }

@@ -1,18 +1,44 @@
 //! What can be told of a test script without running it: pure.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::jiff::SignedDuration;
 use serde_yaml::Value;
 
-/// How long the phases of a script take, in the given environment. None where that cannot be told: a script that does not
-/// parse, a phase whose length comes from a variable.
+/// How long the phases of a script take. None where that cannot be told: a script that does not parse, a phase whose length
+/// comes from a variable.
 ///
 /// Source: Artillery, `lib/core/phases.js` and `lib/util/prepare-test-execution-plan.js`.
-#[must_use]
-pub fn expected_duration(script: &str, environment: Option<&str>) -> Option<SignedDuration> {
-    let script: Value = serde_yaml::from_str(script).ok()?;
-    let config = script.get("config")?;
-    let own = environment.and_then(|name| config.get("environments")?.get(name)?.get("phases"));
-    let Some(phases) = own.or_else(|| config.get("phases")) else { return Some(SignedDuration::from_secs(1)) };
+#[derive(Clone, Debug, Default)]
+pub struct Durations {
+    own: Option<SignedDuration>,
+    /// Of the environments that have phases of their own.
+    environments: BTreeMap<String, Option<SignedDuration>>,
+}
+
+impl Durations {
+    /// Reads a script.
+    #[must_use]
+    pub fn parse(script: &str) -> Self {
+        let script = serde_yaml::from_str(script).unwrap_or(Value::Null);
+        let Some(config) = script.get("config") else { return Self::default() };
+        let environments = config.get("environments").and_then(Value::as_mapping).into_iter().flatten();
+        Self {
+            own: config.get("phases").map_or(Some(SignedDuration::from_secs(1)), sum),
+            environments: environments
+                .filter_map(|(name, environment)| Some((name.as_str()?.to_owned(), sum(environment.get("phases")?))))
+                .collect(),
+        }
+    }
+
+    /// How long they take in an environment.
+    #[must_use]
+    pub fn of(&self, environment: Option<&str>) -> Option<SignedDuration> {
+        environment.and_then(|name| self.environments.get(name)).copied().unwrap_or(self.own)
+    }
+}
+
+fn sum(phases: &Value) -> Option<SignedDuration> {
     phases.as_sequence()?.iter().try_fold(SignedDuration::ZERO, |sum, phase| {
         let length = match phase.get("pause").or_else(|| phase.get("duration")) {
             Some(length) => seconds(length)?,
@@ -46,6 +72,10 @@ fn seconds(length: &Value) -> Option<f64> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    fn expected_duration(script: &str, environment: Option<&str>) -> Option<SignedDuration> {
+        Durations::parse(script).of(environment)
+    }
 
     const SCRIPT: &str = "
 config:

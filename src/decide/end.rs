@@ -104,8 +104,7 @@ impl Scene<'_> {
                 }
             };
         }
-        let mut failed: Vec<&Worker> = all.iter().filter(|w| matches!(w.state, WorkerState::Failed { .. })).collect();
-        failed.sort_by_key(|w| w.index);
+        let failed = failed(all);
         let namespace = self.test.namespace().unwrap_or_default();
         let Some(first) = failed.first() else {
             let message = format!("a worker's pod was deleted or lost before it ended ({job_reason}: {job_message})");
@@ -140,8 +139,7 @@ impl Scene<'_> {
 
     /// Takes the counts from the Job and the workers. They never run backwards, whatever an old view shows.
     pub(super) fn counted(&self, mut status: LoadTestStatus, job: &TestJob, workers: &[Worker]) -> LoadTestStatus {
-        let mut failed: Vec<&Worker> = workers.iter().filter(|w| matches!(w.state, WorkerState::Failed { .. })).collect();
-        failed.sort_by_key(|w| w.index);
+        let failed = failed(workers);
         // Where no pod is left to tell, one worker at least has failed; each that did, where none is stopped for another.
         let told_by_job = match self.test.spec.failure_policy {
             FailurePolicy::FailFast => job.failed.min(i32::from(job.outcome_is_of_workers())),
@@ -189,14 +187,20 @@ fn end_event(condition: ConditionType, message: &str) -> Say {
     }
 }
 
+/// The workers that failed, by their numbers.
+fn failed(workers: &[Worker]) -> Vec<&Worker> {
+    let mut failed: Vec<&Worker> = workers.iter().filter(|w| matches!(w.state, WorkerState::Failed { .. })).collect();
+    failed.sort_by_key(|w| w.index);
+    failed
+}
+
 /// The workers, with the one as failed whose pod was deleted first, where the Job has failed for a deletion: the others
 /// were stopped because of it.
 fn with_culprit(workers: &[Worker], job: &TestJob, outcome: &Outcome) -> Vec<Worker> {
     let mut workers = workers.to_vec();
-    let failed = workers.iter().any(|w| matches!(w.state, WorkerState::Failed { .. }));
     let by_workers =
         matches!(outcome, Outcome::Failed { reason, .. } if matches!(reason.as_str(), "BackoffLimitExceeded" | "FailedIndexes"));
-    if by_workers && !failed && job.failed > 0 {
+    if by_workers && failed(&workers).is_empty() && job.failed > 0 {
         let aborted = workers.iter_mut().filter(|w| w.state == WorkerState::Aborted && w.deleted.is_some());
         if let Some(first) = aborted.min_by_key(|w| w.deleted.as_ref().map(|d| d.version)) {
             let message = Some("its pod was deleted".to_owned());

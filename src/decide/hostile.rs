@@ -170,6 +170,6 @@ proptest! {
 
     #[test]
     fn no_script_makes_it_panic(text in "(config|phases|duration|pause|environments|[-:{}\\[\\],&*!|> \\n'\"0-9a-z.])*") {
-        let _ = crate::script::expected_duration(&text, Some("a"));
+        let _ = crate::script::Durations::parse(&text).of(Some("a"));
     }
 }

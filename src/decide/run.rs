@@ -22,7 +22,7 @@ const USUAL_START: SignedDuration = SignedDuration::from_secs(5);
 const DOUBT: SignedDuration = SignedDuration::from_secs(20);
 
 /// How much longer than its script's phases a worker may take: for its own start, and for the virtual users that came last.
-pub const OVERDUE: SignedDuration = SignedDuration::from_secs(60);
+const OVERDUE: SignedDuration = SignedDuration::from_secs(60);
 
 /// So long after a pod was to be gone its node is taken to be lost.
 const LOST: SignedDuration = SignedDuration::from_secs(30);
@@ -53,8 +53,8 @@ pub fn object_in_doubt(test: &LoadTest, job: &SeenJob, workers: &[Worker], now: 
 impl Scene<'_> {
     pub(super) fn underway(&self, job: &TestJob, seen: &Observed) -> Plan {
         let workers = &seen.workers;
-        let begun_at = self.current.start_time.as_ref().map(|t| t.0).or(job.started);
-        if let (Some(at), Some(_)) = (self.all_succeeded(workers), begun_at) {
+        let has_begun = self.current.start_time.is_some() || job.started.is_some();
+        if let Some(at) = self.all_succeeded(workers).filter(|_| has_begun) {
             // Nothing can take this back, and the Job controller says it only some two seconds later.
             let job = TestJob { succeeded: self.test.spec.count, ..job.clone() };
             return self.ended(&job, &Outcome::Complete { at: at.max(job.started.unwrap_or(at)) }, workers);

@@ -76,6 +76,12 @@ fn requests(path: &str, count: u32) -> Value {
          scenarios: [{{flow: [{{get: {{url: {path}}}}}]}}]\n")})
 }
 
+/// A script that sends one request a second to a path of the target for so long.
+fn load(path: &str, seconds: u32) -> Value {
+    let text = requests(path, 1)["test-script.yaml"].as_str().unwrap().to_owned();
+    json!({"test-script.yaml": text.replace("duration: 1, arrivalCount: 1", &format!("duration: {seconds}, arrivalRate: 1"))})
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_basic_example_runs_to_its_end() {
     let _alone = EXAMPLE.lock().await;
@@ -165,11 +171,7 @@ async fn deletion_while_running_stops_the_load() {
     let mut bed = Bed::new(&cluster()).await;
     target(&bed).await;
     let before = requests_answered()["/deleted"].as_u64().unwrap_or(0);
-    let mut files = requests("/deleted", 1);
-    let text =
-        files["test-script.yaml"].as_str().unwrap().replace("duration: 1, arrivalCount: 1", "duration: 600, arrivalRate: 1");
-    files["test-script.yaml"] = json!(text);
-    script(&bed, files).await;
+    script(&bed, load("/deleted", 600)).await;
     bed.start_operator(&[]).await;
     bed.create::<LoadTest>(load_test("deleted", 1)).await;
     bed.until("its load has begun", async || (requests_answered()["/deleted"].as_u64()? > before).then_some(())).await;

@@ -2,28 +2,13 @@
 
 use artillery_operator::api::v1alpha1::LoadTest;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{LimitRange, Pod, ResourceQuota};
+use k8s_openapi::api::core::v1::{LimitRange, Pod};
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{Bed, condition, load_test, phase_of};
-use crate::{cluster, requests, requests_answered, script, target};
-
-/// A script that sends one request a second to a path of the target for so long.
-fn load(path: &str, seconds: u32) -> Value {
-    let text = requests(path, 1)["test-script.yaml"].as_str().unwrap().to_owned();
-    json!({"test-script.yaml": text.replace("duration: 1, arrivalCount: 1", &format!("duration: {seconds}, arrivalRate: 1"))})
-}
-
-/// A test whose spec has these fields besides.
-async fn create(bed: &Bed, name: &str, count: i32, fields: Value) {
-    let mut test = load_test(name, count);
-    for (field, value) in fields.as_object().unwrap() {
-        test["spec"][field] = value.clone();
-    }
-    bed.create::<LoadTest>(test).await;
-}
+use crate::support::{Bed, condition, phase_of};
+use crate::{cluster, load, requests, requests_answered, script, target};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stopped_test_stops_its_load() {
@@ -32,7 +17,7 @@ async fn a_stopped_test_stops_its_load() {
     let before = requests_answered()["/stopped"].as_u64().unwrap_or(0);
     script(&bed, load("/stopped", 600)).await;
     bed.start_operator(&[]).await;
-    create(&bed, "stopped", 1, json!({})).await;
+    bed.load_test_with("stopped", 1, json!({})).await;
     bed.until("its load has begun", async || (requests_answered()["/stopped"].as_u64()? > before).then_some(())).await;
     let stop = Patch::Merge(json!({"spec": {"stop": true}}));
     bed.api::<LoadTest>().patch("stopped", &PatchParams::default(), &stop).await.unwrap();
@@ -48,14 +33,13 @@ async fn a_namespace_without_room_and_one_whose_time_is_over() {
     target(&bed).await;
     script(&bed, requests("/brief", 1)).await;
     bed.start_operator(&[]).await;
-    create(&bed, "brief", 1, json!({"ttlSecondsAfterFinished": 5})).await;
+    bed.load_test_with("brief", 1, json!({"ttlSecondsAfterFinished": 5})).await;
     bed.until_phase("brief", "Completed").await;
     bed.until("it is deleted", async || bed.api::<LoadTest>().get_opt("brief").await.unwrap().is_none().then_some(())).await;
     bed.until_none::<Job>("artillery.io/test-name=brief").await;
 
-    bed.create::<ResourceQuota>(json!({"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}})).await;
-    bed.until("the quota is known", async || bed.api::<ResourceQuota>().get("none").await.unwrap().status?.hard.map(drop)).await;
-    create(&bed, "no-room", 1, json!({"startDeadlineSeconds": 12})).await;
+    bed.allow_no_pods().await;
+    bed.load_test_with("no-room", 1, json!({"startDeadlineSeconds": 12})).await;
     let failed = bed.until_phase("no-room", "Failed").await;
     let (_, reason, message) = condition(&failed, "Failed");
     assert_eq!(reason, "PodsRefused");
@@ -67,7 +51,7 @@ async fn an_image_that_cannot_be_pulled_is_told_and_ends_the_test_in_time() {
     let mut bed = Bed::new(&cluster()).await;
     script(&bed, requests("/", 1)).await;
     bed.start_operator(&["--worker-image=artilleryio/artillery:nowhere"]).await;
-    create(&bed, "no-image", 1, json!({"startDeadlineSeconds": 20})).await;
+    bed.load_test_with("no-image", 1, json!({"startDeadlineSeconds": 20})).await;
     let told = bed
         .until_test("no-image", "tells", |t| {
             t.status.as_ref().is_some_and(|s| s.conditions.iter().any(|c| c.reason == "ImageNotPullable"))
@@ -87,7 +71,7 @@ async fn a_worker_that_needs_too_much_memory_is_told_from_one_that_fails() {
         .await;
     script(&bed, load("/memory", 60)).await;
     bed.start_operator(&[]).await;
-    create(&bed, "memory", 1, json!({})).await;
+    bed.load_test_with("memory", 1, json!({})).await;
     let failed = bed.until_phase("memory", "Failed").await;
     let (_, reason, message) = condition(&failed, "Failed");
     assert_eq!(reason, "OutOfMemory", "{message}");
@@ -100,7 +84,7 @@ async fn a_pod_deleted_by_hand_is_named_and_the_others_are_stopped() {
     target(&bed).await;
     script(&bed, load("/hand", 600)).await;
     bed.start_operator(&[]).await;
-    create(&bed, "hand", 2, json!({})).await;
+    bed.load_test_with("hand", 2, json!({})).await;
     bed.until_phase("hand", "Running").await;
     let pods = bed.pods("hand", 2).await;
     bed.api::<Pod>().delete(&pods[1].name_any(), &DeleteParams::default()).await.unwrap();
@@ -121,7 +105,7 @@ async fn a_worker_that_hangs_after_its_load_is_told() {
     let text = text.replace("[{get: {url: /hangs}}]", "[{get: {url: /hangs}}, {function: hang}]");
     script(&bed, json!({"test-script.yaml": text, "hang.js": "module.exports = {hang: () => {}};"})).await;
     bed.start_operator(&[]).await;
-    create(&bed, "hangs", 1, json!({"activeDeadlineSeconds": 90})).await;
+    bed.load_test_with("hangs", 1, json!({"activeDeadlineSeconds": 90})).await;
     bed.until_phase("hangs", "Running").await;
     let overdue = bed
         .until_within(std::time::Duration::from_secs(120), "it is told", async || {
@@ -142,7 +126,7 @@ async fn an_operator_killed_ten_times_during_a_test_repeats_and_loses_nothing() 
     let before = requests_answered()["/killed"].as_u64().unwrap_or(0);
     script(&bed, load("/killed", 10)).await;
     bed.start_operator(&[]).await;
-    create(&bed, "killed", 2, json!({})).await;
+    bed.load_test_with("killed", 2, json!({})).await;
     for kill in 0..10_u64 {
         // At moments that have nothing to do with what it does; the times are not waited for, but part of the test.
         let moment = std::time::Duration::from_millis(kill * 733 % 1900);

@@ -13,7 +13,6 @@ mod others;
 mod plan;
 mod process;
 mod proxy;
-mod request;
 mod stream;
 mod table;
 mod view;

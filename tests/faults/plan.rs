@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use artillery_operator::report::fnv1a;
+
 /// What a run's test is to go through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scenario {
@@ -325,11 +327,7 @@ pub fn all(learned: &[(Scenario, Vec<Point>)]) -> Vec<Run> {
 
 /// The runs in an order chosen by a seed, such that a part of them is spread evenly over the kinds of faults.
 pub fn evenly(mut runs: Vec<Run>, seed: u64) -> Vec<Run> {
-    let hash = |run: &Run| {
-        // FNV-1a: the same in every version of the compiler.
-        let bytes = seed.to_le_bytes().into_iter().chain(run.to_string().into_bytes());
-        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
-    };
+    let hash = |run: &Run| fnv1a(seed.to_le_bytes().into_iter().chain(run.to_string().into_bytes()));
     runs.sort_by_key(|run| (hash(run), run.to_string()));
     // The first of each kind, then the second of each, and so on.
     let mut of_kind = std::collections::HashMap::<String, usize>::new();

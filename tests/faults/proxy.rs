@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use artillery_operator::requests::classify;
 use http::{HeaderValue, Method, Request, Response, Uri, header};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
@@ -20,7 +21,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::others;
 use crate::plan::{Deed, Fault, Point, Times, WatchDeed};
-use crate::request::classify;
 use crate::stream;
 
 /// By this the audit log tells the operator's requests from others.
@@ -199,6 +199,7 @@ impl Shared {
 
     fn count(&self, method: &Method, uri: &Uri) -> Point {
         let (verb, resource) = classify(method, uri);
+        let verb = verb.to_owned();
         let mut state = self.state();
         let occurrence = state.counts.entry((verb.clone(), resource.clone())).or_default();
         *occurrence += 1;

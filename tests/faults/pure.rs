@@ -4,5 +4,4 @@
 mod end;
 mod judge;
 mod plan;
-mod request;
 mod view;

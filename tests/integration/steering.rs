@@ -2,21 +2,12 @@
 
 use artillery_operator::api::v1alpha1::LoadTest;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::support::{Bed, condition, control_plane, load_test};
-
-/// A test whose spec has these fields besides.
-async fn create(bed: &Bed, name: &str, count: i32, fields: Value) -> LoadTest {
-    let mut test = load_test(name, count);
-    for (field, value) in fields.as_object().unwrap() {
-        test["spec"][field] = value.clone();
-    }
-    bed.create(test).await
-}
+use crate::support::{Bed, condition, control_plane};
 
 async fn change(bed: &Bed, name: &str, spec: Value) {
     let patch = Patch::Merge(json!({"spec": spec}));
@@ -46,7 +37,7 @@ async fn a_stopped_test_ends_its_workers_and_keeps_what_they_did() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_suspended_test_has_no_job_until_it_is_resumed() {
     let bed = Bed::with_operator(control_plane()).await;
-    create(&bed, "held", 1, json!({"suspend": true})).await;
+    bed.load_test_with("held", 1, json!({"suspend": true})).await;
     let held = bed.until_phase("held", "Suspended").await;
     assert_eq!(condition(&held, "Progressing").0, "Unknown");
     assert!(bed.api::<Job>().get_opt("held").await.unwrap().is_none());
@@ -80,9 +71,8 @@ async fn a_job_suspended_after_its_start_never_sends_its_load_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_namespace_without_room_is_told_and_ends_the_test_in_time() {
     let bed = Bed::with_operator(control_plane()).await;
-    bed.create::<ResourceQuota>(json!({"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}})).await;
-    bed.until("the quota is known", async || bed.api::<ResourceQuota>().get("none").await.unwrap().status?.hard.map(drop)).await;
-    create(&bed, "quota", 2, json!({"startDeadlineSeconds": 12})).await;
+    bed.allow_no_pods().await;
+    bed.load_test_with("quota", 2, json!({"startDeadlineSeconds": 12})).await;
     let told = bed.until_test("quota", "tells of the quota", |t| condition_reason(t) == "PodsRefused").await;
     assert!(condition(&told, "Progressing").2.contains("exceeded quota: none"), "{:?}", condition(&told, "Progressing"));
     let failed = bed.until_phase("quota", "Failed").await;
@@ -100,7 +90,7 @@ fn condition_reason(test: &LoadTest) -> &str {
 async fn a_test_that_waits_too_long_for_its_script_fails() {
     let mut bed = Bed::new(control_plane()).await;
     bed.start_operator(&[]).await;
-    create(&bed, "late", 1, json!({"startDeadlineSeconds": 2})).await;
+    bed.load_test_with("late", 1, json!({"startDeadlineSeconds": 2})).await;
     let failed = bed.until_phase("late", "Failed").await;
     assert_eq!(condition(&failed, "Failed").1, "MissingTestScript");
     bed.create_script("test-script").await;
@@ -125,7 +115,7 @@ async fn a_test_that_runs_too_long_fails_also_by_a_deadline_set_later() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_its_time_an_ended_test_goes_with_all_that_is_its_own() {
     let bed = Bed::with_operator(control_plane()).await;
-    create(&bed, "brief", 1, json!({"ttlSecondsAfterFinished": 3})).await;
+    bed.load_test_with("brief", 1, json!({"ttlSecondsAfterFinished": 3})).await;
     // Its container ended when this test began, not years ago.
     let pod = bed.pods("brief", 1).await.remove(0);
     let now = k8s_openapi::jiff::Timestamp::now().strftime("%FT%TZ").to_string();
@@ -140,7 +130,7 @@ async fn after_its_time_an_ended_test_goes_with_all_that_is_its_own() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_continue_the_others_go_on_and_all_are_counted() {
     let bed = Bed::with_operator(control_plane()).await;
-    create(&bed, "goes-on", 3, json!({"failurePolicy": "Continue"})).await;
+    bed.load_test_with("goes-on", 3, json!({"failurePolicy": "Continue"})).await;
     let pods = bed.pods("goes-on", 3).await;
     for pod in &pods {
         bed.set_running(pod).await;

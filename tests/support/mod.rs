@@ -13,7 +13,7 @@ use artillery_operator::api::v1alpha1::{LoadTest, crd};
 use futures::TryStreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Pod, ResourceQuota};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -211,6 +211,22 @@ impl Bed {
     /// Creates a `LoadTest` of so many workers, with the script `test-script`.
     pub async fn load_test(&self, name: &str, count: i32) -> LoadTest {
         self.create(load_test(name, count)).await
+    }
+
+    /// A test whose spec has these fields besides.
+    pub async fn load_test_with(&self, name: &str, count: i32, fields: Value) -> LoadTest {
+        let mut test = load_test(name, count);
+        for (field, value) in fields.as_object().unwrap() {
+            test["spec"][field] = value.clone();
+        }
+        self.create(test).await
+    }
+
+    /// From now on no pod is allowed, by a quota of the name `none`.
+    pub async fn allow_no_pods(&self) {
+        self.create::<ResourceQuota>(json!({"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}})).await;
+        self.until("the quota is known", async || self.api::<ResourceQuota>().get("none").await.unwrap().status?.hard.map(drop))
+            .await;
     }
 
     /// Waits until something holds, asked again and again.

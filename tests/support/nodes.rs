@@ -114,8 +114,7 @@ impl BoundPod {
     /// A number that is the same each time for one pod, and evenly spread over pods: 0 up to, and without, `below`.
     pub fn spread(&self, below: u64) -> u64 {
         let uid = self.metadata.uid.as_deref().unwrap_or_default();
-        let hash = uid.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
-        (hash >> 16) % below.max(1)
+        (artillery_operator::report::fnv1a(uid.bytes()) >> 16) % below.max(1)
     }
 
     fn phase(&self) -> &str {
