@@ -52,17 +52,20 @@ if [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ]; then
     hack/prom-pushgateway/local-images.sh >/dev/null; then
     layer image hack/worker-image/test.sh "$WORKER_ARCHIVE"
     layer end-to-end $CLUSTER exec --name $NAME cargo test --offline --test e2e
-    # What the operators of that layer asked for, against the rights that they are given.
+    layer kubelet $CLUSTER exec --name $NAME cargo test --offline --test e2e -- --ignored --nocapture --test-threads=1 kubelet
+    # What the operators of these layers asked for, against the rights that they are given.
     layer rights $CLUSTER exec --name $NAME cargo test --offline --test e2e -- --ignored --nocapture --test-threads=1 replay
   else
     leave_out image "the local cluster did not start; see above"
     leave_out end-to-end "the local cluster did not start; see above"
+    leave_out kubelet "the local cluster did not start; see above"
     leave_out rights "they are compared with what the end-to-end tests use"
   fi
 else
   leave_out image "it needs Linux and root, to run in the image's root: sudo hack/worker-image/test.sh"
   leave_out end-to-end "it needs Linux and root, for a node: sudo make test; or, with a cluster of yours that can pull\
  artilleryio/artillery:latest and is there for tests alone, KUBECONFIG=... cargo test --test e2e"
+  leave_out kubelet "it ends and starts the kubelet of the local cluster"
   leave_out rights "they are compared with what the end-to-end tests use, by the local cluster's audit log"
 fi
 

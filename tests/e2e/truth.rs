@@ -1,5 +1,7 @@
 //! What goes wrong on a real node is told, with its reason, and ends.
 
+use std::process::Command;
+
 use artillery_operator::api::v1alpha1::LoadTest;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{LimitRange, Pod};
@@ -138,4 +140,35 @@ async fn an_operator_killed_ten_times_during_a_test_repeats_and_loses_nothing() 
     assert_eq!(phase_of(&done), "Completed");
     assert_eq!(bed.event_reasons("killed").await, ["Created", "Running", "Running", "Completed"]);
     assert_eq!(requests_answered()["/killed"].as_u64().unwrap() - before, 20, "two workers, ten requests each, once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "for a while it takes the local cluster's node away from other tests: run by make test, by itself"]
+async fn workers_that_end_while_the_kubelet_is_away_are_counted_once() {
+    let kubeconfig = cluster();
+    let mut bed = Bed::new(&kubeconfig).await;
+    target(&bed).await;
+    let before = requests_answered()["/kubelet"].as_u64().unwrap_or(0);
+    script(&bed, load("/kubelet", 8)).await;
+    bed.start_operator(&[]).await;
+    bed.load_test_with("kubelet", 2, json!({})).await;
+    bed.until_phase("kubelet", "Running").await;
+
+    let state = kubeconfig.parent().unwrap();
+    let pid = std::fs::read_to_string(state.join("kubelet.pid")).expect("the cluster is of hack/local-cluster");
+    assert!(Command::new("kill").args(["-KILL", pid.trim()]).status().unwrap().success());
+    bed.until("both workers have sent their load", async || {
+        (requests_answered()["/kubelet"].as_u64()? - before == 16).then_some(())
+    })
+    .await;
+    assert_eq!(phase_of(&bed.api::<LoadTest>().get("kubelet").await.unwrap()), "Running", "nobody tells of their end");
+    let name = state.file_name().unwrap();
+    let up = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/hack/local-cluster/cluster.sh")).arg("up").arg(name).output();
+    let up = up.unwrap();
+    assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
+
+    let done = bed.until_phase("kubelet", "Completed").await;
+    assert_eq!(done.status.unwrap().completions.as_deref(), Some("2/2"));
+    assert_eq!(bed.event_reasons("kubelet").await, ["Created", "Running", "Running", "Completed"]);
+    assert_eq!(requests_answered()["/kubelet"].as_u64().unwrap() - before, 16, "sent once");
 }
