@@ -1,8 +1,9 @@
 //! Makes the changes that a plan asks for.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::json;
@@ -10,9 +11,42 @@ use serde_json::json;
 use crate::api::v1alpha1::LoadTest;
 use crate::context::Context;
 use crate::decide::{SeenJob, Setting, Steer};
-use crate::error::{Error, within_deadline};
+use crate::error::{CallError, Error, within_deadline};
 use crate::observe::read_job;
 use crate::progress::TestJob;
+use crate::worker;
+
+/// Creates the files that workers in a test's namespace need, if they are not there; gives what keeps them from being there.
+///
+/// # Errors
+/// [`Error::Apply`].
+pub async fn create_worker_files(ctx: &Context, test: &LoadTest) -> Result<Option<SeenJob>, Error> {
+    let namespace = test.namespace().unwrap_or_default();
+    if ctx.has_worker_files(&namespace, Instant::now()) {
+        return Ok(None);
+    }
+    let config_maps: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &namespace);
+    match within_deadline(config_maps.create(&PostParams::default(), &worker::config_map(&namespace))).await {
+        Ok(_) => {}
+        Err(error) if error.status() == Some(409) => {}
+        Err(error) if matches!(error.status(), Some(400 | 403 | 422)) => return Ok(Some(refused(error))),
+        Err(source) => return Err(Error::Apply { what: "create the workers' files", source }),
+    }
+    ctx.note_worker_files(&namespace, true, Instant::now());
+    Ok(None)
+}
+
+fn has_image_volume(job: &Job) -> bool {
+    let pod = job.spec.as_ref().and_then(|s| s.template.spec.as_ref());
+    pod.and_then(|p| p.volumes.as_ref()).is_some_and(|volumes| volumes.iter().any(|v| v.image.is_some()))
+}
+
+fn refused(error: CallError) -> SeenJob {
+    SeenJob::Refused(match error {
+        CallError::Client(kube::Error::Api(status)) => status.message,
+        other => other.to_string(),
+    })
+}
 
 /// Creates the Job of a test, and gives what has its name then. By POST and nothing else: an apply would create a
 /// finished Job anew.
@@ -20,7 +54,20 @@ use crate::progress::TestJob;
 /// # Errors
 /// [`Error::Apply`] where it is not known whether the Job is there, or could be later: to be tried again.
 pub async fn create_job(ctx: &Context, test: &LoadTest, job: &Job, age: Duration) -> Result<SeenJob, Error> {
+    if let Some(obstacle) = create_worker_files(ctx, test).await? {
+        return Ok(obstacle);
+    }
     let jobs: Api<Job> = Api::namespaced(ctx.client.clone(), &test.namespace().unwrap_or_default());
+    // A cluster without image volumes drops them, with their mounts, and says nothing: the worker would lack its files.
+    if has_image_volume(job) {
+        // An error is one of the creation too, and told then.
+        let tried = within_deadline(jobs.create(&PostParams { dry_run: true, ..PostParams::default() }, job)).await;
+        if tried.is_ok_and(|taken| !has_image_volume(&taken)) {
+            let why =
+                "this cluster has no image volumes (its feature gate ImageVolume is off): a claim can hold the files instead";
+            return Ok(SeenJob::Refused(why.into()));
+        }
+    }
     match within_deadline(jobs.create(&PostParams::default(), job)).await {
         Ok(job) => {
             ctx.metrics.job_created(age);
@@ -32,10 +79,7 @@ pub async fn create_job(ctx: &Context, test: &LoadTest, job: &Job, age: Duration
                 Ok(None) => Err(Error::Apply { what: "create the Job", source: error }),
                 Err(read) => Err(Error::Observe { what: format!("the Job {}", test.name_any()), source: read }),
             },
-            Some(400 | 403 | 422) => Ok(SeenJob::Refused(match error {
-                crate::error::CallError::Client(kube::Error::Api(status)) => status.message,
-                other => other.to_string(),
-            })),
+            Some(400 | 403 | 422) => Ok(refused(error)),
             _ => Err(Error::Apply { what: "create the Job", source: error }),
         },
     }

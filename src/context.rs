@@ -13,7 +13,7 @@ use crate::index::Index;
 use crate::metrics::Metrics;
 use crate::progress::Obstacle;
 use crate::report::Memory;
-use crate::script::Durations;
+use crate::script::{Durations, Fault};
 use crate::settings::WorkerSettings;
 use crate::waiting::Waiting;
 
@@ -23,6 +23,8 @@ const STARTS: usize = 32;
 const REPORTS: usize = 16;
 /// How long a script that was seen is taken to be there: many tests of one script, created at once, look for it once.
 const SCRIPT_SEEN: Duration = Duration::from_secs(2);
+/// How long the workers' files are taken to be in a namespace that had them.
+const WORKER_FILES_SEEN: Duration = Duration::from_secs(60);
 /// How long what events said is not asked for again.
 const EVENTS_ASKED: Duration = Duration::from_secs(60);
 
@@ -47,11 +49,34 @@ pub struct Context {
     index: Mutex<Index>,
     scripts: Mutex<Scripts>,
     asked: Mutex<HashMap<String, Asked>>,
+    worker_files: Mutex<HashMap<String, Instant>>,
     synced: watch::Sender<Synced>,
 }
 
-/// What is kept of the scripts that were seen, by namespace and name of their `ConfigMap`, and when they were.
-type Scripts = HashMap<(String, String), (Arc<Durations>, Instant)>;
+/// What is kept of the `ConfigMap`s of scripts that were seen, and when they were.
+type Scripts = HashMap<ScriptMap, (Arc<SeenMap>, Instant)>;
+
+/// A `ConfigMap` that is looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ScriptMap {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The key of the script in it, if it is looked for.
+    pub key: Option<String>,
+}
+
+/// What is kept of a `ConfigMap` of a script.
+#[derive(Debug, Default)]
+pub struct SeenMap {
+    /// Its keys.
+    pub keys: Vec<String>,
+    /// How long the script's phases take.
+    pub durations: Durations,
+    /// What is wrong with the script.
+    pub fault: Option<Fault>,
+}
 
 /// What events said of a Job or a pod.
 #[derive(Clone, Debug)]
@@ -133,6 +158,7 @@ impl Context {
             index: Mutex::default(),
             scripts: Mutex::default(),
             asked: Mutex::default(),
+            worker_files: Mutex::default(),
             synced: watch::Sender::default(),
         }
     }
@@ -162,16 +188,33 @@ impl Context {
         let _ = self.synced.subscribe().wait_for(|s| s.jobs && s.pods).await;
     }
 
-    /// What is kept of the script in the `ConfigMap` of this namespace and name, if it was seen a moment ago.
-    pub fn script_just_seen(&self, config_map: &(String, String), now: Instant) -> Option<Arc<Durations>> {
+    /// What is kept of a `ConfigMap`, if it was seen a moment ago.
+    pub fn script_just_seen(&self, map: &ScriptMap, now: Instant) -> Option<Arc<SeenMap>> {
         let mut scripts = self.scripts.lock().unwrap_or_else(PoisonError::into_inner);
         scripts.retain(|_, (_, seen)| now.duration_since(*seen) < SCRIPT_SEEN);
-        scripts.get(config_map).map(|(script, _)| script.clone())
+        scripts.get(map).map(|(seen, _)| seen.clone())
     }
 
-    /// Notes the script in the `ConfigMap` of this namespace and name.
-    pub fn note_script(&self, config_map: (String, String), script: Arc<Durations>, now: Instant) {
-        self.scripts.lock().unwrap_or_else(PoisonError::into_inner).insert(config_map, (script, now));
+    /// Notes what was seen of a `ConfigMap`.
+    pub fn note_script(&self, map: ScriptMap, seen: Arc<SeenMap>, now: Instant) {
+        self.scripts.lock().unwrap_or_else(PoisonError::into_inner).insert(map, (seen, now));
+    }
+
+    /// Whether a namespace has the workers' files, as far as was seen not long ago.
+    pub fn has_worker_files(&self, namespace: &str, now: Instant) -> bool {
+        let mut there = self.worker_files.lock().unwrap_or_else(PoisonError::into_inner);
+        there.retain(|_, seen| now.duration_since(*seen) < WORKER_FILES_SEEN);
+        there.contains_key(namespace)
+    }
+
+    /// Notes that a namespace has the workers' files, or that it may lack them.
+    pub fn note_worker_files(&self, namespace: &str, there: bool, now: Instant) {
+        let mut namespaces = self.worker_files.lock().unwrap_or_else(PoisonError::into_inner);
+        if there {
+            namespaces.insert(namespace.to_owned(), now);
+        } else {
+            namespaces.remove(namespace);
+        }
     }
 
     /// What events said of the Job or pod with this UID, if they were asked not long ago.

@@ -14,7 +14,7 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, Config, Event, watcher};
 use kube::{Client, Resource, ResourceExt};
 
-use crate::api::v1alpha1::LoadTest;
+use crate::api::v1alpha1::{LoadTest, Reason};
 use crate::context::{Context, Synced};
 use crate::decide::{Change, Observed, Plan, SeenJob, decide, is_over};
 use crate::error::Error;
@@ -65,6 +65,10 @@ async fn carry_on(ctx: &Context, test: &Arc<LoadTest>) -> Result<Action, Error> 
     }
     let now = Timestamp::now();
     let seen = observe::observe(ctx, test, now).await?;
+    if seen.obstacle.as_ref().is_some_and(|o| o.reason == Reason::VolumeNotMounted) {
+        // Somebody may have deleted what is the operator's own of the volumes.
+        apply::create_worker_files(ctx, test).await?;
+    }
     let plan = decide(test, &seen, &ctx.settings, now);
     let test = write(ctx, test, &plan, now).await?;
     match &plan.change {

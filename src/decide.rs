@@ -59,15 +59,29 @@ pub enum SeenJob {
 pub enum Script {
     /// Not looked at.
     Unknown,
-    /// It is there.
+    /// It is there, and all files beside it that can be looked at.
     Found {
         /// How long its phases take, where that can be told.
         expected_duration: Option<SignedDuration>,
+        /// Whether its files need a folder that can be written to.
+        needs_folder: bool,
     },
-    /// There is no such `ConfigMap`.
-    NoConfigMap,
-    /// The `ConfigMap` lacks the key; these it has.
-    NoKey(Vec<String>),
+    /// There is no `ConfigMap` of this name.
+    NoConfigMap(String),
+    /// The `ConfigMap` lacks the key.
+    NoKey {
+        /// The `ConfigMap`.
+        config_map: String,
+        /// The keys that it has.
+        keys: Vec<String>,
+    },
+    /// It cannot be run as it is, for this reason; a change of this `ConfigMap` may mend that.
+    Faulty {
+        /// What is wrong.
+        fault: String,
+        /// The `ConfigMap` at fault, unless that is the test itself.
+        config_map: Option<String>,
+    },
 }
 
 /// What is to be done about a test, in the order of the fields: first the events, which tell what is seen and are
@@ -199,7 +213,7 @@ pub fn decide(test: &LoadTest, seen: &Observed, settings: &WorkerSettings, now: 
     let current = test.status.clone().unwrap_or_default();
     let scene = Scene { test, current, settings, now };
     if is_over(test) {
-        return scene.after_the_end(&seen.job);
+        return scene.after_the_end(&seen.job, &seen.workers);
     }
     match &seen.job {
         SeenJob::None | SeenJob::Foreign | SeenJob::Refused(_) => scene.without_job(seen),
@@ -228,7 +242,7 @@ impl Scene<'_> {
             phase: Some(phase),
             conditions: conditions(&self.current.conditions, wanted, generation, self.now),
             completions: Some(format!("{}/{}", self.current.succeeded, self.test.spec.count)),
-            image: self.current.image.clone().or_else(|| Some(self.settings.image.clone())),
+            image: self.current.image.clone().or_else(|| Some(crate::job::image(self.test, self.settings))),
             ..self.current.clone()
         }
     }

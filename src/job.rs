@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
-use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, ObjectFieldSelector,
-    PodSecurityContext, PodSpec, PodTemplateSpec, SeccompProfile, SecurityContext, Volume, VolumeMount,
-};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
 
-use crate::api::v1alpha1::{FailurePolicy, LoadTest, TEST_SCRIPT_KEY};
+use crate::api::v1alpha1::{FailurePolicy, LoadTest};
 use crate::settings::WorkerSettings;
+
+mod pod;
+
+pub use pod::image;
 
 /// The label that Jobs and pods of tests are watched by.
 pub const COMPONENT_LABEL: &str = "artillery.io/component";
@@ -21,9 +21,10 @@ pub const JOB_COMPONENT: &str = "loadtest-worker-master";
 pub const WORKER_COMPONENT: &str = "loadtest-worker";
 
 /// The Indexed Job that runs a test: one pod a worker, none of them ever started a second time. It has the test's name
-/// and is owned by it, so it goes when the test goes.
+/// and is owned by it, so it goes when the test goes. `needs_folder` is whether the script's files need one folder that can
+/// be written to.
 #[must_use]
-pub fn job(test: &LoadTest, settings: &WorkerSettings) -> Job {
+pub fn job(test: &LoadTest, settings: &WorkerSettings, needs_folder: bool) -> Job {
     Job {
         metadata: ObjectMeta {
             name: test.metadata.name.clone(),
@@ -40,10 +41,7 @@ pub fn job(test: &LoadTest, settings: &WorkerSettings) -> Job {
             backoff_limit: (test.spec.failure_policy == FailurePolicy::FailFast).then_some(0),
             backoff_limit_per_index: (test.spec.failure_policy == FailurePolicy::Continue).then_some(0),
             active_deadline_seconds: test.spec.active_deadline_seconds,
-            template: PodTemplateSpec {
-                metadata: Some(ObjectMeta { labels: Some(labels(test, WORKER_COMPONENT)), ..ObjectMeta::default() }),
-                spec: Some(worker(test, settings)),
-            },
+            template: pod::template(test, settings, needs_folder),
             ..JobSpec::default()
         }),
         status: None,
@@ -68,80 +66,6 @@ fn labels(test: &LoadTest, component: &str) -> BTreeMap<String, String> {
     .into()
 }
 
-/// A worker's pod. It passes Pod Security `restricted` and carries no token of a service account.
-fn worker(test: &LoadTest, settings: &WorkerSettings) -> PodSpec {
-    let mount = |name: &str, path: &str, read_only: bool| VolumeMount {
-        name: name.into(),
-        mount_path: path.into(),
-        read_only: read_only.then_some(true),
-        ..VolumeMount::default()
-    };
-    let mut args = vec!["run".to_owned(), format!("/data/{TEST_SCRIPT_KEY}")];
-    if let Some(environment) = test.spec.environment.as_ref().filter(|e| !e.is_empty()) {
-        args.extend(["--environment".to_owned(), environment.clone()]);
-    }
-    PodSpec {
-        restart_policy: Some("Never".into()),
-        automount_service_account_token: Some(false),
-        // The variables of all services of a namespace would only burden the workers' environment.
-        enable_service_links: Some(false),
-        security_context: Some(PodSecurityContext {
-            run_as_non_root: Some(true),
-            // The public image runs as root, which `restricted` refuses: so the pod names a user, unless the cluster does.
-            run_as_user: settings.run_as_user,
-            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), ..SeccompProfile::default() }),
-            ..PodSecurityContext::default()
-        }),
-        containers: vec![Container {
-            name: test.name_any(),
-            image: Some(settings.image.clone()),
-            image_pull_policy: settings.image_pull_policy.clone(),
-            args: Some(args),
-            env: Some(environment_variables()),
-            volume_mounts: Some(vec![mount("test-script", "/data", true), mount("tmp", "/tmp", false)]),
-            // A worker that fails says why in its last lines.
-            termination_message_policy: Some("FallbackToLogsOnError".into()),
-            security_context: Some(SecurityContext {
-                allow_privilege_escalation: Some(false),
-                capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
-                read_only_root_filesystem: Some(true),
-                ..SecurityContext::default()
-            }),
-            ..Container::default()
-        }],
-        volumes: Some(vec![
-            Volume {
-                name: "test-script".into(),
-                config_map: Some(ConfigMapVolumeSource {
-                    name: test.spec.test_script.config.config_map.clone(),
-                    ..ConfigMapVolumeSource::default()
-                }),
-                ..Volume::default()
-            },
-            Volume { name: "tmp".into(), empty_dir: Some(EmptyDirVolumeSource::default()), ..Volume::default() },
-        ]),
-        ..PodSpec::default()
-    }
-}
-
-fn environment_variables() -> Vec<EnvVar> {
-    let plain = |name: &str, value: &str| EnvVar { name: name.into(), value: Some(value.into()), ..EnvVar::default() };
-    vec![
-        // Artillery's Prometheus reporter names its group on the Pushgateway by this.
-        EnvVar {
-            name: "WORKER_ID".into(),
-            value_from: Some(EnvVarSource {
-                field_ref: Some(ObjectFieldSelector { field_path: "metadata.name".into(), ..ObjectFieldSelector::default() }),
-                ..EnvVarSource::default()
-            }),
-            ..EnvVar::default()
-        },
-        // Artillery crashes without a home, and a numeric user has none.
-        plain("HOME", "/tmp"),
-        plain("ARTILLERY_DISABLE_TELEMETRY", "true"),
-    ]
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -159,7 +83,7 @@ mod tests {
     #[test]
     fn a_test_becomes_an_indexed_job_that_is_never_retried() {
         let test = test(&json!({"count": 3, "environment": "dev", "testScript": {"config": {"configMap": "script"}}}));
-        let job = serde_json::to_value(job(&test, &WorkerSettings::default())).unwrap();
+        let job = serde_json::to_value(job(&test, &WorkerSettings::default(), false)).unwrap();
         let spec = &job["spec"];
         assert_eq!(
             json!([spec["completionMode"], spec["completions"], spec["parallelism"], spec["backoffLimit"]]),
@@ -176,7 +100,7 @@ mod tests {
         assert_eq!(pod["restartPolicy"], "Never");
         assert_eq!(pod["automountServiceAccountToken"], false);
         assert_eq!(pod["containers"][0]["args"], json!(["run", "/data/test-script.yaml", "--environment", "dev"]));
-        assert_eq!(pod["volumes"][0]["configMap"]["name"], "script");
+        assert_eq!(pod["volumes"][0]["projected"]["sources"], json!([{"configMap": {"name": "script"}}]));
     }
 
     #[test]
@@ -184,7 +108,7 @@ mod tests {
         let test = test(
             &json!({"failurePolicy": "Continue", "activeDeadlineSeconds": 60, "testScript": {"config": {"configMap": "s"}}}),
         );
-        let spec = job(&test, &WorkerSettings::default()).spec.unwrap();
+        let spec = job(&test, &WorkerSettings::default(), false).spec.unwrap();
         assert_eq!((spec.backoff_limit, spec.backoff_limit_per_index, spec.active_deadline_seconds), (None, Some(0), Some(60)));
     }
 
@@ -193,14 +117,14 @@ mod tests {
         let mut test = test(&json!({"testScript": {"config": {"configMap": "s"}}}));
         test.metadata.labels =
             Some([("kueue.x-k8s.io/queue-name", "q"), ("artillery.io/component", "x")].map(|(k, v)| (k.into(), v.into())).into());
-        let labels = job(&test, &WorkerSettings::default()).metadata.labels.unwrap();
+        let labels = job(&test, &WorkerSettings::default(), false).metadata.labels.unwrap();
         assert_eq!(labels.get("kueue.x-k8s.io/queue-name").map(String::as_str), Some("q"));
         assert_eq!(labels.get("artillery.io/component").map(String::as_str), Some(JOB_COMPONENT));
     }
 
     #[test]
     fn without_an_environment_none_is_passed() {
-        let job = job(&test(&json!({"testScript": {"config": {"configMap": "s"}}})), &WorkerSettings::default());
+        let job = job(&test(&json!({"testScript": {"config": {"configMap": "s"}}})), &WorkerSettings::default(), false);
         let args = job.spec.unwrap().template.spec.unwrap().containers.remove(0).args.unwrap();
         assert_eq!(args, ["run", "/data/test-script.yaml"]);
     }

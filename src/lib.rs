@@ -23,7 +23,10 @@ pub mod conditions;
 pub mod decide;
 pub mod duration;
 pub mod job;
+pub mod results;
 pub mod script;
+pub mod verdict;
+pub mod worker;
 
 // Report and apply: events and status, then the Job.
 pub mod apply;

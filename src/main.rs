@@ -22,8 +22,12 @@ use tokio::sync::watch;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let settings = Settings::parse();
+    let mut settings = Settings::parse();
     telemetry::init(settings.log_format);
+    if let Err(error) = settings.worker.read_defaults() {
+        tracing::error!(error, "the operator ends");
+        return ExitCode::FAILURE;
+    }
     match run(settings).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,6 +1,8 @@
 //! What is seen of a test: from the [`Index`](crate::index::Index), which watches keep, and by live reads where the
 //! index cannot know: the script, a Job that it misses, and whether a Job was there before the operator looked.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,11 +13,11 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams, WatchEvent, WatchParams};
 
 use crate::api::v1alpha1::{LoadTest, TEST_SCRIPT_KEY};
-use crate::context::{Asked, Context};
+use crate::context::{Asked, Context, ScriptMap, SeenMap};
 use crate::decide::{MissingJob, Observed, Script, SeenJob, ends_or_waits, missing_job, object_in_doubt};
 use crate::error::{CallError, Error, within_deadline};
 use crate::progress::{Obstacle, TestJob, WorkerJob};
-use crate::script::Durations;
+use crate::script::{self, Durations};
 
 /// Looks at what there is of a test. An ended test is not looked at.
 ///
@@ -121,26 +123,70 @@ async fn job_has_been(ctx: &Context, test: &LoadTest) -> Result<bool, CallError>
     }
 }
 
+/// Looks at the script, and at what files are beside it. Those in volumes only the workers see.
 async fn look_at_script(ctx: &Context, test: &LoadTest) -> Result<Script, CallError> {
-    let key = (test.namespace().unwrap_or_default(), test.spec.test_script.config.config_map.clone());
-    if let Some(script) = ctx.script_just_seen(&key, Instant::now()) {
-        return Ok(found(test, &script));
+    let script = &test.spec.test_script;
+    let (mut durations, mut fault, mut places) = (None, None, BTreeMap::new());
+    if let Some(text) = &script.inline {
+        durations = Some(Durations::parse(text).of(test.spec.environment.as_deref()));
+        fault = script::fault(text).map(|fault| ("spec.testScript.inline".to_owned(), fault, None));
+        places.insert(TEST_SCRIPT_KEY.to_owned(), "spec.testScript.inline".to_owned());
     }
-    let config_maps: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &key.0);
-    let Some(found_in) = within_deadline(config_maps.get_opt(&key.1)).await? else {
-        return Ok(Script::NoConfigMap);
-    };
-    let mut texts = found_in.data.unwrap_or_default();
-    let mut binaries = found_in.binary_data.unwrap_or_default();
-    let binary = || binaries.remove(TEST_SCRIPT_KEY).and_then(|b| String::from_utf8(b.0).ok());
-    let Some(script) = texts.remove(TEST_SCRIPT_KEY).or_else(binary) else {
-        return Ok(Script::NoKey(texts.into_keys().chain(binaries.into_keys()).collect()));
-    };
-    let script = Arc::new(Durations::parse(&script));
-    ctx.note_script(key, script.clone(), Instant::now());
-    Ok(found(test, &script))
+    for name in script.config_maps() {
+        let key = script.file().to_owned();
+        let is_script = script.config_map() == Some(name);
+        let Some(seen) = look_at_config_map(ctx, test, name, is_script.then(|| key.clone())).await? else {
+            return Ok(Script::NoConfigMap(name.to_owned()));
+        };
+        if is_script {
+            if !seen.keys.contains(&key) {
+                return Ok(Script::NoKey { config_map: name.to_owned(), keys: seen.keys.clone() });
+            }
+            durations = Some(seen.durations.of(test.spec.environment.as_deref()));
+            fault = seen.fault.clone().map(|fault| (format!("{key} of the ConfigMap {name}"), fault, Some(name.to_owned())));
+        }
+        for file in &seen.keys {
+            if let Some(other) = places.insert(file.clone(), format!("the ConfigMap {name}")) {
+                let fault = format!("both {other} and the ConfigMap {name} have a file {file}: name them differently");
+                return Ok(Script::Faulty { fault, config_map: Some(name.to_owned()) });
+            }
+        }
+    }
+    let has_more_files = test.spec.worker.as_ref().is_some_and(|w| !w.args.is_empty());
+    if let Some((place, fault, config_map)) = fault.filter(|(_, f, _)| test.spec.validate && !(f.is_missing && has_more_files)) {
+        let message = fault.message;
+        let fault = format!("the test script, {place}: {message}; to start it as it is, set spec.validate to false");
+        return Ok(Script::Faulty { fault, config_map });
+    }
+    let typescript = |file: &String| Path::new(file).extension().is_some_and(|e| e == "ts");
+    Ok(Script::Found { expected_duration: durations.flatten(), needs_folder: places.keys().any(typescript) })
 }
 
-fn found(test: &LoadTest, script: &Durations) -> Script {
-    Script::Found { expected_duration: script.of(test.spec.environment.as_deref()) }
+/// The keys of a `ConfigMap` of a test, and what there is to know of the script, where one of them is it.
+async fn look_at_config_map(
+    ctx: &Context,
+    test: &LoadTest,
+    name: &str,
+    key: Option<String>,
+) -> Result<Option<Arc<SeenMap>>, CallError> {
+    let map = ScriptMap { namespace: test.namespace().unwrap_or_default(), name: name.to_owned(), key };
+    if let Some(seen) = ctx.script_just_seen(&map, Instant::now()) {
+        return Ok(Some(seen));
+    }
+    let config_maps: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &map.namespace);
+    let Some(found) = within_deadline(config_maps.get_opt(name)).await? else { return Ok(None) };
+    let (texts, binaries) = (found.data.unwrap_or_default(), found.binary_data.unwrap_or_default());
+    let mut seen = SeenMap { keys: texts.keys().chain(binaries.keys()).cloned().collect(), ..SeenMap::default() };
+    if let Some(key) = &map.key {
+        let binary = || binaries.get(key).and_then(|b| std::str::from_utf8(&b.0).ok());
+        if let Some(text) = texts.get(key).map(String::as_str).or_else(binary) {
+            seen.durations = Durations::parse(text);
+            // One in JavaScript or TypeScript is Artillery's matter.
+            let is_data = [".yaml", ".yml", ".json"].iter().any(|end| key.to_lowercase().ends_with(end));
+            seen.fault = is_data.then(|| script::fault(text)).flatten();
+        }
+    }
+    let seen = Arc::new(seen);
+    ctx.note_script(map, seen.clone(), Instant::now());
+    Ok(Some(seen))
 }

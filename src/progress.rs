@@ -105,6 +105,8 @@ pub struct Worker {
     pub running_since: Option<Timestamp>,
     /// When its container ended, if it has run.
     pub ended: Option<Timestamp>,
+    /// Whether its pod goes on though its container has ended, as other containers do.
+    pub lingers: bool,
     /// Its deletion, if its pod was deleted.
     pub deleted: Option<Deletion>,
     /// Where it stands.
@@ -183,6 +185,7 @@ impl Worker {
             started: ran || running.is_some(),
             running_since: running.and_then(|r| r.started_at.as_ref()).map(|t| t.0),
             ended: terminated.filter(|_| ran).and_then(|t| t.finished_at.as_ref()).map(|t| t.0),
+            lingers: ran && matches!(pod.status.phase.as_deref(), Some("Pending" | "Running")),
             deleted: meta.deletion_timestamp.as_ref().map(|t| Deletion { due: t.0, version: version(), gone: false }),
             state: worker_state(pod, state, terminated),
         }
@@ -219,6 +222,7 @@ impl Worker {
             self.state = WorkerState::Aborted;
         }
         self.running_since = None;
+        self.lingers = false;
         self
     }
 }

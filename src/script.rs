@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 use k8s_openapi::jiff::SignedDuration;
 use serde_yaml::Value;
 
+mod check;
+
+pub use check::{Fault, fault};
+
 /// How long the phases of a script take. None where that cannot be told: a script that does not parse, a phase whose length
 /// comes from a variable.
 ///

@@ -1,10 +1,13 @@
 //! What the operator can be told: flags, each also an environment variable.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{ArgAction, Parser};
+
+use crate::api::v1alpha1::Worker;
 
 /// Runs Artillery load tests: turns `LoadTest` resources into Jobs of Artillery workers and reports back on them.
 ///
@@ -70,6 +73,38 @@ pub struct WorkerSettings {
     #[arg(id = "worker-user", long = "worker-user", env = "WORKER_USER", value_name = "UID", default_value = "1000",
           value_parser = parse_user)]
     pub run_as_user: User,
+
+    /// A file with the YAML of `spec.worker` of a `LoadTest`: what it sets holds for all workers, unless a test sets it itself.
+    #[arg(id = "worker-defaults", long = "worker-defaults", env = "WORKER_DEFAULTS", value_name = "FILE")]
+    pub defaults_file: Option<PathBuf>,
+
+    /// What the file says.
+    #[arg(skip)]
+    pub defaults: Worker,
+}
+
+impl WorkerSettings {
+    /// Reads the file of the workers' defaults, if there is one.
+    ///
+    /// # Errors
+    /// Says what is wrong with the file.
+    pub fn read_defaults(&mut self) -> Result<(), String> {
+        let Some(file) = &self.defaults_file else { return Ok(()) };
+        let failed = |error: &dyn Display| format!("--worker-defaults {}: {error}", file.display());
+        let text = std::fs::read_to_string(file).map_err(|e| failed(&e))?;
+        self.defaults = parse_defaults(&text).map_err(|e| failed(&e))?;
+        Ok(())
+    }
+}
+
+/// Takes no field that a worker does not have: it would be left out in silence.
+fn parse_defaults(text: &str) -> Result<Worker, String> {
+    let fields: serde_json::Map<String, serde_json::Value> = serde_yaml::from_str(text).map_err(|e| e.to_string())?;
+    let schema = serde_json::to_value(schemars::schema_for!(Worker)).unwrap_or_default();
+    if let Some(unknown) = fields.keys().find(|name| schema["properties"].get(name).is_none()) {
+        return Err(format!("spec.worker has no field {unknown}"));
+    }
+    serde_yaml::from_str(text).map_err(|e| e.to_string())
 }
 
 const DEFAULT_IMAGE: &str = "artilleryio/artillery:latest";
@@ -90,7 +125,13 @@ fn parse_user(text: &str) -> Result<User, String> {
 
 impl Default for WorkerSettings {
     fn default() -> Self {
-        Self { image: DEFAULT_IMAGE.into(), image_pull_policy: None, run_as_user: Some(1000) }
+        Self {
+            image: DEFAULT_IMAGE.into(),
+            image_pull_policy: None,
+            run_as_user: Some(1000),
+            defaults_file: None,
+            defaults: Worker::default(),
+        }
     }
 }
 

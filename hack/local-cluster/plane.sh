@@ -152,7 +152,9 @@ K
     flags+=(--bind-address 127.0.0.1 --advertise-address 192.0.2.1 --endpoint-reconciler-type none
       --disable-admission-plugins TaintNodesByCondition)
   else
-    flags+=(--advertise-address "$NODE_IP")
+    # the policies stand for the webhooks by which service meshes put their containers into pods
+    flags+=(--advertise-address "$NODE_IP" --feature-gates MutatingAdmissionPolicy=true
+      --runtime-config admissionregistration.k8s.io/v1beta1=true)
   fi
   start kube-apiserver "$BIN/kube-apiserver" --etcd-servers "http://127.0.0.1:$ETCD_PORT" --secure-port "$API_PORT" \
     --tls-cert-file "$PKI/apiserver.crt" --tls-private-key-file "$PKI/apiserver.key" --client-ca-file "$PKI/ca.crt" \

@@ -6,13 +6,19 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
 };
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{CustomResource, CustomResourceExt, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-/// The file that a worker runs, a key of the script's `ConfigMap`.
-pub const TEST_SCRIPT_KEY: &str = "test-script.yaml";
+mod script;
+mod worker;
+
+pub use script::{ClaimFiles, Config, ConfigMapFiles, ConfigMaps, External, ImageFiles, Processor, TEST_SCRIPT_KEY, TestScript};
+pub use worker::Worker;
 
 /// An enum whose variants are words in the API.
 macro_rules! words {
@@ -39,11 +45,15 @@ macro_rules! words {
     };
 }
 
-/// CEL. The fields are named one by one: those that may be changed later are left out.
+/// CEL. The fields are named one by one: those that may be changed later are left out. Optional field selection (`.?`) would
+/// be shorter, but the API server's estimate of its cost is without bound.
 const FIXED_ONCE_STARTED: &str = "!has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase in ['Pending', 'Suspended'] \
     || (self.spec.count == oldSelf.spec.count && self.spec.testScript == oldSelf.spec.testScript \
-    && self.spec.failurePolicy == oldSelf.spec.failurePolicy \
-    && (has(self.spec.environment) ? self.spec.environment : '') == (has(oldSelf.spec.environment) ? oldSelf.spec.environment : ''))";
+    && self.spec.failurePolicy == oldSelf.spec.failurePolicy && self.spec.load == oldSelf.spec.load \
+    && has(self.spec.environment) == has(oldSelf.spec.environment) && (!has(self.spec.environment) || self.spec.environment == oldSelf.spec.environment) \
+    && has(self.spec.target) == has(oldSelf.spec.target) && (!has(self.spec.target) || self.spec.target == oldSelf.spec.target) \
+    && has(self.spec.variables) == has(oldSelf.spec.variables) && (!has(self.spec.variables) || self.spec.variables == oldSelf.spec.variables) \
+    && has(self.spec.worker) == has(oldSelf.spec.worker) && (!has(self.spec.worker) || self.spec.worker == oldSelf.spec.worker))";
 
 /// CEL.
 const NOT_HELD_ONCE_STARTED: &str = "!has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase in ['Pending', 'Suspended'] \
@@ -81,7 +91,7 @@ const NOT_HELD_ONCE_STARTED: &str = "!has(oldSelf.status) || !has(oldSelf.status
 #[serde(rename_all = "camelCase")]
 pub struct LoadTestSpec {
     /// The number of workers. Each runs the whole test script in a pod of its own, so the load is `count` times
-    /// what the script says.
+    /// what the script says, unless `load` is `Divide`.
     #[serde(default = "default_count")]
     #[schemars(range(min = 1, max = 100_000))]
     pub count: i32,
@@ -94,6 +104,31 @@ pub struct LoadTestSpec {
 
     /// The test script, and the files that it needs.
     pub test_script: TestScript,
+
+    /// Variables of the script, as with `artillery run --variables`: the script has them as `{{ name }}`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 256))]
+    pub variables: BTreeMap<String, IntOrString>,
+
+    /// The URL to test, in place of the script's `config.target`, as with `artillery run --target`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    pub target: Option<String>,
+
+    /// Whose load the script describes. With `Multiply` that of one worker: the load is `count` times what the script says.
+    /// With `Divide` that of the whole test: the arrivals of its phases and the rows of its payloads are shared out over the
+    /// workers.
+    #[serde(default)]
+    pub load: Load,
+
+    /// Whether the script is checked before workers start: that it is YAML, has scenarios, and has no keys that Artillery
+    /// would ignore. A script that is not is told with line and column, and nothing starts.
+    #[serde(default = "default_validate")]
+    pub validate: bool,
+
+    /// What the workers' pods are to be like. Defaults for all tests are the operator's settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<Worker>,
 
     /// What becomes of the other workers when one fails. `FailFast` stops them, and the test fails at once. With `Continue`
     /// they go on, and the test fails when all have ended.
@@ -134,6 +169,20 @@ fn default_start_deadline() -> i64 {
     600
 }
 
+fn default_validate() -> bool {
+    true
+}
+
+/// Whose load a script describes.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Load {
+    /// That of each worker.
+    #[default]
+    Multiply,
+    /// That of the whole test.
+    Divide,
+}
+
 /// What becomes of the other workers when one fails.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FailurePolicy {
@@ -142,64 +191,6 @@ pub enum FailurePolicy {
     FailFast,
     /// They go on.
     Continue,
-}
-
-/// The test script, and the files that it needs.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct TestScript {
-    /// Where the test script is.
-    pub config: Config,
-
-    /// Files beside the test script.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub external: Option<External>,
-}
-
-/// Where the test script is.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct Config {
-    /// The name of a `ConfigMap` in the same namespace. Its key `test-script.yaml` is the script that the workers run;
-    /// all its keys are files in the workers' folder /data. The test waits for it, and starts by itself when it is there.
-    #[x_kube(validation = Rule::new("self != ''").message("testScript.config.configMap must name a ConfigMap"))]
-    #[schemars(length(max = 253))]
-    pub config_map: String,
-}
-
-/// Files beside the test script.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct External {
-    /// Payload files (CSV). Accepted for manifests of the previous operator; not yet mounted into the workers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub payload: Option<ConfigMaps>,
-
-    /// Processor files (JavaScript). Accepted for manifests of the previous operator; not yet mounted into the workers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub processor: Option<Processor>,
-}
-
-/// Files in one or more `ConfigMap`s.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct ConfigMaps {
-    /// The names of `ConfigMap`s in the same namespace.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub config_maps: Vec<String>,
-}
-
-/// The script's processor, and what it loads.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct Processor {
-    /// The processor itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub main: Option<Config>,
-
-    /// The files that the processor loads.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub related: Option<ConfigMaps>,
 }
 
 words! {
@@ -341,7 +332,13 @@ pub fn crd() -> CustomResourceDefinition {
     }
     let mut crd = LoadTest::crd();
     let schemas = crd.spec.versions.iter_mut().filter_map(|v| v.schema.as_mut()?.open_api_v3_schema.as_mut());
-    schemas.for_each(unwrap_lines);
+    for schema in schemas {
+        unwrap_lines(schema);
+        let spec = schema.properties.as_mut().and_then(|fields| fields.get_mut("spec"));
+        if let Some(worker) = spec.and_then(|spec| spec.properties.as_mut()).and_then(|fields| fields.get_mut("worker")) {
+            worker::restrict(worker);
+        }
+    }
     crd
 }
 
@@ -372,8 +369,10 @@ words! {
 /// Why something is as it is: the reasons of all conditions and all events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// The `ConfigMap` of the script, or its key, is not there.
+    /// A `ConfigMap` of the script, or the script's key, is not there.
     MissingTestScript,
+    /// The script cannot be run as it is.
+    InvalidTestScript,
     /// Something else in the namespace has the name that the test's Job needs.
     NameConflict,
     /// The API server refused the Job.

@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
+use super::run::LINGER;
 use super::{AT_ONCE, Change, Plan, Say, Scene, SeenJob, Setting, Steer, later, workers};
 use crate::api::v1alpha1::{ConditionType, FailedWorker, FailurePolicy, LoadTestStatus, Phase, Reason};
 use crate::duration;
@@ -62,14 +63,18 @@ impl Scene<'_> {
     }
 
     /// Of an ended test only its Job is looked after: that it does not run on, and that it goes when its time is over.
-    pub(super) fn after_the_end(&self, job: &SeenJob) -> Plan {
+    pub(super) fn after_the_end(&self, job: &SeenJob, workers: &[Worker]) -> Plan {
         let ours = match job {
             SeenJob::Ours(job) => Some(job),
             _ => None,
         };
         // A creation that was on its way when the test ended, or a Job that was suspended: it must not send load later.
         let runs_on = ours.filter(|job| job.outcome.is_none() && !job.failing && job.deadline != Some(AT_ONCE));
-        if let Some(job) = runs_on.filter(|_| self.current.phase != Some(Phase::Completed)) {
+        let completed = self.current.phase == Some(Phase::Completed);
+        if completed && runs_on.is_some() && workers.iter().any(|w| w.lingers && !self.lingers(w)) {
+            return Plan { look_again: Some(later(self.now, LINGER)), ..Plan::default() };
+        }
+        if let Some(job) = runs_on.filter(|_| !completed || workers.iter().any(|w| self.lingers(w))) {
             let steer = Steer { uid: job.uid.clone(), to: Setting::Deadline(Some(AT_ONCE)) };
             return Plan { change: Some(Change::SteerJob(steer)), ..Plan::default() };
         }
@@ -86,7 +91,7 @@ impl Scene<'_> {
     }
 
     /// Why a Job failed: by which workers, and what they said last; or because it was to end.
-    fn failure(&self, job_reason: &str, job_message: &str, all: &[Worker]) -> (ConditionType, Reason, String) {
+    pub(super) fn failure(&self, job_reason: &str, job_message: &str, all: &[Worker]) -> (ConditionType, Reason, String) {
         if job_reason == "DeadlineExceeded" {
             return match self.progress_so_far("True").or(self.progress_so_far("False")) {
                 Some((_, Reason::Stopping, _)) => {

@@ -217,6 +217,7 @@ fn worker((index, pod): (usize, &Pod)) -> Worker {
         started,
         running_since: None,
         ended: (state == WorkerState::Succeeded).then(|| at(20)),
+        lingers: false,
         deleted,
         state,
     }
@@ -292,7 +293,11 @@ impl State {
         } else {
             Vec::new()
         };
-        let script = if self.script { Script::Found { expected_duration: None } } else { Script::NoConfigMap };
+        let script = if self.script {
+            Script::Found { expected_duration: None, needs_folder: false }
+        } else {
+            Script::NoConfigMap("s".into())
+        };
         let observed = Observed { job, workers, script, obstacle: None };
         let plan = decide(&object, &observed, &WorkerSettings::default(), self.now());
         let mut requests: Vec<Request> = Vec::new();

@@ -10,7 +10,7 @@ use super::{
     AT_ONCE, Change, ConditionType, MOST_WORKER_EVENTS, Observed, Plan, REFRESH, Say, Scene, SeenJob, Setting, Steer, later,
     phase, workers,
 };
-use crate::api::v1alpha1::{LoadTest, LoadTestStatus, Phase, Reason};
+use crate::api::v1alpha1::{FailurePolicy, LoadTest, LoadTestStatus, Phase, Reason};
 use crate::duration;
 use crate::progress::{Obstacle, Outcome, TestJob, Worker, WorkerState};
 
@@ -26,6 +26,10 @@ const OVERDUE: SignedDuration = SignedDuration::from_secs(60);
 
 /// So long after a pod was to be gone its node is taken to be lost.
 const LOST: SignedDuration = SignedDuration::from_secs(30);
+
+/// So long after a worker's end its pod goes on only where a container keeps it that somebody else has put into it, such
+/// as a service mesh's.
+pub(super) const LINGER: SignedDuration = SignedDuration::from_secs(10);
 
 /// Between why a test is where it is, and what is wrong with its workers besides.
 const BESIDES: &str = "; but ";
@@ -72,6 +76,8 @@ impl Scene<'_> {
 
         let (phase, holds, reason, message) = if let Some(ending) = self.ending(all_started, start_deadline, obstacle.as_ref()) {
             ending
+        } else if let Some((reason, message)) = self.failed_in_vain(job, workers) {
+            (Phase::Stopping, false, reason, message)
         } else if all_started {
             let message = match count {
                 1 => "the worker has started".to_owned(),
@@ -143,6 +149,23 @@ impl Scene<'_> {
             None => (Reason::StartDeadlineExceeded, format!("{late}, for a reason that neither their pods nor events tell")),
         };
         Some((Phase::Stopping, false, reason, message))
+    }
+
+    /// Why the test has failed, if workers have that the Job does not know of, since their pods go on.
+    fn failed_in_vain(&self, job: &TestJob, workers: &[Worker]) -> Option<(Reason, String)> {
+        let failed = workers.iter().any(|w| matches!(w.state, WorkerState::Failed { .. }) && self.lingers(w));
+        let ended = workers.iter().filter(|w| w.ended.is_some()).count();
+        let all = usize::try_from(self.test.spec.count).is_ok_and(|count| ended >= count);
+        let decided = failed && (self.test.spec.failure_policy == FailurePolicy::FailFast || all);
+        (decided && !job.failing).then(|| {
+            let (_, reason, message) = self.failure("BackoffLimitExceeded", "", workers);
+            (reason, message)
+        })
+    }
+
+    /// Whether a worker's pod goes on for long though the worker has ended, and nobody has asked it to end.
+    pub(super) fn lingers(&self, worker: &Worker) -> bool {
+        worker.lingers && worker.deleted.is_none() && worker.ended.is_some_and(|at| later(at, LINGER) <= self.now)
     }
 
     /// The Job is suspended: by a queueing system before it started, which is well, or later, which would send the load of

@@ -4,7 +4,7 @@ use k8s_openapi::jiff::SignedDuration;
 use kube::ResourceExt;
 
 use super::{Change, Observed, Plan, Say, Scene, Script, SeenJob, WaitFor, later, workers};
-use crate::api::v1alpha1::{ConditionType, Phase, Reason, TEST_SCRIPT_KEY};
+use crate::api::v1alpha1::{ConditionType, Phase, Reason};
 use crate::duration;
 use crate::job::job;
 
@@ -41,21 +41,34 @@ impl Scene<'_> {
     }
 
     fn with_script(&self, script: &Script) -> Plan {
-        let name = &self.test.spec.test_script.config.config_map;
-        let namespace = self.test.namespace().unwrap_or_default();
-        let missing = match script {
-            Script::Found { .. } | Script::Unknown => None,
-            Script::NoConfigMap => Some(format!(
-                "there is no ConfigMap {name} in the namespace {namespace}: create it, with the test script under the key {TEST_SCRIPT_KEY}"
-            )),
-            Script::NoKey(keys) => Some(format!(
-                "the ConfigMap {name} has no key {TEST_SCRIPT_KEY} (it has: {}): add the test script under this key",
-                if keys.is_empty() { "none".to_owned() } else { keys.join(", ") }
-            )),
+        let (namespace, own) = (self.test.namespace().unwrap_or_default(), &self.test.spec.test_script);
+        let (expected_duration, needs_folder) = match script {
+            Script::Found { expected_duration, needs_folder } => (expected_duration.as_ref(), *needs_folder),
+            Script::Unknown => (None, false),
+            Script::NoConfigMap(name) => {
+                let message = if own.config_map() == Some(name) {
+                    let key = own.file();
+                    format!(
+                        "there is no ConfigMap {name} in the namespace {namespace}: create it, with the test script under the key {key}"
+                    )
+                } else {
+                    format!(
+                        "there is no ConfigMap {name} in the namespace {namespace}, which testScript.external names: create it"
+                    )
+                };
+                return self.blocked(Reason::MissingTestScript, message, Some(WaitFor::ConfigMap(name.clone())));
+            }
+            Script::NoKey { config_map: name, keys } => {
+                let (key, keys) = (own.file(), if keys.is_empty() { "none".to_owned() } else { keys.join(", ") });
+                let message =
+                    format!("the ConfigMap {name} has no key {key} (it has: {keys}): add the test script under this key");
+                return self.blocked(Reason::MissingTestScript, message, Some(WaitFor::ConfigMap(name.clone())));
+            }
+            Script::Faulty { fault, config_map } => {
+                let wait_for = config_map.clone().map(WaitFor::ConfigMap);
+                return self.blocked(Reason::InvalidTestScript, fault.clone(), wait_for);
+            }
         };
-        if let Some(message) = missing {
-            return self.blocked(Reason::MissingTestScript, message, Some(WaitFor::ConfigMap(name.clone())));
-        }
         let wanted = if let Some((_, Reason::JobRefused, message)) = self.progress_so_far("False") {
             // Tried again: what it waits for, and since when, stays as it is until the Job is there.
             Self::progressing(Some(false), Reason::JobRefused, message.to_owned())
@@ -64,13 +77,11 @@ impl Scene<'_> {
             Self::progressing(Some(true), Reason::Starting, message)
         };
         let mut status = self.status(Phase::Starting, wanted);
-        if let Script::Found { expected_duration } = script {
-            status.expected_duration = expected_duration.map(duration::format);
-        }
+        status.expected_duration = expected_duration.copied().map(duration::format);
         Plan {
             // Written even where nothing changes: that it can be written proves that the test was not seen too late.
             status: Some(status),
-            change: Some(Change::CreateJob(Box::new(job(self.test, self.settings)))),
+            change: Some(Change::CreateJob(Box::new(job(self.test, self.settings, needs_folder)))),
             ..Plan::default()
         }
     }

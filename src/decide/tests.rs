@@ -43,6 +43,7 @@ fn worker(index: u32, state: WorkerState) -> Worker {
         started,
         running_since: (state == WorkerState::Running).then(|| at(0)),
         ended: None,
+        lingers: false,
         deleted: None,
         state,
     }
@@ -53,7 +54,7 @@ fn failed(index: u32, code: i32, message: &str) -> Worker {
 }
 
 fn seen(job: SeenJob, workers: Vec<Worker>) -> Observed {
-    Observed { job, workers, script: Script::Found { expected_duration: None }, obstacle: None }
+    Observed { job, workers, script: Script::Found { expected_duration: None, needs_folder: false }, obstacle: None }
 }
 
 fn plan(test: &LoadTest, observed: &Observed, seconds: i64) -> Plan {
@@ -247,7 +248,7 @@ fn who_cannot_start_in_time_fails_with_the_reason_found() {
 
 #[test]
 fn what_is_missing_for_too_long_fails_the_test_and_suspension_does_not_count() {
-    let missing = Observed { script: Script::NoConfigMap, ..seen(SeenJob::None, vec![]) };
+    let missing = Observed { script: Script::NoConfigMap("script".into()), ..seen(SeenJob::None, vec![]) };
     let mut late = with(test(1), &json!({"startDeadlineSeconds": 30}));
     assert_eq!(step(&mut late, &missing, 0).look_again, Some(at(30)));
     let status = step(&mut late, &missing, 30).status.unwrap();
@@ -307,7 +308,7 @@ fn a_stopped_test_ends_its_job_and_is_neither_completed_nor_failed() {
 #[test]
 fn who_runs_long_after_its_load_is_told_and_who_is_on_a_lost_node() {
     let mut test = test(2);
-    let script = Script::Found { expected_duration: Some(SignedDuration::from_secs(120)) };
+    let script = Script::Found { expected_duration: Some(SignedDuration::from_secs(120)), needs_folder: false };
     step(&mut test, &Observed { script, ..seen(SeenJob::None, vec![]) }, 0);
     let both = [0, 1].map(|i| worker(i, WorkerState::Running)).to_vec();
     step(&mut test, &seen(SeenJob::Ours(job()), both.clone()), 1);
@@ -389,6 +390,31 @@ fn after_its_time_an_ended_test_is_deleted_and_nothing_is_lost_before() {
 }
 
 #[test]
+fn what_others_put_into_the_pods_does_not_keep_a_test_from_ending() {
+    let lingering = |state| Worker { ended: Some(at(60)), running_since: None, lingers: true, ..worker(0, state) };
+    let failed = |seconds| {
+        let state = WorkerState::Failed { exit_code: Some(1), reason: "Error".into(), message: Some("Error: x".into()) };
+        let mut test = test(2);
+        let both = vec![lingering(state), worker(1, WorkerState::Running)];
+        step(&mut test, &seen(SeenJob::Ours(job()), both), seconds)
+    };
+    assert_eq!(steer(&failed(69)), None, "the pod may be about to end");
+    let ends = failed(70);
+    assert_eq!(steer(&ends), Some(Setting::Deadline(Some(AT_ONCE))));
+    let condition = &ends.status.unwrap().conditions[0];
+    assert_eq!((condition.reason.as_str(), condition.status.as_str()), ("WorkerFailed", "False"));
+
+    let mut done = test(1);
+    let succeeded = seen(SeenJob::Ours(job()), vec![lingering(WorkerState::Succeeded)]);
+    assert_eq!(step(&mut done, &succeeded, 61).status.unwrap().phase, Some(Phase::Completed));
+    let left = step(&mut done, &succeeded, 61);
+    assert_eq!((steer(&left), left.look_again), (None, Some(at(71))));
+    assert_eq!(steer(&step(&mut done, &succeeded, 71)), Some(Setting::Deadline(Some(AT_ONCE))));
+    let slow = seen(SeenJob::Ours(job()), vec![Worker { lingers: false, ..lingering(WorkerState::Succeeded) }]);
+    assert_eq!(steer(&step(&mut done, &slow, 500)), None, "a Job that is told slowly ends by itself");
+}
+
+#[test]
 fn a_deadline_that_changes_reaches_the_job() {
     let mut test = with(test(1), &json!({"activeDeadlineSeconds": 60}));
     step(&mut test, &seen(SeenJob::None, vec![]), 0);
@@ -403,13 +429,13 @@ fn a_deadline_that_changes_reaches_the_job() {
 #[test]
 fn what_keeps_a_test_from_starting_is_told_once_and_waited_for() {
     let mut test = test(1);
-    let missing = Observed { script: Script::NoConfigMap, ..seen(SeenJob::None, vec![]) };
+    let missing = Observed { script: Script::NoConfigMap("script".into()), ..seen(SeenJob::None, vec![]) };
     let told = step(&mut test, &missing, 0);
     assert_eq!((reasons(&told), told.wait_for.clone()), (vec!["MissingTestScript"], Some(WaitFor::ConfigMap("script".into()))));
     assert!(told.events[0].warning && !creates(&told));
     assert_eq!(told.look_again, Some(at(30)), "in case nobody wakes it");
     assert!(step(&mut test, &missing, 1).status.is_none(), "no write while nothing changes");
-    let key = Observed { script: Script::NoKey(vec![]), ..seen(SeenJob::None, vec![]) };
+    let key = Observed { script: Script::NoKey { config_map: "s".into(), keys: vec![] }, ..seen(SeenJob::None, vec![]) };
     assert!(step(&mut test, &key, 2).status.unwrap().conditions[0].message.contains("(it has: none)"));
     let foreign = step(&mut test, &seen(SeenJob::Foreign, vec![]), 3);
     assert_eq!((reasons(&foreign), foreign.wait_for.clone()), (vec!["NameConflict"], Some(WaitFor::Job("t".into()))));

@@ -10,6 +10,7 @@ mod replay;
 mod rights;
 mod security;
 mod truth;
+mod workers;
 
 use std::path::PathBuf;
 use std::process::Command;

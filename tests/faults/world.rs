@@ -367,7 +367,9 @@ impl World<'_> {
     }
 
     async fn create_script(&self) {
-        let script: ConfigMap = from(json!({"metadata": {"name": "test-script"}, "data": {"test-script.yaml": "{}"}}));
+        let script: ConfigMap = from(
+            json!({"metadata": {"name": "test-script"}, "data": {"test-script.yaml": "config: {target: x}\nscenarios: [{flow: []}]"}}),
+        );
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), self.namespace);
         maps.create(&PostParams::default(), &script).await.unwrap();
     }

@@ -14,6 +14,11 @@ async fn what_cannot_work_is_refused_with_a_reason() {
         *test.pointer_mut(path).unwrap() = value;
         test
     };
+    let worker = |worker: Value| {
+        let mut test = load_test("worker", 1);
+        test["spec"]["worker"] = worker;
+        test
+    };
     let longest = "a".repeat(61);
     for (test, why) in [
         (changed("/metadata/name", json!("my.test")), "use only a-z, 0-9 and '-' (no dots)"),
@@ -22,8 +27,16 @@ async fn what_cannot_work_is_refused_with_a_reason() {
         (load_test(&longest, 10), "already exists"),
         (load_test(&longest, 11), "metadata.name is too long"),
         (load_test("zero", 0), "greater than or equal to 1"),
-        (changed("/spec/testScript", json!({"config": {"configMap": ""}})), "must name a ConfigMap"),
-        (changed("/spec/testScript", json!({})), "spec.testScript.config: Required value"),
+        (changed("/spec/testScript", json!({"config": {"configMap": ""}})), "should be at least 1 chars long"),
+        (changed("/spec/testScript", json!({})), "needs either config, which names the script's ConfigMap, or inline"),
+        (changed("/spec/testScript", json!({"config": {"key": "a.yaml"}})), "must name a ConfigMap, unless"),
+        (
+            changed("/spec/testScript", json!({"config": {"configMap": "s", "key": "../etc/a"}})),
+            "is a file name, or a path within",
+        ),
+        (worker(json!({"podSecurityContext": {"runAsUser": 0}})), "should be greater than or equal to 1"),
+        (worker(json!({"securityContext": {"seccompProfile": {"type": "Unconfined"}}})), "Unsupported value"),
+        (worker(json!({"podSecurityContext": {"runAsNonRoot": false}})), "Unsupported value"),
     ] {
         let refused = bed.try_create::<LoadTest>(test.clone()).await.map_or_else(|e| e.to_string(), |_| String::new());
         assert!(refused.contains(why) && refused.is_empty() == why.is_empty(), "{test}: {why:?} is not in {refused:?}");

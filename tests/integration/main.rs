@@ -16,3 +16,4 @@ mod operator;
 mod restarts;
 mod steering;
 mod waiting;
+mod workers;

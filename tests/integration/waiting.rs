@@ -28,7 +28,7 @@ async fn a_missing_script_is_told_and_the_test_starts_when_it_comes() {
     assert!(condition(&no_key, "Progressing").2.contains("(it has: script.yml)"));
     assert_ne!(no_key.resource_version(), written);
 
-    let data = json!({"data": {"test-script.yaml": "scenarios: []"}});
+    let data = json!({"data": {"test-script.yaml": "config: {target: x}\nscenarios: [{flow: []}]"}});
     bed.api::<ConfigMap>().patch("test-script", &PatchParams::default(), &Patch::Merge(data)).await.unwrap();
     bed.set_exited(&bed.pods("early", 1).await[0], 0, "").await;
     bed.until_phase("early", "Completed").await;

@@ -1,0 +1,166 @@
+//! The test script and the files beside it.
+
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+/// The script's file, unless a key is given: a key of its `ConfigMap`.
+pub const TEST_SCRIPT_KEY: &str = "test-script.yaml";
+
+/// The test script, and the files that it needs. All of them are in the workers' folder /data, so that relative paths in
+/// the script hold.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.config) != has(self.inline)")
+        .message("testScript needs either config, which names the script's ConfigMap, or inline, the script itself"),
+    validation = Rule::new("!has(self.config) || has(self.config.configMap) || has(self.external) && (has(self.external.persistentVolumeClaim) || has(self.external.image))")
+        .message("testScript.config.configMap must name a ConfigMap, unless the script is a file of external.persistentVolumeClaim or external.image"),
+)]
+pub struct TestScript {
+    /// Where the test script is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<Config>,
+
+    /// The test script itself, for a first try in one file. A ConfigMap holds more, and can be used by many tests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 65_536))]
+    pub inline: Option<String>,
+
+    /// Files beside the test script.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<External>,
+}
+
+/// Where the test script is.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Config {
+    /// The name of a `ConfigMap` in the same namespace. Its key `test-script.yaml`, or `key`, is the script that the
+    /// workers run; all its keys are files in the workers' folder /data. The test waits for it, and starts by itself when
+    /// it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub config_map: Option<String>,
+
+    /// The script's file name: a key of the `ConfigMap`, or where none is named the path of a file in the volume of
+    /// `external`. Default: `test-script.yaml`.
+    #[x_kube(validation = Rule::new("!self.startsWith('/') && !self.contains('..')").message("testScript.config.key is a file name, or a path within the volume"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: Option<String>,
+}
+
+/// Files beside the test script, from several places. No two of them may have the same name.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct External {
+    /// Payload files (CSV).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<ConfigMaps>,
+
+    /// Processor files (JavaScript or TypeScript).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processor: Option<Processor>,
+
+    /// A claim whose files are too large for a `ConfigMap`, such as payloads or node_modules. It is mounted read-only, by
+    /// all workers: its access mode has to allow that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistent_volume_claim: Option<ClaimFiles>,
+
+    /// An OCI image or artifact whose files are too large for a `ConfigMap`. The cluster has to have image volumes
+    /// (Kubernetes 1.35, or the feature gate `ImageVolume` before).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageFiles>,
+}
+
+/// The files of a claim.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimFiles {
+    /// The name of a `PersistentVolumeClaim` in the same namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub claim_name: String,
+}
+
+/// The files of an image.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageFiles {
+    /// The image, such as `ghcr.io/example/load-test-files:v1`.
+    #[schemars(length(min = 1, max = 1024))]
+    pub reference: String,
+
+    /// When it is pulled: Always, `IfNotPresent` or Never. Default: as Kubernetes does by the image's tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub pull_policy: Option<String>,
+}
+
+/// Files in one or more `ConfigMap`s.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigMaps {
+    /// The names of `ConfigMap`s in the same namespace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
+    pub config_maps: Vec<String>,
+}
+
+/// The script's processor, and what it loads.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Processor {
+    /// The processor itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub main: Option<ConfigMapFiles>,
+
+    /// The files that the processor loads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub related: Option<ConfigMaps>,
+}
+
+/// Files in a `ConfigMap`.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigMapFiles {
+    /// The name of a `ConfigMap` in the same namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub config_map: String,
+}
+
+impl TestScript {
+    /// The script's file, as a path in the workers' folder /data.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        self.config.as_ref().and_then(|c| c.key.as_deref()).unwrap_or(TEST_SCRIPT_KEY)
+    }
+
+    /// The `ConfigMap` that the script itself is in, if it is in one.
+    #[must_use]
+    pub fn config_map(&self) -> Option<&str> {
+        self.config.as_ref()?.config_map.as_deref()
+    }
+
+    /// All `ConfigMap`s whose files the workers have, each once.
+    #[must_use]
+    pub fn config_maps(&self) -> Vec<&str> {
+        let external = self.external.as_ref();
+        let processor = external.and_then(|e| e.processor.as_ref());
+        let many = [external.and_then(|e| e.payload.as_ref()), processor.and_then(|p| p.related.as_ref())];
+        let main = processor.and_then(|p| p.main.as_ref()).map(|m| m.config_map.as_str());
+        let related = many.into_iter().flatten().flat_map(|maps| &maps.config_maps).map(String::as_str);
+        let mut names = Vec::new();
+        for name in self.config_map().into_iter().chain(main).chain(related) {
+            if !name.is_empty() && !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    /// Whether files come from a volume, which only the workers can look into.
+    #[must_use]
+    pub fn has_volume(&self) -> bool {
+        self.external.as_ref().is_some_and(|e| e.persistent_volume_claim.is_some() || e.image.is_some())
+    }
+}

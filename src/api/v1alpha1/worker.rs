@@ -1,0 +1,221 @@
+//! What the workers' pods are to be like. The types of the fields are Kubernetes' own, less what would lift a pod out of
+//! Pod Security `restricted`, or out of its namespace.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Affinity, Container, EnvFromSource, EnvVar, HostAlias, LocalObjectReference, PodDNSConfig, PodSecurityContext,
+    ResourceRequirements, SecurityContext, Toleration, TopologySpreadConstraint, Volume, VolumeMount,
+};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What the workers' pods are to be like. Fields have the names and meanings that they have in a pod.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Worker {
+    /// The workers' image. Its entry point is the `artillery` command. Default: the operator's, `artilleryio/artillery:latest`
+    /// unless it was told otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub image: Option<String>,
+
+    /// When the image is pulled: Always, `IfNotPresent` or Never. Default: as Kubernetes does by the image's tag.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_pull_policy: Option<String>,
+
+    /// The secrets with which the images are pulled.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub image_pull_secrets: Vec<LocalObjectReference>,
+
+    /// The CPU and memory that a worker asks for and may use. Artillery starts as many threads as the CPU limit, or else the
+    /// request, allows; one without either.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+
+    /// Environment variables. The script reads them as `{{ $env.NAME }}`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<EnvVar>,
+
+    /// `ConfigMap`s and Secrets whose keys become environment variables.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub env_from: Vec<EnvFromSource>,
+
+    /// More arguments of `artillery run`, such as `--overrides`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+
+    /// The labels that a node must have to get a worker.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+
+    /// Rules by which the workers are scheduled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
+
+    /// Taints of nodes that the workers tolerate.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tolerations: Vec<Toleration>,
+
+    /// How the workers spread over nodes or zones. Their label `artillery.io/test-name` is the test's name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
+
+    /// The `PriorityClass` of the workers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority_class_name: Option<String>,
+
+    /// The `RuntimeClass` of the workers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime_class_name: Option<String>,
+
+    /// The scheduler of the workers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheduler_name: Option<String>,
+
+    /// The service account of the workers. Its token is not given to them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_account_name: Option<String>,
+
+    /// The pods' security context, as far as Pod Security `restricted` lets it be chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod_security_context: Option<PodSecurityContext>,
+
+    /// The worker container's security context, as far as Pod Security `restricted` lets it be chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub security_context: Option<SecurityContext>,
+
+    /// More labels of the pods. Those that begin with `artillery.io/` are the operator's.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+
+    /// Annotations of the pods.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+
+    /// How long a worker that is asked to end may take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub termination_grace_period_seconds: Option<i64>,
+
+    /// Names that the workers find in their hosts file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub host_aliases: Vec<HostAlias>,
+
+    /// How the workers resolve names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns_config: Option<PodDNSConfig>,
+
+    /// Volumes of the pods: configMap, secret, emptyDir, persistentVolumeClaim, or projected of the first two.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
+
+    /// Where the worker container mounts the volumes: anywhere but in /data, /tmp and /opt/loadtest, which are taken.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volume_mounts: Vec<VolumeMount>,
+
+    /// Containers that run beside the worker, start before it and end after it (`initContainers` with `restartPolicy: Always`).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sidecars: Vec<Container>,
+}
+
+/// What may be chosen of types that hold more than a worker may have: `restricted` and the namespace are the limit.
+///
+/// Source: Kubernetes, "Pod Security Standards", and `pkg/apis/core/types.go`.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("volumes", &["name", "configMap", "secret", "emptyDir", "persistentVolumeClaim", "projected"]),
+    ("volumes.projected.sources", &["configMap", "secret", "downwardAPI"]),
+    (
+        "podSecurityContext",
+        &[
+            "runAsUser",
+            "runAsGroup",
+            "runAsNonRoot",
+            "fsGroup",
+            "fsGroupChangePolicy",
+            "supplementalGroups",
+            "supplementalGroupsPolicy",
+            "seccompProfile",
+        ],
+    ),
+    ("securityContext", CONTAINER_SECURITY),
+    (
+        "sidecars",
+        &[
+            "name",
+            "image",
+            "imagePullPolicy",
+            "command",
+            "args",
+            "workingDir",
+            "env",
+            "envFrom",
+            "ports",
+            "resources",
+            "volumeMounts",
+            "startupProbe",
+            "securityContext",
+        ],
+    ),
+    ("sidecars.securityContext", CONTAINER_SECURITY),
+    ("sidecars.ports", &["name", "containerPort", "protocol"]),
+];
+const CONTAINER_SECURITY: &[&str] = &["runAsUser", "runAsGroup", "runAsNonRoot", "readOnlyRootFilesystem", "seccompProfile"];
+
+/// Makes of the schema of [`Worker`] one that allows what a worker may have, and that is small: the fields of Kubernetes'
+/// own types are explained by `kubectl explain pod.spec`, and the CRD has to fit into an annotation of `kubectl apply`.
+pub(super) fn restrict(worker: &mut JSONSchemaProps) {
+    for (path, allowed) in ALLOWED {
+        if let Some(properties) = at(worker, path).and_then(|schema| schema.properties.as_mut()) {
+            properties.retain(|name, _| allowed.contains(&name.as_str()));
+        }
+    }
+    for context in ["podSecurityContext", "securityContext", "sidecars.securityContext"] {
+        let one_of = |words: &[&str]| Some(words.iter().map(|word| JSON(serde_json::json!(word))).collect());
+        if let Some(user) = at(worker, &format!("{context}.runAsUser")) {
+            user.minimum = Some(1.0);
+        }
+        if let Some(non_root) = at(worker, &format!("{context}.runAsNonRoot")) {
+            non_root.enum_ = Some(vec![JSON(serde_json::json!(true))]);
+        }
+        if let Some(kind) = at(worker, &format!("{context}.seccompProfile.type")) {
+            kind.enum_ = one_of(&["RuntimeDefault", "Localhost"]);
+        }
+    }
+    for field in worker.properties.iter_mut().flat_map(|p| p.values_mut()) {
+        let description = field.description.take();
+        shorten(field);
+        field.description = description;
+    }
+}
+
+/// The schema of a field, by its path; that of its items where a field is a list.
+fn at<'a>(schema: &'a mut JSONSchemaProps, path: &str) -> Option<&'a mut JSONSchemaProps> {
+    path.split('.').try_fold(schema, |schema, name| {
+        let field = schema.properties.as_mut()?.get_mut(name)?;
+        if matches!(field.items, Some(JSONSchemaPropsOrArray::Schema(_))) {
+            let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut field.items else { return None };
+            return Some(&mut **items);
+        }
+        Some(field)
+    })
+}
+
+/// Leaves the descriptions out, and lets quantities be numbers, as Kubernetes does.
+fn shorten(schema: &mut JSONSchemaProps) {
+    let quantity = schema.description.take().is_some_and(|d| d.starts_with("Quantity is a fixed-point representation"));
+    if quantity {
+        schema.type_ = None;
+        schema.x_kubernetes_int_or_string = Some(true);
+    }
+    schema.properties.iter_mut().flat_map(|p| p.values_mut()).for_each(shorten);
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        shorten(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        shorten(values);
+    }
+}

@@ -1,0 +1,183 @@
+//! What the status shows of the measurements: of bounded size, however many workers and metrics there are.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::sketch::round;
+use super::{Measurements, Sketch};
+
+const MOST_KINDS: usize = 10;
+const MOST_CODES: usize = 20;
+const MOST_NAME: usize = 100;
+const OTHER: &str = "other";
+
+/// The histograms that are shown, where there are any.
+const MAIN: [&str; 4] = ["http.response_time", "vusers.session_length", "socketio.response_time", "browser.page.dominteractive"];
+
+// Decimals are numbers here, though Kubernetes' conventions advise against floats: they are rounded to 0.1, measured rather
+// than wished for, so nobody compares or applies them; and a number can be sorted and shown by kubectl, and fed to jq.
+/// What all workers have measured together.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Results {
+    /// How many workers these results are of.
+    pub workers_reporting: i32,
+    /// How many workers the test has.
+    pub workers: i32,
+    /// How many of those reporting had not reached the end of their test.
+    pub workers_partial: i32,
+    /// Whether something is missing: a worker, or the end of one's test.
+    pub partial: bool,
+    /// Requests that were sent: HTTP requests, WebSocket messages, Socket.IO emits.
+    pub requests: i64,
+    /// Requests a second, from the first to the last that was counted.
+    pub request_rate: f64,
+    /// Responses and messages that came.
+    pub responses: i64,
+    /// HTTP status codes, the most frequent first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub codes: Vec<Count>,
+    /// Errors of all kinds. An HTTP status code is none.
+    pub errors: i64,
+    /// Errors by kind, the most frequent first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors_by_kind: Vec<Count>,
+    /// Virtual users that were begun.
+    pub vusers_created: i64,
+    /// Virtual users whose scenario went through.
+    pub vusers_completed: i64,
+    /// Virtual users whose scenario failed.
+    pub vusers_failed: i64,
+    /// The main histograms, in ms.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub histograms: Vec<Distribution>,
+    /// How many other metrics the workers had no room to tell, at most.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub metrics_dropped: i32,
+}
+
+/// How often something was counted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Count {
+    /// What; `other` for all that are not shown one by one.
+    pub name: String,
+    /// How often.
+    pub count: i64,
+}
+
+/// How the values of a histogram are spread. Percentiles are off by `errorBound` at most; the rest is exact.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Distribution {
+    /// Artillery's name for it.
+    pub name: String,
+    /// How many values.
+    pub count: i64,
+    /// The least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<f64>,
+    /// The greatest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<f64>,
+    /// The arithmetic mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean: Option<f64>,
+    /// The median.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p50: Option<f64>,
+    /// 90 % of the values are at most this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p90: Option<f64>,
+    /// 95 % of the values are at most this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p95: Option<f64>,
+    /// 99 % of the values are at most this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p99: Option<f64>,
+    /// 99.9 % of the values are at most this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p999: Option<f64>,
+    /// By how much a percentile may be off, such as `1%`.
+    pub error_bound: String,
+}
+
+// serde wants a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(n: &i32) -> bool {
+    *n == 0
+}
+
+impl Results {
+    /// The results of a test of so many workers.
+    #[must_use]
+    pub fn new(measured: &Measurements, workers: u32) -> Self {
+        let sum = |names: &[&str]| names.iter().filter_map(|name| measured.counter(name)).sum::<f64>();
+        let requests = sum(&["http.requests", "websocket.messages_sent", "socketio.emit", "browser.http_requests"]);
+        let number = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
+        let errors = || measured.counters_below("errors.").map(|(kind, n)| (kind, whole(n)));
+        let dropped_errors = whole(measured.dropped_errors);
+        Self {
+            workers_reporting: number(measured.workers),
+            workers: number(workers),
+            workers_partial: number(measured.partial),
+            partial: measured.partial > 0 || measured.workers < workers,
+            requests: whole(requests),
+            request_rate: round(requests / measured.seconds()),
+            responses: whole(sum(&["http.responses", "websocket.messages_received"])),
+            codes: most_frequent(measured.counters_below("http.codes.").map(|(code, n)| (code, whole(n))), MOST_CODES, 0),
+            errors: errors().fold(dropped_errors, |sum, (_, n)| sum.saturating_add(n)),
+            errors_by_kind: most_frequent(errors(), MOST_KINDS, dropped_errors),
+            vusers_created: whole(sum(&["vusers.created"])),
+            vusers_completed: whole(sum(&["vusers.completed"])),
+            vusers_failed: whole(sum(&["vusers.failed"])),
+            histograms: MAIN.iter().filter_map(|name| Some(Distribution::new(name, measured.histogram(name)?))).collect(),
+            metrics_dropped: number(measured.dropped),
+        }
+    }
+
+    /// One of the main histograms.
+    #[must_use]
+    pub fn histogram(&self, name: &str) -> Option<&Distribution> {
+        self.histograms.iter().find(|histogram| histogram.name == name)
+    }
+}
+
+impl Distribution {
+    fn new(name: &str, sketch: &Sketch) -> Self {
+        Self {
+            name: name.to_owned(),
+            count: i64::try_from(sketch.count()).unwrap_or(i64::MAX),
+            min: sketch.summary("min"),
+            max: sketch.summary("max"),
+            mean: sketch.summary("mean"),
+            p50: sketch.summary("p50"),
+            p90: sketch.summary("p90"),
+            p95: sketch.summary("p95"),
+            p99: sketch.summary("p99"),
+            p999: sketch.summary("p999"),
+            error_bound: format!("{}%", sketch.error_percent()),
+        }
+    }
+}
+
+/// The most frequent, and the rest as one.
+fn most_frequent<'a>(counts: impl Iterator<Item = (&'a str, i64)>, most: usize, other: i64) -> Vec<Count> {
+    let mut counts: Vec<_> = counts.collect();
+    counts.sort_by(|(a, n), (b, m)| m.cmp(n).then_with(|| a.cmp(b)));
+    let rest = counts.split_off(most.min(counts.len()));
+    let other = rest.iter().fold(other, |sum, (_, n)| sum.saturating_add(*n));
+    let shown = |name: &str| name.chars().filter(|c| !c.is_control()).take(MOST_NAME).collect();
+    let mut counts: Vec<_> = counts.into_iter().map(|(name, count)| Count { name: shown(name), count }).collect();
+    if other > 0 {
+        counts.push(Count { name: OTHER.to_owned(), count: other });
+    }
+    counts
+}
+
+/// A counter as a whole number, which it is unless a worker was strange.
+#[allow(clippy::cast_possible_truncation)]
+fn whole(value: f64) -> i64 {
+    // Within what JavaScript counts by ones.
+    value.round().clamp(0.0, 9_007_199_254_740_991.0) as i64
+}

@@ -1,0 +1,86 @@
+//! What a script wants ensured.
+
+use serde_yaml::Value;
+
+use super::Rule;
+
+const LEGACY: [&str; 5] = ["min", "max", "median", "p95", "p99"];
+
+/// The rules of a script's `ensure`, in the environment that is used. None where it does not parse, as it then does not run.
+///
+/// Source: `artillery-plugin-ensure`, `runChecks` in `plugin.ts`; Artillery, `checkConfig` in `lib/util.ts`. Different from
+/// there:
+/// - `config.ensure` is judged even where `config.plugins` does not have `ensure`, without which Artillery passes over it.
+/// - All metrics of one entry in `thresholds` are judged. There it is the first.
+/// - `p95: 0.5` is 0.5. There the legacy keys are cut down to integers.
+#[must_use]
+pub fn ensured(script: &str, environment: Option<&str>) -> Vec<Rule> {
+    let mut script: Value = serde_yaml::from_str(script).unwrap_or(Value::Null);
+    // `<<`, as js-yaml does. One that is wrong is left as it is.
+    let _ = script.apply_merge();
+    let mut config = script.get("config").cloned().unwrap_or(Value::Null);
+    let overlay = environment.and_then(|name| config.get("environments")?.get(name)).cloned();
+    if let Some(overlay) = overlay {
+        merge(&mut config, overlay);
+    }
+    let own = config.get("ensure").filter(|ensure| !ensure.is_null());
+    own.or_else(|| config.get("plugins")?.get("ensure")).map(rules).unwrap_or_default()
+}
+
+/// As lodash's `merge`: maps and lists are merged entry by entry.
+fn merge(to: &mut Value, from: Value) {
+    match (to, from) {
+        (Value::Mapping(to), Value::Mapping(from)) => {
+            for (key, value) in from {
+                merge(to.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (Value::Sequence(to), Value::Sequence(from)) => {
+            to.resize(to.len().max(from.len()), Value::Null);
+            to.iter_mut().zip(from).for_each(|(to, from)| merge(to, from));
+        }
+        (to, from) => *to = from,
+    }
+}
+
+fn rules(ensure: &Value) -> Vec<Rule> {
+    let list = |key| ensure.get(key).and_then(Value::as_sequence).into_iter().flatten();
+    let thresholds = list("thresholds")
+        .filter_map(Value::as_mapping)
+        .flatten()
+        .map(|(metric, most)| Rule::strict(format!("{} < {}", quoted(&text(metric)), text(most))));
+    let conditions = list("conditions").filter(|condition| condition.is_mapping()).map(|condition| Rule {
+        expression: condition.get("expression").map_or_else(|| NOTHING.to_owned(), text),
+        strict: condition.get("strict").and_then(Value::as_bool).unwrap_or(true),
+    });
+    let legacy = LEGACY
+        .iter()
+        .filter_map(|key| Some(Rule::strict(format!("http.response_time.{key} < {}", leading_number(&text(ensure.get(*key)?))))));
+    let error_rate = ensure.get("maxErrorRate").map(|most| Rule::strict(format!("maxErrorRate <= {}", text(most))));
+    thresholds.chain(conditions).chain(legacy).chain(error_rate).collect()
+}
+
+/// Stands for what is no text and no number, and cannot be judged.
+const NOTHING: &str = "?";
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        _ => NOTHING.to_owned(),
+    }
+}
+
+/// As `parseInt` takes it: `200` of `200ms`.
+fn leading_number(text: &str) -> &str {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    if end == 0 { text } else { text.get(..end).unwrap_or(text) }
+}
+
+/// A metric's name as an expression can have it.
+fn quoted(name: &str) -> String {
+    if name.chars().all(super::metrics::is_of_name) {
+        return name.to_owned();
+    }
+    format!("'{}'", name.replace('\\', r"\\").replace('\'', r"\'"))
+}

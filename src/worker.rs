@@ -1,0 +1,177 @@
+//! What the operator gives each worker besides the user's files: small files of JavaScript, in a `ConfigMap` of each
+//! namespace, and the environment that switches them on. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    ConfigMap, ConfigMapVolumeSource, EnvVar, EnvVarSource, KeyToPath, ObjectFieldSelector, ResourceFieldSelector, Volume,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::{Map, Value, json};
+
+use crate::api::v1alpha1::Load;
+use crate::report::fnv1a;
+
+/// Where the files are in a worker.
+pub const FOLDER: &str = "/opt/loadtest";
+
+/// The files by their names in the `ConfigMap`, their paths in the folder, and their texts.
+const FILES: [(&str, &str, &str); 4] = [
+    ("files.cjs", "files.cjs", include_str!("worker/files.cjs")),
+    ("cpus.cjs", "cpus.cjs", include_str!("worker/cpus.cjs")),
+    ("divide.js", "artillery-plugin-loadtest-divide/index.js", include_str!("worker/divide.js")),
+    ("results.js", "artillery-plugin-loadtest-results/index.js", include_str!("worker/results.js")),
+];
+
+/// The name of the `ConfigMap`: another for other files, so that workers of an older operator keep theirs.
+#[must_use]
+pub fn name() -> String {
+    let all = FILES.iter().flat_map(|(_, path, text)| path.bytes().chain(text.bytes()));
+    format!("loadtest-worker-{:016x}", fnv1a(all))
+}
+
+/// The `ConfigMap` of the files.
+#[must_use]
+pub fn config_map(namespace: &str) -> ConfigMap {
+    ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(name()),
+            namespace: Some(namespace.to_owned()),
+            labels: Some(BTreeMap::from([("app.kubernetes.io/managed-by".into(), "artillery-operator".into())])),
+            ..ObjectMeta::default()
+        },
+        data: Some(FILES.iter().map(|(key, _, text)| ((*key).to_owned(), (*text).to_owned())).collect()),
+        immutable: Some(true),
+        ..ConfigMap::default()
+    }
+}
+
+/// The volume of the files.
+#[must_use]
+pub fn volume(volume: &str) -> Volume {
+    let item = |(key, path, _): &(&str, &str, &str)| KeyToPath { key: (*key).into(), path: (*path).into(), mode: None };
+    let source =
+        ConfigMapVolumeSource { name: name(), items: Some(FILES.iter().map(item).collect()), ..ConfigMapVolumeSource::default() };
+    Volume { name: volume.into(), config_map: Some(source), ..Volume::default() }
+}
+
+/// What the environment of a worker depends on.
+pub struct Share {
+    /// How many workers there are.
+    pub workers: i32,
+    /// Whether they share the script's load.
+    pub load: Load,
+    /// The folders whose files are to be linked into /data, where they are not mounted there.
+    pub folders: Vec<&'static str>,
+}
+
+/// The environment of a worker's container, with the user's own variables: those that are of us both are joined, of others
+/// the user's come last, and so hold.
+#[must_use]
+pub fn environment(share: &Share, users: Vec<EnvVar>) -> Vec<EnvVar> {
+    let mut plugins = vec!["loadtest-results"];
+    let mut environment = vec![
+        // Artillery's Prometheus reporter names its group on the Pushgateway by this.
+        from_field("WORKER_ID", "metadata.name"),
+        // Artillery crashes without a home, and a numeric user has none.
+        plain("HOME", "/tmp"),
+        plain("ARTILLERY_DISABLE_TELEMETRY", "true"),
+        EnvVar {
+            name: "LOADTEST_CPU_REQUEST_MILLIS".into(),
+            value_from: Some(EnvVarSource {
+                resource_field_ref: Some(ResourceFieldSelector {
+                    resource: "requests.cpu".into(),
+                    divisor: Some(Quantity("1m".into())),
+                    container_name: None,
+                }),
+                ..EnvVarSource::default()
+            }),
+            ..EnvVar::default()
+        },
+    ];
+    if share.load == Load::Divide {
+        environment.push(plain("LOADTEST_WORKERS", &share.workers.to_string()));
+        plugins.insert(0, "loadtest-divide");
+    }
+    let mut preloads = format!("--require={FOLDER}/cpus.cjs");
+    if !share.folders.is_empty() {
+        environment.push(plain("LOADTEST_FILES", &share.folders.join(":")));
+        preloads = format!("--require={FOLDER}/files.cjs {preloads}");
+    }
+    // The scope, in case that a script has another for its own plugins.
+    let plugins: Map<String, Value> =
+        plugins.into_iter().map(|name| (name.to_owned(), json!({"scope": "artillery-plugin-"}))).collect();
+    let (mut options, mut path, mut all) = (preloads, FOLDER.to_owned(), plugins.clone());
+    let mut others = Vec::new();
+    for variable in users {
+        match (variable.name.as_str(), &variable.value) {
+            ("NODE_OPTIONS", Some(value)) => options = format!("{options} {value}"),
+            ("ARTILLERY_PLUGIN_PATH", Some(value)) => path = format!("{path}:{value}"),
+            ("ARTILLERY_PLUGINS", Some(value)) if let Ok(Value::Object(more)) = serde_json::from_str(value) => all.extend(more),
+            _ => others.push(variable),
+        }
+    }
+    all.extend(plugins);
+    environment.push(plain("NODE_OPTIONS", &options));
+    environment.push(plain("ARTILLERY_PLUGIN_PATH", &path));
+    environment.push(plain("ARTILLERY_PLUGINS", &Value::Object(all).to_string()));
+    environment.extend(others);
+    environment
+}
+
+fn plain(name: &str, value: &str) -> EnvVar {
+    EnvVar { name: name.into(), value: Some(value.into()), ..EnvVar::default() }
+}
+
+fn from_field(name: &str, path: &str) -> EnvVar {
+    let field = ObjectFieldSelector { field_path: path.into(), ..ObjectFieldSelector::default() };
+    let source = EnvVarSource { field_ref: Some(field), ..EnvVarSource::default() };
+    EnvVar { name: name.into(), value_from: Some(source), ..EnvVar::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn value_of(environment: &[EnvVar], name: &str) -> Option<String> {
+        environment.iter().rev().find(|v| v.name == name).and_then(|v| v.value.clone())
+    }
+
+    #[test]
+    fn variables_that_the_operator_needs_are_joined_with_the_users() {
+        let users = [
+            ("NODE_OPTIONS", "--max-old-space-size=200"),
+            ("ARTILLERY_PLUGINS", r#"{"mine": {"a": 1}, "loadtest-results": 3}"#),
+            ("HOME", "/home"),
+        ];
+        let share = Share { workers: 3, load: Load::Divide, folders: Vec::new() };
+        let all = environment(&share, users.map(|(name, value)| plain(name, value)).into());
+        assert_eq!(value_of(&all, "NODE_OPTIONS").unwrap(), "--require=/opt/loadtest/cpus.cjs --max-old-space-size=200");
+        let plugins: Value = serde_json::from_str(&value_of(&all, "ARTILLERY_PLUGINS").unwrap()).unwrap();
+        let ours = json!({"scope": "artillery-plugin-"});
+        assert_eq!(plugins, json!({"loadtest-divide": ours, "loadtest-results": ours, "mine": {"a": 1}}));
+        assert_eq!(value_of(&all, "HOME").unwrap(), "/home", "the user's own holds");
+        assert_eq!(value_of(&all, "LOADTEST_WORKERS").unwrap(), "3");
+        assert_eq!(value_of(&all, "LOADTEST_FILES"), None);
+    }
+
+    #[test]
+    fn a_worker_that_has_all_the_load_is_not_told_of_others() {
+        let share = Share { workers: 3, load: Load::Multiply, folders: vec!["/sources/a", "/sources/b"] };
+        let all = environment(&share, Vec::new());
+        assert_eq!(value_of(&all, "LOADTEST_WORKERS"), None);
+        assert!(!value_of(&all, "ARTILLERY_PLUGINS").unwrap().contains("divide"));
+        assert_eq!(value_of(&all, "LOADTEST_FILES").unwrap(), "/sources/a:/sources/b");
+        assert!(value_of(&all, "NODE_OPTIONS").unwrap().starts_with("--require=/opt/loadtest/files.cjs "));
+    }
+
+    #[test]
+    fn the_files_have_a_name_that_fits_and_a_place_each() {
+        assert!(name().len() <= 63);
+        let map = config_map("n");
+        let items = volume("v").config_map.unwrap().items.unwrap();
+        assert!(items.iter().all(|item| map.data.as_ref().unwrap().contains_key(&item.key)));
+    }
+}

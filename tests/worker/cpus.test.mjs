@@ -1,0 +1,93 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import fs from 'node:fs';
+import { createRequire } from 'node:module';
+import os from 'node:os';
+import path from 'node:path';
+import { test } from 'node:test';
+
+const FILE = path.join(import.meta.dirname, '../../src/worker/cpus.cjs');
+const host = os.cpus().length;
+const { cpuLimit, threadCount } = createRequire(import.meta.url)(FILE);
+
+// What a pod sees of its cgroup, as {path: content}.
+function limitOf(files) {
+  const root = fs.mkdtempSync(path.join(os.tmpdir(), 'cpus-'));
+  try {
+    for (const [name, content] of Object.entries(files)) {
+      fs.mkdirSync(path.dirname(path.join(root, name)), { recursive: true });
+      fs.writeFileSync(path.join(root, name), content);
+    }
+    return cpuLimit(root);
+  } finally {
+    fs.rmSync(root, { recursive: true });
+  }
+}
+const v1 = (quota, period) => ({ 'cpu/cpu.cfs_quota_us': quota, 'cpu/cpu.cfs_period_us': period });
+
+test('the limit is what the cgroup says', () => {
+  assert.equal(limitOf({ 'cpu.max': '150000 100000\n' }), 1.5);
+  assert.equal(limitOf(v1('400000\n', '100000\n')), 4);
+  assert.equal(limitOf({ 'cpu.max': '50000 100000\n', ...v1('400000', '100000') }), 0.5);
+});
+
+test('without a limit, and with anything strange, there is none', () => {
+  for (const content of ['max 100000\n', '', '\n', 'x', '1', '0 0', '1 0', '-1 100000', '0 100000', '1 -1', '\0\0 \0']) {
+    assert.equal(limitOf({ 'cpu.max': content }), undefined, content);
+  }
+  for (const files of [v1('-1\n', '100000\n'), v1('', ''), { 'cpu/cpu.cfs_quota_us': '100000' }, { 'cpu.max/x': '' }, {}]) {
+    assert.equal(limitOf(files), undefined, JSON.stringify(files));
+  }
+});
+
+test('there are as many threads as CPUs in the limit, else in the request, else one', () => {
+  const threads = (limit, request, hostCpus = 64) => threadCount({ LOADTEST_CPU_REQUEST_MILLIS: request }, limit, hostCpus);
+  assert.equal(threads(2, '8000'), 2);
+  assert.equal(threads(0.1, '8000'), 1);
+  assert.equal(threads(1.5, undefined), 2);
+  assert.equal(threads(undefined, '2500'), 3);
+  assert.equal(threads(16, undefined, 4), 4);
+  assert.equal(threads(16, undefined, 0), 1);
+  for (const request of [undefined, '', '0', '-5', 'x', 'NaN']) assert.equal(threads(undefined, request), 1, request);
+});
+
+test('WORKERS is the number of threads', () => {
+  const threads = (WORKERS) => threadCount({ WORKERS, LOADTEST_CPU_REQUEST_MILLIS: '2000' }, 3, 4);
+  assert.equal(threads('7'), 7);
+  assert.equal(threads('x'), 1);
+  assert.equal(threads('-2'), 1);
+  assert.equal(threads(''), 3);
+  assert.equal(threads('1e99'), 1);
+  assert.equal(threads('99999999999'), 1024);
+});
+
+const COUNT = `
+  import { cpus } from 'node:os';
+  import os from 'os';
+  import { createRequire } from 'node:module';
+  import { Worker } from 'node:worker_threads';
+  const require = createRequire(import.meta.url);
+  const all = [cpus(), os.cpus(), require('os').cpus(), require('node:os').cpus()].map((one) => one.length);
+  const entries = cpus().every(({ model, speed, times }) => typeof model === 'string' && speed >= 0 && times.idle >= 0);
+  const separate = new Set(cpus()).size === cpus().length;
+  new Worker("require('worker_threads').parentPort.postMessage(require('os').cpus().length)", { eval: true, execArgv: [] })
+    .on('message', (inThread) => console.log(JSON.stringify([...all, inThread, entries, separate])));
+`;
+
+test('whoever asks, in any thread, is told one more than there are to be threads', () => {
+  const run = (WORKERS) => spawnSync(process.execPath, ['--input-type=module', '--eval', COUNT], {
+    encoding: 'utf8',
+    env: { ...process.env, NODE_OPTIONS: `--require=${FILE}`, WORKERS },
+  });
+  for (const threads of [1, 2, host + 3]) {
+    const { stdout, stderr } = run(String(threads));
+    assert.deepEqual(JSON.parse(stdout), [...new Array(5).fill(threads + 1), true, true], stderr);
+  }
+});
+
+test('who imported it before is told the same', () => {
+  const late = `import { cpus } from 'node:os'; await import(${JSON.stringify(FILE)}); console.log(cpus().length)`;
+  const env = { ...process.env, WORKERS: '5' };
+  const { stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '--eval', late], { encoding: 'utf8', env });
+  assert.equal(stdout, '6\n', stderr);
+});

@@ -1,0 +1,123 @@
+// Runs real Artillery as the workers of one test would, against a target on loopback that counts.
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import fs from 'node:fs';
+import http from 'node:http';
+import os from 'node:os';
+import path from 'node:path';
+import { createInterface } from 'node:readline';
+
+/** A command that runs Artillery, such as the path of its bin/run. */
+export const ARTILLERY = process.env.ARTILLERY;
+const AT_ONCE = Number(process.env.PODS_AT_ONCE ?? 6);
+const SOURCE = path.join(import.meta.dirname, '../../src/worker');
+
+/** The phases of the tests, by name, and how many virtual users one worker makes in each. */
+export const PHASES = [
+  { name: 'even', duration: 2, arrivalRate: 7 },
+  { name: 'rare', duration: 2, arrivalRate: 2 },
+  { name: 'ramp', duration: 3, arrivalRate: 1, rampTo: 8 },
+  { name: 'count', duration: '1s', arrivalCount: 5 },
+  { name: 'limited', duration: 1, arrivalRate: 6, maxVusers: 3 },
+];
+export const EXPECTED = { even: 14, rare: 4, ramp: 14, count: 5, limited: 6 };
+
+/** A script that asks for a path of its row, so that the target sees who made what. */
+export const script = (config) => ({
+  config: {
+    target: 'http://127.0.0.1',
+    payload: { path: 'rows.csv', fields: ['row'], order: 'sequence' },
+    ...config,
+  },
+  scenarios: [{ flow: [{ get: { url: '/{{ row }}', headers: { pod: '{{ $env.JOB_COMPLETION_INDEX }}' } } }] }],
+});
+
+/** All the phases, with a pause after each, in which late requests come in. */
+export const everyPhase = () => script({ phases: PHASES.flatMap((phase) => [phase, { pause: 1 }]) });
+
+// As the kubelet mounts a ConfigMap: each file is a link through `..data`.
+function mount(directory) {
+  const data = path.join(directory, '..data');
+  fs.mkdirSync(path.join(data, 'artillery-plugin-loadtest-divide'), { recursive: true });
+  fs.copyFileSync(path.join(SOURCE, 'divide.js'), path.join(data, 'artillery-plugin-loadtest-divide/index.js'));
+  fs.copyFileSync(path.join(SOURCE, 'cpus.cjs'), path.join(data, 'cpus.cjs'));
+  for (const name of fs.readdirSync(data)) fs.symlinkSync(path.join('..data', name), path.join(directory, name));
+}
+
+let running = 0;
+const waiting = [];
+
+// Pods of all tests take turns, so that none is slow.
+async function inTurn(run) {
+  if (running === AT_ONCE) await new Promise((resolve) => waiting.push(resolve));
+  else running += 1;
+  try {
+    return await run();
+  } finally {
+    const next = waiting.shift();
+    if (next) next();
+    else running -= 1;
+  }
+}
+
+async function runPod({ directory, args, environment, pod }) {
+  const child = spawn('sh', ['-c', `exec ${ARTILLERY} "$@"`, 'sh', 'run', 'script.json', ...args], {
+    cwd: directory,
+    env: { ...process.env, ...environment },
+    timeout: 80_000,
+  });
+  const ended = once(child, 'close');
+  child.stderr.on('data', (data) => { pod.output += data; });
+  for await (const line of createInterface({ input: child.stdout })) {
+    pod.output += `${line}\n`;
+    // A pause has no name: what comes in it is late.
+    const [, phase] = /^Phase started: (\S+)/.exec(line) ?? [];
+    if (phase && phase !== 'unnamed') pod.phase = phase;
+  }
+  [pod.code] = await ended;
+}
+
+/** Runs a test with so many workers. Gives the requests, as {pod, phase, row}, and the pods, as {code, output}. */
+export async function runTest({ script: what, workers, threads = 1, rows = 100, args = [], environment = {} }) {
+  const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'divide-'));
+  const pods = Array.from({ length: workers }, () => ({ output: '', phase: 'none' }));
+  const requests = [];
+  const target = http.createServer((request, response) => {
+    const pod = Number(request.headers.pod);
+    requests.push({ pod, phase: pods[pod]?.phase, row: request.url });
+    response.end();
+  });
+  try {
+    target.listen(0, '127.0.0.1');
+    await once(target, 'listening');
+    mount(directory);
+    fs.writeFileSync(path.join(directory, 'rows.csv'), Array.from({ length: rows }, (_, row) => `row-${row}\n`).join(''));
+    fs.writeFileSync(path.join(directory, 'script.json'), JSON.stringify(what));
+    await Promise.all(pods.map((pod, index) => inTurn(() => runPod({
+      directory,
+      pod,
+      args: ['-t', `http://127.0.0.1:${target.address().port}`, ...args],
+      environment: {
+        ARTILLERY_DISABLE_TELEMETRY: 'true',
+        ARTILLERY_PLUGIN_PATH: directory,
+        ARTILLERY_PLUGINS: '{"loadtest-divide":{"scope":"artillery-plugin-"}}',
+        NODE_OPTIONS: `--require=${directory}/cpus.cjs`,
+        WORKERS: String(threads),
+        LOADTEST_WORKERS: String(workers),
+        JOB_COMPLETION_INDEX: String(index),
+        ...environment,
+      },
+    }))));
+  } finally {
+    target.close();
+    fs.rmSync(directory, { recursive: true });
+  }
+  return { requests, pods };
+}
+
+/** How many there are of each. */
+export function count(values) {
+  const counts = {};
+  for (const value of values) counts[value] = (counts[value] ?? 0) + 1;
+  return counts;
+}
