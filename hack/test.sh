@@ -4,8 +4,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 CLUSTER=hack/local-cluster/cluster.sh
 WORKER_ARCHIVE=${XDG_CACHE_HOME:-$HOME/.cache}/artillery-operator/worker-image.tar
-# a cluster of their own, so that a demo's is left alone
-NAME=tests
+# A cluster of their own, so that a demo's is left alone; another name for another copy of this repository.
+export CLUSTER_NAME=${CLUSTER_NAME:-tests}
+NAME=$CLUSTER_NAME
 LAYERS=() passed=0 failed=0 left_out=()
 
 command -v cargo >/dev/null || { echo "test.sh: cargo is missing: see https://rustup.rs" >&2; exit 1; }
@@ -33,8 +34,8 @@ leave_out() {
 
 layer unit cargo test --lib --bins --test faults-pure
 if [ "$(uname)" = Linux ]; then
-  trap '$CLUSTER control-plane down $NAME' EXIT
-  if $CLUSTER control-plane up $NAME; then
+  trap '$CLUSTER control-plane down "$NAME"' EXIT
+  if $CLUSTER control-plane up "$NAME"; then
     layer integration cargo test --test integration
   else
     leave_out integration "the control plane did not start; see above"
@@ -45,28 +46,29 @@ else
   leave_out faults "they need what the integration tests need"
 fi
 if [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ]; then
-  trap '$CLUSTER control-plane down $NAME; $CLUSTER down $NAME' EXIT
+  trap '$CLUSTER control-plane down "$NAME"; $CLUSTER down "$NAME"' EXIT
   cargo test --no-run --test e2e
-  if $CLUSTER up $NAME && hack/worker-image/build.sh "$WORKER_ARCHIVE" &&
+  if $CLUSTER up "$NAME" && hack/worker-image/build.sh "$WORKER_ARCHIVE" &&
     $CLUSTER push "oci-archive:$WORKER_ARCHIVE" artilleryio/artillery:latest &&
     hack/prom-pushgateway/local-images.sh >/dev/null; then
     layer image hack/worker-image/test.sh "$WORKER_ARCHIVE"
-    layer end-to-end $CLUSTER exec --name $NAME cargo test --offline --test e2e
-    layer kubelet $CLUSTER exec --name $NAME cargo test --offline --test e2e -- --ignored --nocapture --test-threads=1 kubelet
-    # What the operators of these layers asked for, against the rights that they are given.
-    layer rights $CLUSTER exec --name $NAME cargo test --offline --test e2e -- --ignored --nocapture --test-threads=1 replay
+    layer end-to-end $CLUSTER exec --name "$NAME" cargo test --offline --test e2e
+    # What the operators of the last run of end-to-end tests asked for, against the rights that they are given: so nothing
+    # that is another run may come between.
+    layer rights $CLUSTER exec --name "$NAME" cargo test --offline --test e2e -- --ignored --nocapture --test-threads=1 replay
+    layer kubelet $CLUSTER exec --name "$NAME" cargo test --offline --test e2e -- --ignored --nocapture --test-threads=1 kubelet
   else
     leave_out image "the local cluster did not start; see above"
     leave_out end-to-end "the local cluster did not start; see above"
-    leave_out kubelet "the local cluster did not start; see above"
     leave_out rights "they are compared with what the end-to-end tests use"
+    leave_out kubelet "the local cluster did not start; see above"
   fi
 else
   leave_out image "it needs Linux and root, to run in the image's root: sudo hack/worker-image/test.sh"
   leave_out end-to-end "it needs Linux and root, for a node: sudo make test; or, with a cluster of yours that can pull\
  artilleryio/artillery:latest and is there for tests alone, KUBECONFIG=... cargo test --test e2e"
-  leave_out kubelet "it ends and starts the kubelet of the local cluster"
   leave_out rights "they are compared with what the end-to-end tests use, by the local cluster's audit log"
+  leave_out kubelet "it ends and starts the kubelet of the local cluster"
 fi
 
 printf '\n== Tests, by layer\n'

@@ -1,5 +1,6 @@
 //! What the operators of the other tests asked of the API server, by its audit log, against what the installed roles grant.
-//! To be run after the others: `cargo test --test e2e -- --ignored replay`.
+//! To be run right after all the others: `cargo test --test e2e -- --ignored replay`. Another run in between, also of one test,
+//! would be the last one, and have used few of the rights.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};

@@ -29,6 +29,9 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 /// The kubeconfig of the operators, where it is not that of the tests.
 pub static OPERATOR_KUBECONFIG: OnceLock<PathBuf> = OnceLock::new();
 
+/// The file of the workers' defaults that operators are given, where there is one.
+static WORKER_DEFAULTS: OnceLock<&str> = OnceLock::new();
+
 /// A namespace of its own, and an operator process that works in it alone.
 pub struct Bed {
     pub client: Client,
@@ -81,6 +84,7 @@ impl Operator {
             .env("NAMESPACES", namespace)
             .env("LEADER_ELECT_NAMESPACE", namespace)
             .env("RUST_LOG", "info,artillery_operator=debug")
+            .envs(WORKER_DEFAULTS.get().map(|file| ("WORKER_DEFAULTS", file)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&log).unwrap())
@@ -432,15 +436,18 @@ pub async fn http_get(port: u16, path: &str) -> Option<(u16, String)> {
     Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
 }
 
-/// The kubeconfig of a control plane that is started for the tests, if it is not up yet.
+/// The kubeconfig of a control plane that is started for the tests, if it is not up yet. It has no node, so the tests set the
+/// states of pods; nobody else does, however long a test takes to do so.
 pub fn control_plane() -> &'static Path {
     static KUBECONFIG: OnceLock<PathBuf> = OnceLock::new();
     KUBECONFIG.get_or_init(|| {
+        WORKER_DEFAULTS.get_or_init(|| concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/worker-defaults.yaml"));
+        let name = std::env::var("CLUSTER_NAME").unwrap_or_else(|_| "tests".to_owned());
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/hack/local-cluster/cluster.sh");
         let run = |command: &str| {
-            let output = Command::new(script).args(["control-plane", command, "tests"]).stderr(Stdio::inherit()).output();
+            let output = Command::new(script).args(["control-plane", command, &name]).stderr(Stdio::inherit()).output();
             let output = output.unwrap_or_else(|e| panic!("cannot run {script}: {e}"));
-            assert!(output.status.success(), "{script} control-plane {command} tests failed: its messages are above");
+            assert!(output.status.success(), "{script} control-plane {command} {name} failed: its messages are above");
             String::from_utf8(output.stdout).unwrap().trim().to_owned()
         };
         run("up");
