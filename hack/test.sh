@@ -52,6 +52,7 @@ if [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ]; then
     $CLUSTER push "oci-archive:$WORKER_ARCHIVE" artilleryio/artillery:latest &&
     hack/prom-pushgateway/local-images.sh >/dev/null; then
     layer image hack/worker-image/test.sh "$WORKER_ARCHIVE"
+    layer plugins hack/worker-image/test.sh --plugins "$WORKER_ARCHIVE"
     layer end-to-end $CLUSTER exec --name "$NAME" cargo test --offline --test e2e
     # What the operators of the last run of end-to-end tests asked for, against the rights that they are given: so nothing
     # that is another run may come between.
@@ -59,12 +60,14 @@ if [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ]; then
     layer kubelet $CLUSTER exec --name "$NAME" cargo test --offline --test e2e -- --ignored --nocapture --test-threads=1 kubelet
   else
     leave_out image "the local cluster did not start; see above"
+    leave_out plugins "the local cluster did not start; see above"
     leave_out end-to-end "the local cluster did not start; see above"
     leave_out rights "they are compared with what the end-to-end tests use"
     leave_out kubelet "the local cluster did not start; see above"
   fi
 else
   leave_out image "it needs Linux and root, to run in the image's root: sudo hack/worker-image/test.sh"
+  leave_out plugins "they need what the image's tests need: sudo hack/worker-image/test.sh --plugins"
   leave_out end-to-end "it needs Linux and root, for a node: sudo make test; or, with a cluster of yours that can pull\
  artilleryio/artillery:latest and is there for tests alone, KUBECONFIG=... cargo test --test e2e"
   leave_out rights "they are compared with what the end-to-end tests use, by the local cluster's audit log"

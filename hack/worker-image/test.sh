@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# Tests the worker image: test.sh [IMAGE.tar]    (without an argument it builds the image)
+# Tests the worker image: test.sh [--plugins] [IMAGE.tar]    (without an image it builds one)
 # The image's root is unpacked and made read-only but for /tmp, as in a cluster, and real tests are run in it against a
 # target on loopback, in a network namespace that has nothing else. Needs root.
+# With --plugins, what the operator puts into the workers is tested instead (tests/worker), with the image's Artillery.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 if [ "${1-}" != --inside ]; then
+  what=image
+  if [ "${1-}" = --plugins ]; then what=plugins && shift; fi
   [ "$(id -u)" = 0 ] || { echo "test.sh needs root, for namespaces and other users' ids" >&2 && exit 1; }
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
@@ -16,11 +19,11 @@ if [ "${1-}" != --inside ]; then
   for blob in "$work"/image/blobs/sha256/*; do
     if gzip -t "$blob" 2>/dev/null; then tar -C "$work/root" -xzf "$blob"; fi
   done
-  unshare --mount --net --pid --fork --kill-child "$here/test.sh" --inside "$work/root"
+  unshare --mount --net --pid --fork --kill-child "$here/test.sh" --inside "$work/root" $what
   exit
 fi
 
-root=$2
+root=$2 what=$3
 ip() { busybox ip "$@"; }
 ip link set lo up
 mount --bind "$root" "$root"
@@ -38,6 +41,25 @@ within() {
   chroot --userspec="$user:$user" "$root" /bin/env -i PATH=/bin:/usr/bin HOME=/tmp ARTILLERY_DISABLE_TELEMETRY=true \
     NODE_COMPILE_CACHE=/opt/artillery/compile-cache "${environment[@]}" "$@"
 }
+
+if [ "$what" = plugins ]; then
+  # Side by side, as the tests expect them.
+  mkdir -p "$root/tmp/repository/src" "$root/tmp/repository/tests"
+  cp -R "$here/../../src/worker" "$root/tmp/repository/src/"
+  cp -R "$here/../../tests/worker" "$root/tmp/repository/tests/"
+  chmod -R a+rX "$root/tmp/repository"
+  environment=(ARTILLERY=/opt/artillery/node_modules NODE_COMPILE_CACHE=/tmp/compile-cache)
+  ended=0
+  # shellcheck disable=SC2016 # expanded by the inner shell
+  within sh -c 'exec node --test --test-reporter=tap /tmp/repository/tests/worker/*.test.mjs' >"$root/tmp/output" || ended=$?
+  grep -vE '^ *(---|\.\.\.|type:|TAP version|1\.\.)' "$root/tmp/output" || true
+  number() { awk -v what="$1" '$1 == "#" && $2 == what {n = $3} END {print n + 0}' "$root/tmp/output"; }
+  # What was cancelled has run over its time.
+  failed=$(($(number fail) + $(number cancelled) + $(number skipped)))
+  echo "$(number pass) passed, $failed failed"
+  [ $ended = 0 ] && [ $failed = 0 ]
+  exit
+fi
 log=$root/tmp/requests
 within env LOG=/tmp/requests node $tests/server.js &
 for _ in $(seq 50); do ! grep -qs ready "$log" || break; sleep 0.1; done

@@ -1,5 +1,5 @@
 // Prints what 1, 2, 3, 7 and 16 workers make of one test, with one thread each and with two.
-//   ARTILLERY=path/to/artillery/bin/run node divide-table.mjs [WORKERS..]
+//   ARTILLERY=path/to/node_modules node divide-table.mjs [WORKERS..]
 import { count, everyPhase, PHASES, runTest } from './divide-pods.mjs';
 
 const names = PHASES.map(({ name }) => name);
