@@ -37,6 +37,10 @@ async fn what_cannot_work_is_refused_with_a_reason() {
         (worker(json!({"podSecurityContext": {"runAsUser": 0}})), "should be greater than or equal to 1"),
         (worker(json!({"securityContext": {"seccompProfile": {"type": "Unconfined"}}})), "Unsupported value"),
         (worker(json!({"podSecurityContext": {"runAsNonRoot": false}})), "Unsupported value"),
+        (worker(json!({"imagePullPolicy": "Sometimes"})), "supported values: \"Always\""),
+        (worker(json!({"volumes": [{"name": "v"}], "volumeMounts": [{"name": "v", "mountPath": "/data/more"}]})), "are taken"),
+        (worker(json!({"terminationGracePeriodSeconds": -1})), "should be greater than or equal to 0"),
+        (worker(json!({"resources": {"limits": {"cpu": "many"}}})), "spec.worker.resources.limits.cpu"),
     ] {
         let refused = bed.try_create::<LoadTest>(test.clone()).await.map_or_else(|e| e.to_string(), |_| String::new());
         assert!(refused.contains(why) && refused.is_empty() == why.is_empty(), "{test}: {why:?} is not in {refused:?}");

@@ -92,7 +92,7 @@ pub struct ImageFiles {
 
     /// When it is pulled: Always, `IfNotPresent` or Never. Default: as Kubernetes does by the image's tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 16))]
+    #[schemars(extend("enum" = ["Always", "IfNotPresent", "Never"]))]
     pub pull_policy: Option<String>,
 }
 

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{
     ResourceRequirements, SecurityContext, Toleration, TopologySpreadConstraint, Volume, VolumeMount,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -113,7 +113,8 @@ pub struct Worker {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,
 
-    /// Where the worker container mounts the volumes: anywhere but in /data, /tmp and /opt/loadtest, which are taken.
+    /// Where the worker container mounts the volumes: anywhere but in /data, /tmp, /opt/loadtest and /sources, which are
+    /// taken.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub volume_mounts: Vec<VolumeMount>,
 
@@ -165,6 +166,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 const CONTAINER_SECURITY: &[&str] = &["runAsUser", "runAsGroup", "runAsNonRoot", "readOnlyRootFilesystem", "seccompProfile"];
 
+/// What a quantity looks like, as the CRDs of Kubernetes' own tools have it.
+const QUANTITY: &str =
+    r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$";
+
 /// Makes of the schema of [`Worker`] one that allows what a worker may have, and that is small: the fields of Kubernetes'
 /// own types are explained by `kubectl explain pod.spec`, and the CRD has to fit into an annotation of `kubectl apply`.
 pub(super) fn restrict(worker: &mut JSONSchemaProps) {
@@ -173,8 +178,27 @@ pub(super) fn restrict(worker: &mut JSONSchemaProps) {
             properties.retain(|name, _| allowed.contains(&name.as_str()));
         }
     }
+    let one_of = |words: &[&str]| Some(words.iter().map(|word| JSON(serde_json::json!(word))).collect());
+    for policy in ["imagePullPolicy", "sidecars.imagePullPolicy"] {
+        if let Some(policy) = at(worker, policy) {
+            policy.enum_ = one_of(&["Always", "IfNotPresent", "Never"]);
+        }
+    }
+    if let Some(mounts) = worker.properties.as_mut().and_then(|p| p.get_mut("volumeMounts")) {
+        // The API server's estimate of what the rule costs needs the bounds.
+        mounts.max_items = Some(64);
+    }
+    if let Some(mount) = at(worker, "volumeMounts") {
+        mount.x_kubernetes_validations = Some(vec![ValidationRule {
+            rule: "!['/data', '/tmp', '/opt/loadtest', '/sources'].exists(taken, self.mountPath == taken || self.mountPath.startsWith(taken + '/'))".into(),
+            message: Some("/data, /tmp, /opt/loadtest and /sources are taken: mount it elsewhere".into()),
+            ..ValidationRule::default()
+        }]);
+    }
+    if let Some(path) = at(worker, "volumeMounts.mountPath") {
+        path.max_length = Some(4096);
+    }
     for context in ["podSecurityContext", "securityContext", "sidecars.securityContext"] {
-        let one_of = |words: &[&str]| Some(words.iter().map(|word| JSON(serde_json::json!(word))).collect());
         if let Some(user) = at(worker, &format!("{context}.runAsUser")) {
             user.minimum = Some(1.0);
         }
@@ -210,6 +234,7 @@ fn shorten(schema: &mut JSONSchemaProps) {
     if quantity {
         schema.type_ = None;
         schema.x_kubernetes_int_or_string = Some(true);
+        schema.pattern = Some(QUANTITY.into());
     }
     schema.properties.iter_mut().flat_map(|p| p.values_mut()).for_each(shorten);
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
