@@ -51,10 +51,12 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     let health = Arc::new(Health::default());
     if let Some(address) = settings.health_probe_bind_address.0 {
         let listener = server::listen(address).await.map_err(|e| format!("cannot serve probes on {address}: {e}"))?;
+        tracing::info!(address = %listener.local_addr()?, "probes are served");
         tokio::spawn(server::serve_probes(listener, health.clone()));
     }
     if let Some(address) = settings.metrics_bind_address.0 {
         let listener = server::listen(address).await.map_err(|e| format!("cannot serve metrics on {address}: {e}"))?;
+        tracing::info!(address = %listener.local_addr()?, "metrics are served");
         tokio::spawn(server::serve_metrics(listener, metrics.clone(), guard(&settings, &client)?));
     }
     let version = client.apiserver_version().await.map_err(|e| format!("cannot reach the API server at {server_url}: {e}"))?;

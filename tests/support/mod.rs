@@ -61,11 +61,6 @@ pub async fn connect(kubeconfig: &Path) -> Client {
     client
 }
 
-/// A free port of the loopback.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 impl Operator {
     fn start(kubeconfig: &Path, namespace: &str, args: &[&str]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -74,10 +69,9 @@ impl Operator {
             std::process::id(),
             COUNT.fetch_add(1, Ordering::Relaxed)
         ));
-        let (probes, metrics) = (free_port(), free_port());
         let process = Command::new(env!("CARGO_BIN_EXE_artillery-operator"))
-            .arg(format!("--health-probe-bind-address=127.0.0.1:{probes}"))
-            .arg(format!("--metrics-bind-address=127.0.0.1:{metrics}"))
+            // Free ones, which it names in its log: those that were looked for before could be taken in between.
+            .args(["--health-probe-bind-address=127.0.0.1:0", "--metrics-bind-address=127.0.0.1:0"])
             .args(args)
             .env("KUBECONFIG", kubeconfig)
             // As variables, so that a test can say otherwise by arguments.
@@ -90,7 +84,16 @@ impl Operator {
             .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .expect("the operator's program starts");
-        Self { process, log, probes, metrics }
+        Self { process, log, probes: 0, metrics: 0 }
+    }
+
+    /// The port where something is served, once its log says so.
+    fn port(&self, what: &str) -> Option<u16> {
+        let log = self.log();
+        // The last line may be half written.
+        let (whole, _) = log.rsplit_once('\n')?;
+        let line = whole.lines().find(|line| line.contains(&format!("{what} are served")))?;
+        line.rsplit_once(':')?.1.trim().parse().ok()
     }
 
     pub fn log(&self) -> String {
@@ -165,6 +168,11 @@ impl Bed {
     pub async fn start_operator_by(&mut self, kubeconfig: &Path, args: &[&str]) -> usize {
         self.operators.push(Operator::start(kubeconfig, &self.namespace, args));
         let index = self.operators.len() - 1;
+        for what in ["probes", "metrics"] {
+            let port = self.until(&format!("{what} are served"), async || self.operators[index].port(what)).await;
+            let operator = &mut self.operators[index];
+            *(if what == "probes" { &mut operator.probes } else { &mut operator.metrics }) = port;
+        }
         let port = self.operators[index].probes;
         self.until("the operator is ready", async || (http_get(port, "/readyz").await?.0 == 200).then_some(())).await;
         index
