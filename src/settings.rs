@@ -192,6 +192,13 @@ mod tests {
     }
 
     #[test]
+    fn the_workers_defaults_that_are_installed_change_nothing() {
+        assert_eq!(parse_defaults(include_str!("../config/manager/worker-defaults.yaml")).unwrap(), Worker::default());
+        let refused = parse_defaults("hostNetwork: true").unwrap_err();
+        assert_eq!(refused, "spec.worker has no field hostNetwork");
+    }
+
+    #[test]
     fn what_cannot_be_is_refused_with_a_reason() {
         for (arg, why) in [("--metrics-bind-address=x", "host:port"), ("--worker-user=0", "root"), ("--worker-user=me", "number")]
         {

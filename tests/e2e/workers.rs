@@ -75,6 +75,8 @@ async fn everything_that_can_be_chosen_of_a_worker() {
     let pods = bed.pods("worker", 2).await;
     let container = &pods[0].spec.as_ref().unwrap().containers[0];
     assert!(container.volume_mounts.as_ref().unwrap().iter().any(|m| m.mount_path == "/certificates"));
+    let spec = pods[0].spec.as_ref().unwrap();
+    assert_eq!((spec.priority, spec.runtime_class_name.as_deref()), (Some(-10), Some("runc")));
     bed.until("the sidecar, which has run, has ended after the worker", async || {
         let pod = bed.api::<Pod>().get(&pods[0].name_any()).await.unwrap();
         let sidecar = pod.status?.init_container_statuses?.remove(0);
@@ -89,16 +91,16 @@ async fn a_sidecar_that_a_mesh_puts_into_the_pods_does_not_keep_the_job_from_end
     crate::target(&bed).await;
     let name = format!("{}-mesh", bed.namespace);
     // It has no `restartPolicy`, so it is no native sidecar, and does not end by itself.
-    let container = "Object.spec.containers.item{name: 'mesh', image: 'artilleryio/artillery:latest', imagePullPolicy: 'IfNotPresent', \
-        command: ['node', '-e', 'setInterval(() => {}, 1000)'], securityContext: Object.spec.containers.item.securityContext{\
-        allowPrivilegeEscalation: false, capabilities: Object.spec.containers.item.securityContext.capabilities{drop: ['ALL']}}}";
+    let container = "Object.spec.containers{name: 'proxy', image: 'artilleryio/artillery:latest', imagePullPolicy: 'IfNotPresent', \
+        command: ['node', '-e', 'setInterval(() => {}, 1000)'], securityContext: Object.spec.containers.securityContext{\
+        allowPrivilegeEscalation: false, capabilities: Object.spec.containers.securityContext.capabilities{drop: ['ALL']}}}";
     let policy = json!({"apiVersion": GROUP, "kind": "MutatingAdmissionPolicy", "metadata": {"name": name}, "spec": {
         "matchConstraints": {
             "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": bed.namespace}},
             "resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}]},
         "reinvocationPolicy": "Never",
-        "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {
-            "expression": format!("Object{{spec: Object.spec{{containers: [{container}]}}}}")}}]}});
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {
+            "expression": format!("[JSONPatch{{op: 'add', path: '/spec/containers/-', value: {container}}}]")}}]}});
     let binding = json!({"apiVersion": GROUP, "kind": "MutatingAdmissionPolicyBinding", "metadata": {"name": name}, "spec": {"policyName": name}});
     for object in [&policy, &binding] {
         apply_object(object);
