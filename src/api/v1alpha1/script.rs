@@ -21,7 +21,7 @@ pub struct TestScript {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<Config>,
 
-    /// The test script itself, for a first try in one file. A ConfigMap holds more, and can be used by many tests.
+    /// The test script itself, for a first try in one file. A `ConfigMap` holds more, and can be used by many tests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 65_536))]
     pub inline: Option<String>,
@@ -62,7 +62,7 @@ pub struct External {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processor: Option<Processor>,
 
-    /// A claim whose files are too large for a `ConfigMap`, such as payloads or node_modules. It is mounted read-only, by
+    /// A claim whose files are too large for a `ConfigMap`, such as payloads or `node_modules`. It is mounted read-only, by
     /// all workers: its access mode has to allow that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistent_volume_claim: Option<ClaimFiles>,

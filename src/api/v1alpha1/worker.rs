@@ -171,7 +171,7 @@ const QUANTITY: &str =
     r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$";
 
 /// Makes of the schema of [`Worker`] one that allows what a worker may have, and that is small: the fields of Kubernetes'
-/// own types are explained by `kubectl explain pod.spec`, and the CRD has to fit into an annotation of `kubectl apply`.
+/// own types are explained in full by `kubectl explain pod.spec`, and the CRD has to fit into an annotation of `kubectl apply`.
 pub(super) fn restrict(worker: &mut JSONSchemaProps) {
     for (path, allowed) in ALLOWED {
         if let Some(properties) = at(worker, path).and_then(|schema| schema.properties.as_mut()) {
@@ -228,13 +228,16 @@ fn at<'a>(schema: &'a mut JSONSchemaProps, path: &str) -> Option<&'a mut JSONSch
     })
 }
 
-/// Leaves the descriptions out, and lets quantities be numbers, as Kubernetes does.
+/// Leaves of the descriptions their first sentences, and lets quantities be numbers, as Kubernetes does.
 fn shorten(schema: &mut JSONSchemaProps) {
-    let quantity = schema.description.take().is_some_and(|d| d.starts_with("Quantity is a fixed-point representation"));
-    if quantity {
+    let description = schema.description.take().unwrap_or_default();
+    let first = description.split('\n').next().unwrap_or_default().split(". ").next().unwrap_or_default();
+    if description.starts_with("Quantity is a fixed-point representation") {
         schema.type_ = None;
         schema.x_kubernetes_int_or_string = Some(true);
         schema.pattern = Some(QUANTITY.into());
+    } else if !first.is_empty() {
+        schema.description = Some(first.trim_end_matches('.').to_owned());
     }
     schema.properties.iter_mut().flat_map(|p| p.values_mut()).for_each(shorten);
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
