@@ -47,6 +47,8 @@ async fn main() {
     let script = json!({"metadata": {"name": "bench-node"}, "data": {"test-script.yaml": SCRIPT}});
     let _ = scripts.delete("bench-node", &DeleteParams::default()).await;
     scripts.create(&PostParams::default(), &serde_json::from_value(script).unwrap()).await.unwrap();
+    // The operator creates it, but for its own workers alone; it may be there already.
+    let _ = scripts.create(&PostParams::default(), &artillery_operator::worker::config_map("default")).await;
 
     println!("{WORKERS} workers, 15 s at 5 requests/s each; seconds from the creation; {ROUNDS} rounds in turns");
     println!(
@@ -111,7 +113,7 @@ async fn measure(client: &Client, kind: &str, name: &str) -> Run {
     if kind == "LoadTest" {
         tests.create(&PostParams::default(), &test).await.unwrap();
     } else {
-        let mut bare = job(&test, &WorkerSettings::default());
+        let mut bare = job(&test, &WorkerSettings::default(), false);
         bare.metadata.owner_references = None;
         jobs.create(&PostParams::default(), &bare).await.unwrap();
     }
