@@ -3,6 +3,9 @@
 //
 // The message's last line is `loadtest.v1 `, then base64 of zlib (whose Adler-32 is the checksum) of this JSON:
 //   final       whether the test ran to its end; without it the snapshot is partial
+//   start       when the load of this worker began, by its clock in ms since 1970: when the main thread heard from the first
+//               of its threads that a phase has begun. That is some ms too late, but when the threads were told to begin
+//               (together.js) would be too early, most of all where the load is late as the machine is busy
 //   first, last when the first and the last counter was counted, in ms since 1970
 //   counters    {name: sum}
 //   histograms  {name: [folds, min, max, sum, zeros, positive bins, negative bins]}, as DDSketch keeps them. Bins are
@@ -35,7 +38,7 @@ const CORE = /^(vusers\.(created|completed|failed|skipped)|http\.(requests|respo
 const ENGINES = /^(http\.codes|websocket|socketio)\./;
 const ARTILLERYS = /^(http|vusers|browser)\./;
 
-const measured = () => ({ first: undefined, last: undefined, counters: new Map(), histograms: new Map() });
+const measured = () => ({ start: undefined, first: undefined, last: undefined, counters: new Map(), histograms: new Map() });
 
 // What one `stats` or `done` of Artillery holds.
 function fromStats({ counters, histograms, firstCounterAt, lastCounterAt }) {
@@ -54,6 +57,7 @@ function merge(into, other) {
   const earliest = (a, b) => (b === undefined || a < b ? a : b);
   const latest = (a, b) => (b === undefined || a > b ? a : b);
   const addTo = (map, [key, n]) => map.set(key, (map.get(key) ?? 0) + n);
+  into.start = earliest(into.start, other.start);
   into.first = earliest(into.first, other.first);
   into.last = latest(into.last, other.last);
   for (const counter of other.counters) addTo(into.counters, counter);
@@ -120,6 +124,7 @@ function encode(all, { final = false, keep = '', room = MOST_BYTES, folds = 0 } 
       return [name, [folds, h.min, h.max, h.sum, h.zeros, binsOf(h.positive, folds), binsOf(h.negative, folds)]];
     };
     const snapshot = {
+      start: all.start,
       first: all.first,
       last: all.last,
       counters: Object.fromEntries(some.filter((e) => !e.h).map((e) => [e.name, e.value])),
@@ -170,11 +175,16 @@ class Gatherer {
     // The metrics that thresholds name are kept where there is no room for all.
     this.keep = JSON.stringify([config.ensure, config.plugins?.ensure, own?.keep]);
     this.all = measured();
+    this.start = undefined;
     this.final = false;
     this.interrupted = false;
     this.output = '';
     this.threads = new Threads();
 
+    // The thread's own time of it does not get here.
+    events.once('phaseStarted', (phase) => {
+      this.start = phase.startTime;
+    });
     events.on('stats', (stats) => this.safely(async () => {
       merge(this.all, fromStats(stats));
       await this.save();
@@ -217,7 +227,7 @@ class Gatherer {
     if (!all || (all.counters.size === 0 && all.histograms.size === 0)) return;
     this.written = all;
     const before = words && `${words}\n`;
-    const line = encode(all, { final: this.final, keep: this.keep, room: MOST_BYTES - Buffer.byteLength(before) });
+    const line = encode({ ...all, start: this.start }, { final: this.final, keep: this.keep, room: MOST_BYTES - Buffer.byteLength(before) });
     // Truncated and written at once.
     fs.writeFileSync(this.path, before + line);
   }

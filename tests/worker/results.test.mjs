@@ -51,19 +51,21 @@ const countOf = ([, , , , zeros, ...bins]) => bins.flatMap(([, ...differences]) 
 describe('a snapshot', () => {
   test('has all that was measured', () => {
     const histogram = { min: -3, max: 9.5, sum: 20.25, zeroCount: 2, store: { bins: [0, 4, 0, 1, 0], offset: 5 }, negativeStore: { bins: [3], offset: -1 } };
-    const all = fromStats({ counters: CORE, histograms: { h: histogram }, firstCounterAt: 5, lastCounterAt: 8 });
+    const all = { ...fromStats({ counters: CORE, histograms: { h: histogram }, firstCounterAt: 5, lastCounterAt: 8 }), start: 4 };
     assert.deepEqual(decode(encode(all, { final: true })), {
-      final: true, first: 5, last: 8, counters: CORE, histograms: { h: [0, -3, 9.5, 20.25, 2, [6, 4, -4, 1], [-1, 3]] },
+      final: true, start: 4, first: 5, last: 8, counters: CORE, histograms: { h: [0, -3, 9.5, 20.25, 2, [6, 4, -4, 1], [-1, 3]] },
     });
     assert.equal(decode(encode(all)).final, undefined);
+    assert.equal('start' in decode(encode({ ...all, start: undefined })), false);
   });
 
   test('of several reports is that of all', () => {
     const histogram = (key) => ({ min: key, max: key, sum: key, zeroCount: 1, store: { bins: [2], offset: key }, negativeStore: { bins: [1], offset: key } });
     const report = (key) => fromStats({ counters: { a: key }, histograms: { h: histogram(key) }, firstCounterAt: 100 - key, lastCounterAt: 100 + key });
-    const all = [fromStats({}), report(1), report(3), report(2), fromStats({ counters: { b: 1 } })].reduce(merge, measured());
+    const started = [90, 91].map((start) => ({ ...measured(), start }));
+    const all = [fromStats({}), ...started, report(1), report(3), report(2), fromStats({ counters: { b: 1 } })].reduce(merge, measured());
     assert.deepEqual(decode(encode(all)), {
-      first: 97, last: 103, counters: { a: 6, b: 1 }, histograms: { h: [0, 1, 3, 6, 3, [1, 2, 0, 0], [1, 1, 0, 0]] },
+      start: 90, first: 97, last: 103, counters: { a: 6, b: 1 }, histograms: { h: [0, 1, 3, 6, 3, [1, 2, 0, 0], [1, 1, 0, 0]] },
     });
   });
 
@@ -178,10 +180,12 @@ describe('in Artillery', { skip: !process.env.ARTILLERY && 'ARTILLERY is not set
 
   test('a whole test leaves all it has counted; ensure does not fail it', async () => {
     const script = { config: { plugins: { ensure: {} }, ensure: { thresholds: [{ 'http.response_time.p95': 0 }] } }, scenarios };
+    const before = Date.now();
     const { code, requests, text } = await run(script);
     assert.equal(code, 0);
     const snapshot = decode(text);
     assert.equal(snapshot.final, true);
+    assert.ok(snapshot.start > before && snapshot.start <= snapshot.first, JSON.stringify(snapshot));
     assert.equal(snapshot.counters['http.requests'], requests);
     assert.equal(countOf(snapshot.histograms['http.response_time']), requests);
   });
@@ -194,6 +198,7 @@ describe('in Artillery', { skip: !process.env.ARTILLERY && 'ARTILLERY is not set
       const { requests, text } = await run(script, { stopAfter: 50, preload: cpus });
       const snapshot = decode(text);
       assert.equal(snapshot.final, undefined);
+      assert.ok(snapshot.start <= snapshot.first);
       assert.ok(snapshot.counters['http.requests'] >= 50 && snapshot.counters['http.requests'] <= requests, snapshot.counters['http.requests']);
     });
   }
