@@ -2,19 +2,23 @@
 
 use std::time::{Duration, Instant};
 
+use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::json;
 
 use crate::api::v1alpha1::LoadTest;
 use crate::context::Context;
-use crate::decide::{SeenJob, Setting, Steer};
+use crate::decide::{SeenJob, Setting, StartWorkers, Steer};
 use crate::error::{CallError, Error, within_deadline};
 use crate::observe::read_job;
 use crate::progress::TestJob;
 use crate::worker;
+
+/// So many of a test's workers are told at a time when to begin.
+const TOLD_AT_ONCE: usize = 32;
 
 /// Creates the files that workers in a test's namespace need, if they are not there; gives what keeps them from being there.
 ///
@@ -103,6 +107,27 @@ pub async fn steer_job(ctx: &Context, test: &LoadTest, steer: &Steer) -> Result<
         Err(error) if matches!(error.status(), Some(404 | 409)) => Ok(()),
         Err(error) => Err(Error::Apply { what: "change the Job", source: error }),
     }
+}
+
+/// Tells workers when their load begins, by an annotation of their pods that each finds in a file.
+///
+/// # Errors
+/// [`Error::Apply`]; some may have been told then.
+pub async fn start_workers(ctx: &Context, test: &LoadTest, start: &StartWorkers) -> Result<(), Error> {
+    let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &test.namespace().unwrap_or_default());
+    let tell = |(name, uid): &(String, String)| {
+        let patch = json!({"metadata": {"uid": uid, "annotations": {worker::START_ANNOTATION: start.at.to_string()}}});
+        let (pods, name) = (pods.clone(), name.clone());
+        async move {
+            match within_deadline(pods.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch))).await {
+                Ok(_) => Ok(()),
+                // It has gone: its end is seen by the watch.
+                Err(error) if matches!(error.status(), Some(404 | 409)) => Ok(()),
+                Err(source) => Err(Error::Apply { what: "tell a worker when to begin", source }),
+            }
+        }
+    };
+    stream::iter(start.pods.iter().map(tell)).buffer_unordered(TOLD_AT_ONCE).try_collect().await
 }
 
 /// Deletes a test whose time after its end is over, if it is still the one that was looked at.

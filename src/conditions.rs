@@ -8,6 +8,8 @@ use crate::api::v1alpha1::{ConditionType, Reason};
 /// What one condition is to say.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wanted {
+    /// Which condition.
+    pub type_: ConditionType,
     /// Its status: `True`, `False`, or `Unknown`.
     pub holds: Option<bool>,
     /// Why.
@@ -16,25 +18,33 @@ pub struct Wanted {
     pub message: String,
 }
 
+impl Wanted {
+    /// A condition with what it is to say.
+    pub fn new(type_: ConditionType, holds: Option<bool>, reason: Reason, message: impl Into<String>) -> Self {
+        Self { type_, holds, reason, message: message.into() }
+    }
+}
+
 /// The most characters of a message: the API server takes more, but nobody reads it.
 const MOST_MESSAGE: usize = 2000;
 
-/// The conditions of a status in their fixed order, made from what each of them is to say; those at the end
-/// that are not given are left out. The time of a condition is
+/// The conditions of a status, made from what each of them is to say, in that order. The time of a condition is
 /// that of its last change between `True`, `False` and `Unknown`, so it is taken over from `current` where that has not changed.
 ///
 /// Source: Kubernetes API conventions, "Typical status properties".
 #[must_use]
 pub fn conditions(current: &[Condition], wanted: Vec<Wanted>, generation: Option<i64>, now: Timestamp) -> Vec<Condition> {
-    std::iter::zip(ConditionType::ALL, wanted)
-        .map(|(type_, wanted)| {
+    wanted
+        .into_iter()
+        .map(|wanted| {
+            let type_ = wanted.type_.as_str();
             let status = wanted.holds.map_or("Unknown", |holds| if holds { "True" } else { "False" });
             let last_transition_time = current
                 .iter()
-                .find(|c| c.type_ == type_.as_str() && c.status == status)
+                .find(|c| c.type_ == type_ && c.status == status)
                 .map_or(Time(now), |c| c.last_transition_time.clone());
             Condition {
-                type_: type_.as_str().to_owned(),
+                type_: type_.to_owned(),
                 status: status.to_owned(),
                 reason: wanted.reason.as_str().to_owned(),
                 message: wanted.message.chars().take(MOST_MESSAGE).collect(),
@@ -51,7 +61,9 @@ mod tests {
     use super::*;
 
     fn wanted(holds: [bool; 3]) -> Vec<Wanted> {
-        holds.map(|holds| Wanted { holds: Some(holds), reason: Reason::Running, message: "m".into() }).into()
+        std::iter::zip(ConditionType::ALL, holds)
+            .map(|(type_, holds)| Wanted::new(*type_, Some(holds), Reason::Running, "m"))
+            .collect()
     }
 
     #[test]

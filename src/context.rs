@@ -13,7 +13,7 @@ use crate::index::Index;
 use crate::metrics::Metrics;
 use crate::progress::Obstacle;
 use crate::report::Memory;
-use crate::script::{Durations, Fault};
+use crate::script::Read;
 use crate::settings::WorkerSettings;
 use crate::waiting::Waiting;
 
@@ -63,8 +63,8 @@ pub struct ScriptMap {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// The key of the script in it, if it is looked for.
-    pub key: Option<String>,
+    /// The key of the script in it, if it is looked for, and the environment of the script that is used.
+    pub script: Option<(String, Option<String>)>,
 }
 
 /// What is kept of a `ConfigMap` of a script.
@@ -72,10 +72,8 @@ pub struct ScriptMap {
 pub struct SeenMap {
     /// Its keys.
     pub keys: Vec<String>,
-    /// How long the script's phases take.
-    pub durations: Durations,
-    /// What is wrong with the script.
-    pub fault: Option<Fault>,
+    /// What there is to know of the script, if it is there.
+    pub script: Read,
 }
 
 /// What events said of a Job or a pod.

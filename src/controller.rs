@@ -74,6 +74,7 @@ async fn carry_on(ctx: &Context, test: &Arc<LoadTest>) -> Result<Action, Error> 
     match &plan.change {
         None => Ok(next(&plan, now)),
         Some(Change::SteerJob(steer)) => apply::steer_job(ctx, &test, steer).await.map(|()| next(&plan, now)),
+        Some(Change::StartWorkers(start)) => apply::start_workers(ctx, &test, start).await.map(|()| next(&plan, now)),
         Some(Change::DeleteTest) => apply::delete_test(ctx, &test).await.map(|()| Action::await_change()),
         Some(Change::CreateJob(job)) => match apply::create_job(ctx, &test, job, age(&test, now)).await? {
             // The watch tells of it next.
@@ -153,7 +154,7 @@ pub async fn run(
     let ctx = Arc::new(Context::new(client.clone(), settings, waiting, reports.metrics.clone(), store.clone()));
     let scope = namespace.as_deref();
     let shown: Store<LoadTest> = store.clone();
-    reports.metrics.count_tests(move || shown.state().into_iter().map(|t| t.status.as_ref().and_then(|s| s.phase)));
+    reports.metrics.show_tests(move || shown.state());
     let tests = reflector::reflector(writer, tests(api(&client, scope), &reports));
     let tests = forgetting(tests, ctx.clone(), store.clone()).touched_objects();
     let labelled = |component: &str| watch_config().labels(&format!("{COMPONENT_LABEL}={component}"));

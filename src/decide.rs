@@ -9,13 +9,18 @@
 mod end;
 mod run;
 mod start;
+mod together;
+mod verdict;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
 use crate::api::v1alpha1::{ConditionType, LoadTest, LoadTestStatus, Phase, Reason};
 use crate::conditions::{Wanted, conditions};
 use crate::progress::{Obstacle, TestJob, Worker};
+use crate::script::Found;
 use crate::settings::WorkerSettings;
 
 pub use run::object_in_doubt;
@@ -60,12 +65,7 @@ pub enum Script {
     /// Not looked at.
     Unknown,
     /// It is there, and all files beside it that can be looked at.
-    Found {
-        /// How long its phases take, where that can be told.
-        expected_duration: Option<SignedDuration>,
-        /// Whether its files need a folder that can be written to.
-        needs_folder: bool,
-    },
+    Found(Found),
     /// There is no `ConfigMap` of this name.
     NoConfigMap(String),
     /// The `ConfigMap` lacks the key.
@@ -107,6 +107,8 @@ pub enum Change {
     CreateJob(Box<Job>),
     /// Change what can be changed of the Job.
     SteerJob(Steer),
+    /// Tell workers when to begin their load.
+    StartWorkers(StartWorkers),
     /// Delete the test itself, and with it all that is its own.
     DeleteTest,
 }
@@ -118,6 +120,15 @@ pub struct Steer {
     pub uid: String,
     /// What is to be set.
     pub to: Setting,
+}
+
+/// Workers that are to begin their load together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StartWorkers {
+    /// When, in whole milliseconds.
+    pub at: Timestamp,
+    /// The names and UIDs of the pods that are to be told.
+    pub pods: Vec<(String, String)>,
 }
 
 /// A setting of a Job that can be changed while it runs.
@@ -226,6 +237,30 @@ pub fn decide(test: &LoadTest, seen: &Observed, settings: &WorkerSettings, now: 
     }
 }
 
+/// How a test ends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Ending {
+    Completed,
+    Failed,
+    Stopped,
+}
+
+impl Ending {
+    /// The conditions that say so.
+    fn wanted(self, reason: Reason, message: &str) -> Vec<Wanted> {
+        let own = match self {
+            Self::Completed => ConditionType::Completed,
+            Self::Failed => ConditionType::Failed,
+            Self::Stopped => ConditionType::Stopped,
+        };
+        let mut shown = vec![ConditionType::Progressing, ConditionType::Completed, ConditionType::Failed];
+        if self == Self::Stopped {
+            shown.push(own);
+        }
+        shown.into_iter().map(|type_| Wanted::new(type_, Some(type_ == own), reason, message)).collect()
+    }
+}
+
 /// What every branch of a decision needs.
 struct Scene<'a> {
     test: &'a LoadTest,
@@ -240,24 +275,25 @@ impl Scene<'_> {
         LoadTestStatus {
             observed_generation: generation,
             phase: Some(phase),
-            conditions: conditions(&self.current.conditions, wanted, generation, self.now),
+            conditions: self.conditions(wanted),
             completions: Some(format!("{}/{}", self.current.succeeded, self.test.spec.count)),
             image: self.current.image.clone().or_else(|| Some(crate::job::image(self.test, self.settings))),
             ..self.current.clone()
         }
     }
 
-    /// The conditions of a test that has not ended.
-    fn progressing(holds: Option<bool>, reason: Reason, message: String) -> Vec<Wanted> {
-        let not_yet = || Wanted { holds: Some(false), reason: Reason::NotEnded, message: "the test has not ended".into() };
-        vec![Wanted { holds, reason, message }, not_yet(), not_yet()]
+    fn conditions(&self, wanted: Vec<Wanted>) -> Vec<Condition> {
+        conditions(&self.current.conditions, wanted, self.test.metadata.generation, self.now)
     }
 
-    /// The conditions of a test that has ended by the given one.
-    fn ended_by(condition: ConditionType, reason: Reason, message: &str) -> Vec<Wanted> {
-        let shown = if condition == ConditionType::Stopped { 4 } else { 3 };
-        let conditions = ConditionType::ALL.iter().take(shown);
-        conditions.map(|c| Wanted { holds: Some(*c == condition), reason, message: message.into() }).collect()
+    /// The conditions of a test that has not ended.
+    fn progressing(holds: Option<bool>, reason: Reason, message: String) -> Vec<Wanted> {
+        let not_yet = |type_| Wanted::new(type_, Some(false), Reason::NotEnded, "the test has not ended");
+        vec![
+            Wanted::new(ConditionType::Progressing, holds, reason, message),
+            not_yet(ConditionType::Completed),
+            not_yet(ConditionType::Failed),
+        ]
     }
 
     /// What the condition Progressing says now, if it is the given status: since when, why and in which words.
@@ -278,6 +314,19 @@ impl Scene<'_> {
 
 fn later(time: Timestamp, by: SignedDuration) -> Timestamp {
     time.checked_add(by).unwrap_or(Timestamp::MAX)
+}
+
+/// The most workers that a message names.
+const MOST_NAMED: usize = 5;
+
+/// The pods of workers, with their nodes, for a message.
+fn named(chosen: &[&Worker]) -> String {
+    let names = chosen.iter().take(MOST_NAMED).map(|w| match &w.node {
+        Some(node) => format!("{} on {node}", w.pod),
+        None => w.pod.clone(),
+    });
+    let more = chosen.len().saturating_sub(MOST_NAMED);
+    names.collect::<Vec<_>>().join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
 }
 
 fn workers(count: impl std::fmt::Display) -> String {

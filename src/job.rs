@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
 
 use crate::api::v1alpha1::{FailurePolicy, LoadTest};
+use crate::script::Found;
 use crate::settings::WorkerSettings;
 
 mod pod;
@@ -21,10 +22,9 @@ pub const JOB_COMPONENT: &str = "loadtest-worker-master";
 pub const WORKER_COMPONENT: &str = "loadtest-worker";
 
 /// The Indexed Job that runs a test: one pod a worker, none of them ever started a second time. It has the test's name
-/// and is owned by it, so it goes when the test goes. `needs_folder` is whether the script's files need one folder that can
-/// be written to.
+/// and is owned by it, so it goes when the test goes.
 #[must_use]
-pub fn job(test: &LoadTest, settings: &WorkerSettings, needs_folder: bool) -> Job {
+pub fn job(test: &LoadTest, settings: &WorkerSettings, script: &Found) -> Job {
     Job {
         metadata: ObjectMeta {
             name: test.metadata.name.clone(),
@@ -41,7 +41,7 @@ pub fn job(test: &LoadTest, settings: &WorkerSettings, needs_folder: bool) -> Jo
             backoff_limit: (test.spec.failure_policy == FailurePolicy::FailFast).then_some(0),
             backoff_limit_per_index: (test.spec.failure_policy == FailurePolicy::Continue).then_some(0),
             active_deadline_seconds: test.spec.active_deadline_seconds,
-            template: pod::template(test, settings, needs_folder),
+            template: pod::template(test, settings, script),
             ..JobSpec::default()
         }),
         status: None,
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn a_test_becomes_an_indexed_job_that_is_never_retried() {
         let test = test(&json!({"count": 3, "environment": "dev", "testScript": {"config": {"configMap": "script"}}}));
-        let job = serde_json::to_value(job(&test, &WorkerSettings::default(), false)).unwrap();
+        let job = serde_json::to_value(job(&test, &WorkerSettings::default(), &Found::default())).unwrap();
         let spec = &job["spec"];
         assert_eq!(
             json!([spec["completionMode"], spec["completions"], spec["parallelism"], spec["backoffLimit"]]),
@@ -108,7 +108,7 @@ mod tests {
         let test = test(
             &json!({"failurePolicy": "Continue", "activeDeadlineSeconds": 60, "testScript": {"config": {"configMap": "s"}}}),
         );
-        let spec = job(&test, &WorkerSettings::default(), false).spec.unwrap();
+        let spec = job(&test, &WorkerSettings::default(), &Found::default()).spec.unwrap();
         assert_eq!((spec.backoff_limit, spec.backoff_limit_per_index, spec.active_deadline_seconds), (None, Some(0), Some(60)));
     }
 
@@ -117,14 +117,15 @@ mod tests {
         let mut test = test(&json!({"testScript": {"config": {"configMap": "s"}}}));
         test.metadata.labels =
             Some([("kueue.x-k8s.io/queue-name", "q"), ("artillery.io/component", "x")].map(|(k, v)| (k.into(), v.into())).into());
-        let labels = job(&test, &WorkerSettings::default(), false).metadata.labels.unwrap();
+        let labels = job(&test, &WorkerSettings::default(), &Found::default()).metadata.labels.unwrap();
         assert_eq!(labels.get("kueue.x-k8s.io/queue-name").map(String::as_str), Some("q"));
         assert_eq!(labels.get("artillery.io/component").map(String::as_str), Some(JOB_COMPONENT));
     }
 
     #[test]
     fn without_an_environment_none_is_passed() {
-        let job = job(&test(&json!({"testScript": {"config": {"configMap": "s"}}})), &WorkerSettings::default(), false);
+        let job =
+            job(&test(&json!({"testScript": {"config": {"configMap": "s"}}})), &WorkerSettings::default(), &Found::default());
         let args = job.spec.unwrap().template.spec.unwrap().containers.remove(0).args.unwrap();
         assert_eq!(args, ["run", "/data/test-script.yaml"]);
     }

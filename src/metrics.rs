@@ -1,4 +1,5 @@
-//! Metrics for Prometheus. No label ever holds the name of an object, and the values of each are few.
+//! Metrics for Prometheus. But for the results of the tests that ended last, no label holds the name of an object, and the
+//! values of each are few.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -15,9 +16,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::api::v1alpha1::Phase;
+use crate::api::v1alpha1::{LoadTest, Phase};
 use crate::error::CLASSES;
 use crate::process::Process;
+
+mod finished;
 
 /// The operator's metrics.
 pub struct Metrics {
@@ -32,7 +35,7 @@ pub struct Metrics {
     phase_changes: Family<InPhase, Counter>,
     time_to_job: Histogram,
     time_to_running: Histogram,
-    census: Census,
+    tests: Tests,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -114,8 +117,9 @@ impl Default for Metrics {
         let unreadable = Counter::default();
         registry.register("unreadable_loadtests", "LoadTests that could not be parsed", unreadable.clone());
 
-        let census = Census::default();
-        registry.register_collector(Box::new(census.clone()));
+        let tests = Tests::default();
+        registry.register_collector(Box::new(Census(tests.clone())));
+        registry.register_collector(Box::new(finished::Finished(tests.clone())));
         let phase_changes: Family<InPhase, Counter> = Family::default();
         registry.register("phase_changes", "LoadTests that came into a phase", phase_changes.clone());
         let [time_to_job, time_to_running] = [(); 2].map(|()| Histogram::new(BEGINNING_SECONDS));
@@ -154,7 +158,7 @@ impl Default for Metrics {
             phase_changes,
             time_to_job,
             time_to_running,
-            census,
+            tests,
         }
     }
 }
@@ -234,19 +238,9 @@ impl Metrics {
         }
     }
 
-    /// Lets the tests be counted by phase whenever metrics are read. Called once for each scope that is worked in.
-    pub fn count_tests<T>(&self, phases: impl Fn() -> T + Send + Sync + 'static)
-    where
-        T: IntoIterator<Item = Option<Phase>>,
-    {
-        let count = move |counts: &mut [u64; PHASES.len()]| {
-            for phase in phases() {
-                if let Some(place) = PHASES.iter().position(|p| *p == phase) {
-                    counts[place] += 1;
-                }
-            }
-        };
-        self.census.0.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(count));
+    /// Lets the tests be looked at whenever metrics are read. Called once for each scope that is worked in.
+    pub fn show_tests(&self, tests: impl Fn() -> Vec<Arc<LoadTest>> + Send + Sync + 'static) {
+        self.tests.0.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(tests));
     }
 
     /// All metrics.
@@ -281,28 +275,39 @@ fn plain(open_metrics: &str) -> String {
     text
 }
 
-/// Counts the tests of one scope.
-type Count = Box<dyn Fn(&mut [u64; PHASES.len()]) + Send + Sync>;
+/// Gives the tests of one scope.
+type Scope = Box<dyn Fn() -> Vec<Arc<LoadTest>> + Send + Sync>;
 
-/// The tests that there are, counted when metrics are read. A replica that does not work knows none, and says nothing.
+/// The tests that there are. A replica that does not work knows none, and says nothing.
 #[derive(Clone, Default)]
-struct Census(Arc<Mutex<Vec<Count>>>);
+struct Tests(Arc<Mutex<Vec<Scope>>>);
 
-impl fmt::Debug for Census {
+impl fmt::Debug for Tests {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Census").finish_non_exhaustive()
+        f.debug_struct("Tests").finish_non_exhaustive()
     }
 }
 
+impl Tests {
+    fn all(&self) -> Option<Vec<Arc<LoadTest>>> {
+        let scopes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (!scopes.is_empty()).then(|| scopes.iter().flat_map(|tests| tests()).collect())
+    }
+}
+
+/// The tests, counted by phase when metrics are read.
+#[derive(Debug)]
+struct Census(Tests);
+
 impl Collector for Census {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let scopes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if scopes.is_empty() {
-            return Ok(());
-        }
-        let mut counts = [0; PHASES.len()];
-        for count in scopes.iter() {
-            count(&mut counts);
+        let Some(tests) = self.0.all() else { return Ok(()) };
+        let mut counts = [0_u64; PHASES.len()];
+        for test in tests {
+            let phase = test.status.as_ref().and_then(|s| s.phase);
+            if let Some(place) = PHASES.iter().position(|p| *p == phase) {
+                counts[place] += 1;
+            }
         }
         let mut family =
             encoder.encode_descriptor("loadtests", "LoadTests that there are, by phase.", None, MetricType::Gauge)?;
@@ -320,10 +325,16 @@ mod tests {
 
     use super::*;
 
+    fn test(phase: Option<Phase>) -> Arc<LoadTest> {
+        let test = serde_json::json!({"apiVersion": "loadtest.artillery.io/v1alpha1", "kind": "LoadTest", "metadata": {"name": "t"},
+            "spec": {"testScript": {}}, "status": {"phase": phase}});
+        Arc::new(serde_json::from_value(test).unwrap())
+    }
+
     /// Metrics of which each has at least one series.
     fn used() -> Metrics {
         let metrics = Metrics::default();
-        metrics.count_tests(|| [None, Some(Phase::Failed), Some(Phase::Failed)]);
+        metrics.show_tests(|| vec![test(None), finished::tests::finished("a", 1)]);
         metrics.requested(&ApiRequest { verb: "get", resource: "jobs", code: 404 });
         metrics.reconciling();
         metrics.reconciled(Duration::from_millis(5), Some("conflict"));
@@ -367,10 +378,10 @@ mod tests {
     fn tests_are_counted_anew_each_time_and_over_all_scopes() {
         let metrics = Metrics::default();
         assert!(!metrics.text(Format::Plain).contains("artillery_operator_loadtests{"), "a replica that does not work");
-        let there = Arc::new(Mutex::new(vec![None, Some(Phase::Running)]));
+        let there = Arc::new(Mutex::new(vec![test(None), test(Some(Phase::Running))]));
         let counted = there.clone();
-        metrics.count_tests(move || counted.lock().unwrap().clone());
-        metrics.count_tests(|| [Some(Phase::Running)]);
+        metrics.show_tests(move || counted.lock().unwrap().clone());
+        metrics.show_tests(|| vec![test(Some(Phase::Running))]);
         let line = |phase, count| format!("artillery_operator_loadtests{{phase=\"{phase}\"}} {count}");
         has(&metrics.text(Format::Plain), &[&line("New", 1), &line("Running", 2), &line("Failed", 0)]);
         there.lock().unwrap().clear();

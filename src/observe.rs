@@ -17,7 +17,7 @@ use crate::context::{Asked, Context, ScriptMap, SeenMap};
 use crate::decide::{MissingJob, Observed, Script, SeenJob, ends_or_waits, missing_job, object_in_doubt};
 use crate::error::{CallError, Error, within_deadline};
 use crate::progress::{Obstacle, TestJob, WorkerJob};
-use crate::script::{self, Durations};
+use crate::script::{self, Found, Read};
 
 /// Looks at what there is of a test. An ended test is not looked at.
 ///
@@ -126,24 +126,26 @@ async fn job_has_been(ctx: &Context, test: &LoadTest) -> Result<bool, CallError>
 /// Looks at the script, and at what files are beside it. Those in volumes only the workers see.
 async fn look_at_script(ctx: &Context, test: &LoadTest) -> Result<Script, CallError> {
     let script = &test.spec.test_script;
-    let (mut durations, mut fault, mut places) = (None, None, BTreeMap::new());
+    let environment = test.spec.environment.as_deref();
+    let (mut read, mut place, mut places) = (Read::default(), String::new(), BTreeMap::new());
     if let Some(text) = &script.inline {
-        durations = Some(Durations::parse(text).of(test.spec.environment.as_deref()));
-        fault = script::fault(text).map(|fault| ("spec.testScript.inline".to_owned(), fault, None));
-        places.insert(TEST_SCRIPT_KEY.to_owned(), "spec.testScript.inline".to_owned());
+        place = "spec.testScript.inline".to_owned();
+        read = script::read(text, TEST_SCRIPT_KEY, environment);
+        places.insert(TEST_SCRIPT_KEY.to_owned(), place.clone());
     }
     for name in script.config_maps() {
         let key = script.file().to_owned();
         let is_script = script.config_map() == Some(name);
-        let Some(seen) = look_at_config_map(ctx, test, name, is_script.then(|| key.clone())).await? else {
+        let wanted = is_script.then(|| (key.clone(), test.spec.environment.clone()));
+        let Some(seen) = look_at_config_map(ctx, test, name, wanted).await? else {
             return Ok(Script::NoConfigMap(name.to_owned()));
         };
         if is_script {
             if !seen.keys.contains(&key) {
                 return Ok(Script::NoKey { config_map: name.to_owned(), keys: seen.keys.clone() });
             }
-            durations = Some(seen.durations.of(test.spec.environment.as_deref()));
-            fault = seen.fault.clone().map(|fault| (format!("{key} of the ConfigMap {name}"), fault, Some(name.to_owned())));
+            read = seen.script.clone();
+            place = format!("{key} of the ConfigMap {name}");
         }
         for file in &seen.keys {
             if let Some(other) = places.insert(file.clone(), format!("the ConfigMap {name}")) {
@@ -152,14 +154,18 @@ async fn look_at_script(ctx: &Context, test: &LoadTest) -> Result<Script, CallEr
             }
         }
     }
-    let has_more_files = test.spec.worker.as_ref().is_some_and(|w| !w.args.is_empty());
-    if let Some((place, fault, config_map)) = fault.filter(|(_, f, _)| test.spec.validate && !(f.is_missing && has_more_files)) {
+    let args = test.spec.worker.as_ref().map_or(&[][..], |w| &w.args);
+    if let Some(fault) = read.fault.filter(|f| test.spec.validate && !(f.is_missing && !args.is_empty())) {
         let message = fault.message;
         let fault = format!("the test script, {place}: {message}; to start it as it is, set spec.validate to false");
-        return Ok(Script::Faulty { fault, config_map });
+        return Ok(Script::Faulty { fault, config_map: script.config_map().map(str::to_owned) });
     }
     let typescript = |file: &String| Path::new(file).extension().is_some_and(|e| e == "ts");
-    Ok(Script::Found { expected_duration: durations.flatten(), needs_folder: places.keys().any(typescript) })
+    Ok(Script::Found(Found {
+        expected_duration: read.expected_duration,
+        needs_folder: places.keys().any(typescript),
+        ensure: read.ensure.filter(|_| !args.iter().any(|arg| script::is_of_config(arg))),
+    }))
 }
 
 /// The keys of a `ConfigMap` of a test, and what there is to know of the script, where one of them is it.
@@ -167,9 +173,9 @@ async fn look_at_config_map(
     ctx: &Context,
     test: &LoadTest,
     name: &str,
-    key: Option<String>,
+    script: Option<(String, Option<String>)>,
 ) -> Result<Option<Arc<SeenMap>>, CallError> {
-    let map = ScriptMap { namespace: test.namespace().unwrap_or_default(), name: name.to_owned(), key };
+    let map = ScriptMap { namespace: test.namespace().unwrap_or_default(), name: name.to_owned(), script };
     if let Some(seen) = ctx.script_just_seen(&map, Instant::now()) {
         return Ok(Some(seen));
     }
@@ -177,13 +183,10 @@ async fn look_at_config_map(
     let Some(found) = within_deadline(config_maps.get_opt(name)).await? else { return Ok(None) };
     let (texts, binaries) = (found.data.unwrap_or_default(), found.binary_data.unwrap_or_default());
     let mut seen = SeenMap { keys: texts.keys().chain(binaries.keys()).cloned().collect(), ..SeenMap::default() };
-    if let Some(key) = &map.key {
+    if let Some((key, environment)) = &map.script {
         let binary = || binaries.get(key).and_then(|b| std::str::from_utf8(&b.0).ok());
         if let Some(text) = texts.get(key).map(String::as_str).or_else(binary) {
-            seen.durations = Durations::parse(text);
-            // One in JavaScript or TypeScript is Artillery's matter.
-            let is_data = [".yaml", ".yml", ".json"].iter().any(|end| key.to_lowercase().ends_with(end));
-            seen.fault = is_data.then(|| script::fault(text)).flatten();
+            seen.script = script::read(text, key, environment.as_deref());
         }
     }
     let seen = Arc::new(seen);

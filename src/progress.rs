@@ -2,6 +2,7 @@
 //! which hold only what decisions need.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
@@ -11,6 +12,8 @@ use kube::Resource;
 use serde::{Deserialize, Deserializer};
 
 use crate::api::v1alpha1::Reason;
+use crate::results;
+use crate::worker::START_ANNOTATION;
 
 /// A worker's pod, as far as it is read. Unknown and unused fields are skipped while parsing, so that a pod costs
 /// little and a new field cannot break the watch.
@@ -55,6 +58,8 @@ struct PodCondition {
 #[derive(Clone, Debug, Deserialize)]
 struct ContainerStatus {
     name: String,
+    #[serde(default)]
+    ready: bool,
     #[serde(default)]
     state: ContainerState,
 }
@@ -105,6 +110,12 @@ pub struct Worker {
     pub running_since: Option<Timestamp>,
     /// When its container ended, if it has run.
     pub ended: Option<Timestamp>,
+    /// Whether its container says that it is ready.
+    pub ready: bool,
+    /// When it was told to begin its load.
+    pub start_at: Option<Timestamp>,
+    /// What it has measured, as its container left it.
+    pub snapshot: Option<Arc<str>>,
     /// Whether its pod goes on though its container has ended, as other containers do.
     pub lingers: bool,
     /// Its deletion, if its pod was deleted.
@@ -167,7 +178,9 @@ impl Worker {
     #[must_use]
     pub fn from_pod(pod: &WorkerPod, container: &str) -> Self {
         let meta = &pod.metadata;
-        let state = pod.status.container_statuses.iter().find(|c| c.name == container).map(|c| &c.state);
+        let status = pod.status.container_statuses.iter().find(|c| c.name == container);
+        let state = status.map(|c| &c.state);
+        let annotation = |name: &str| meta.annotations.as_ref().and_then(|a| a.get(name));
         let terminated = state.and_then(|s| s.terminated.as_ref());
         // A container that could not be started at all is terminated too, with a start time of 0 or none.
         let ran = terminated.is_some_and(|t| t.started_at.as_ref().is_some_and(|t| t.0 > Timestamp::UNIX_EPOCH));
@@ -176,15 +189,14 @@ impl Worker {
         Self {
             pod: meta.name.clone().unwrap_or_default(),
             uid: meta.uid.clone().unwrap_or_default(),
-            index: meta
-                .annotations
-                .as_ref()
-                .and_then(|a| a.get("batch.kubernetes.io/job-completion-index"))
-                .and_then(|i| i.parse().ok()),
+            index: annotation("batch.kubernetes.io/job-completion-index").and_then(|i| i.parse().ok()),
             node: pod.spec.node_name.clone(),
             started: ran || running.is_some(),
             running_since: running.and_then(|r| r.started_at.as_ref()).map(|t| t.0),
             ended: terminated.filter(|_| ran).and_then(|t| t.finished_at.as_ref()).map(|t| t.0),
+            ready: status.is_some_and(|s| s.ready),
+            start_at: annotation(START_ANNOTATION).and_then(|at| at.parse().ok()),
+            snapshot: terminated.and_then(|t| t.message.as_deref()).filter(|m| results::is_snapshot(m)).map(Arc::from),
             lingers: ran && matches!(pod.status.phase.as_deref(), Some("Pending" | "Running")),
             deleted: meta.deletion_timestamp.as_ref().map(|t| Deletion { due: t.0, version: version(), gone: false }),
             state: worker_state(pod, state, terminated),
@@ -207,6 +219,7 @@ impl Worker {
                 deleted.version = earlier.version;
             }
             self.started |= earlier.started;
+            self.snapshot = self.snapshot.or_else(|| earlier.snapshot.clone());
         }
         self
     }
@@ -222,6 +235,7 @@ impl Worker {
             self.state = WorkerState::Aborted;
         }
         self.running_since = None;
+        self.ready = false;
         self.lingers = false;
         self
     }
@@ -246,7 +260,12 @@ fn worker_state(pod: &WorkerPod, state: Option<&ContainerState>, terminated: Opt
             exit_code => WorkerState::Failed {
                 exit_code: Some(exit_code),
                 reason: status.reason.clone().or_else(|| t.reason.clone()).unwrap_or_else(|| "Error".into()),
-                message: t.message.clone().or_else(|| status.message.clone()).filter(|m| !m.trim().is_empty()),
+                message: t
+                    .message
+                    .as_deref()
+                    .map(results::last_words)
+                    .filter(|m| !m.trim().is_empty())
+                    .or_else(|| status.message.clone()),
             },
         };
     }

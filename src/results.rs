@@ -8,8 +8,8 @@ mod summary;
 
 pub use measurements::Measurements;
 pub use sketch::Sketch;
-pub use snapshot::{SnapshotError, last_words, parse};
+pub use snapshot::{SnapshotError, is_snapshot, last_words, parse};
 pub use summary::{Count, Distribution, Results};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -5,25 +5,68 @@ use std::collections::BTreeMap;
 use k8s_openapi::jiff::SignedDuration;
 use serde_yaml::Value;
 
+use crate::verdict::{Rule, ensured};
+
 mod check;
 
 pub use check::{Fault, fault};
+
+/// What is known of a script that can be run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Found {
+    /// How long its phases take, where that can be told.
+    pub expected_duration: Option<SignedDuration>,
+    /// Whether its files need a folder that can be written to.
+    pub needs_folder: bool,
+    /// What its `ensure` asks for. None where the operator cannot read all of the script: then each worker judges itself.
+    pub ensure: Option<Vec<Rule>>,
+}
+
+/// What there is to know of a script.
+#[derive(Clone, Debug, Default)]
+pub struct Read {
+    /// How long its phases take, where that can be told.
+    pub expected_duration: Option<SignedDuration>,
+    /// What its `ensure` asks for. None of a script in JavaScript or TypeScript, which only Artillery can read.
+    pub ensure: Option<Vec<Rule>>,
+    /// What is wrong with it.
+    pub fault: Option<Fault>,
+}
+
+/// Reads a script, of this file name and in the environment that is used.
+#[must_use]
+pub fn read(text: &str, file: &str, environment: Option<&str>) -> Read {
+    let is_data = [".yaml", ".yml", ".json"].iter().any(|end| file.to_lowercase().ends_with(end));
+    if !is_data {
+        return Read::default();
+    }
+    Read {
+        expected_duration: Durations::parse(text).of(environment),
+        ensure: Some(ensured(text, environment)),
+        fault: fault(text),
+    }
+}
+
+/// Whether an argument of `artillery run` brings more configuration, which the operator does not read.
+#[must_use]
+pub fn is_of_config(argument: &str) -> bool {
+    let name = argument.split('=').next().unwrap_or_default();
+    ["--config", "-c", "--overrides", "--input", "-i"].contains(&name)
+}
 
 /// How long the phases of a script take. None where that cannot be told: a script that does not parse, a phase whose length
 /// comes from a variable.
 ///
 /// Source: Artillery, `lib/core/phases.js` and `lib/util/prepare-test-execution-plan.js`.
 #[derive(Clone, Debug, Default)]
-pub struct Durations {
+struct Durations {
     own: Option<SignedDuration>,
     /// Of the environments that have phases of their own.
     environments: BTreeMap<String, Option<SignedDuration>>,
 }
 
 impl Durations {
-    /// Reads a script.
-    #[must_use]
-    pub fn parse(script: &str) -> Self {
+    fn parse(script: &str) -> Self {
         let script = serde_yaml::from_str(script).unwrap_or(Value::Null);
         let Some(config) = script.get("config") else { return Self::default() };
         let environments = config.get("environments").and_then(Value::as_mapping).into_iter().flatten();
@@ -35,9 +78,7 @@ impl Durations {
         }
     }
 
-    /// How long they take in an environment.
-    #[must_use]
-    pub fn of(&self, environment: Option<&str>) -> Option<SignedDuration> {
+    fn of(&self, environment: Option<&str>) -> Option<SignedDuration> {
         environment.and_then(|name| self.environments.get(name)).copied().unwrap_or(self.own)
     }
 }

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use crate::api::v1alpha1::Threshold;
 use crate::results::Measurements;
 
 mod ensure;
@@ -14,7 +15,7 @@ pub use ensure::ensured;
 use metrics::Metrics;
 
 /// Beyond, nothing is judged: a list that long is a mistake.
-const MOST_RULES: usize = 500;
+pub const MOST_RULES: usize = 200;
 
 /// Something that has to hold: an expression of Artillery's `ensure`, such as `http.response_time.p95 < 200`.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +31,18 @@ impl Rule {
     #[must_use]
     pub fn strict(expression: impl Into<String>) -> Self {
         Self { expression: expression.into(), strict: true }
+    }
+}
+
+impl From<&Threshold> for Rule {
+    fn from(threshold: &Threshold) -> Self {
+        Self { expression: threshold.expression.clone(), strict: threshold.strict.unwrap_or(true) }
+    }
+}
+
+impl From<Rule> for Threshold {
+    fn from(rule: Rule) -> Self {
+        Self { expression: rule.expression, strict: (!rule.strict).then_some(false), held: None, message: None }
     }
 }
 
@@ -98,6 +111,15 @@ impl Judged {
     pub fn fails(&self) -> bool {
         self.rule.strict && self.outcome != Outcome::Held
     }
+
+    /// What was found: the values of the metrics, or why it cannot be judged.
+    #[must_use]
+    pub fn found(&self) -> String {
+        match &self.outcome {
+            Outcome::Unjudged(why) => why.clone(),
+            _ => self.values.iter().map(|(name, value)| format!("{name} is {value}")).collect::<Vec<_>>().join(", "),
+        }
+    }
 }
 
 /// The most characters of an expression that are shown.
@@ -106,7 +128,6 @@ const MOST_SHOWN: usize = 200;
 impl fmt::Display for Judged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let expression: String = self.rule.expression.trim().chars().take(MOST_SHOWN).collect();
-        let values = || self.values.iter().map(|(name, value)| format!("{name} is {value}")).collect::<Vec<_>>().join(", ");
         match (&self.outcome, self.values.as_slice()) {
             (Outcome::Held, _) => write!(f, "{expression} holds")?,
             (Outcome::Unjudged(why), _) => write!(f, "{expression} cannot be judged: {why}")?,
@@ -114,7 +135,7 @@ impl fmt::Display for Judged {
                 write!(f, "{name} is {value}, not {}", bound(&expression, name).unwrap_or_default())?;
             }
             (Outcome::Broken, []) => write!(f, "{expression} does not hold")?,
-            (Outcome::Broken, _) => write!(f, "{expression} does not hold: {}", values())?,
+            (Outcome::Broken, _) => write!(f, "{expression} does not hold: {}", self.found())?,
         }
         if self.rule.strict { Ok(()) } else { write!(f, " (optional)") }
     }

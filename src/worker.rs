@@ -4,23 +4,35 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    ConfigMap, ConfigMapVolumeSource, EnvVar, EnvVarSource, KeyToPath, ObjectFieldSelector, ResourceFieldSelector, Volume,
+    ConfigMap, ConfigMapProjection, DownwardAPIProjection, DownwardAPIVolumeFile, EnvVar, EnvVarSource, KeyToPath,
+    ObjectFieldSelector, Probe, ProjectedVolumeSource, ResourceFieldSelector, TCPSocketAction, Volume, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Map, Value, json};
 
 use crate::api::v1alpha1::Load;
 use crate::report::fnv1a;
 
+/// The annotation of a worker's pod that says when its load is to begin.
+pub const START_ANNOTATION: &str = "loadtest.artillery.io/start-at";
+
+/// The file in the folder that holds what the annotation says.
+const START_FILE: &str = "start-at";
+
+/// The port on which a worker listens once it is ready.
+const READY_PORT: i32 = 8899;
+
 /// Where the files are in a worker.
 pub const FOLDER: &str = "/opt/loadtest";
 
 /// The files by their names in the `ConfigMap`, their paths in the folder, and their texts.
-const FILES: [(&str, &str, &str); 4] = [
+const FILES: [(&str, &str, &str); 5] = [
     ("files.cjs", "files.cjs", include_str!("worker/files.cjs")),
     ("cpus.cjs", "cpus.cjs", include_str!("worker/cpus.cjs")),
     ("divide.js", "artillery-plugin-loadtest-divide/index.js", include_str!("worker/divide.js")),
+    ("together.js", "artillery-plugin-loadtest-together/index.js", include_str!("worker/together.js")),
     ("results.js", "artillery-plugin-loadtest-results/index.js", include_str!("worker/results.js")),
 ];
 
@@ -47,21 +59,48 @@ pub fn config_map(namespace: &str) -> ConfigMap {
     }
 }
 
-/// The volume of the files.
+/// The volume of the files, and of the file that tells the worker when its load is to begin.
 #[must_use]
 pub fn volume(volume: &str) -> Volume {
     let item = |(key, path, _): &(&str, &str, &str)| KeyToPath { key: (*key).into(), path: (*path).into(), mode: None };
-    let source =
-        ConfigMapVolumeSource { name: name(), items: Some(FILES.iter().map(item).collect()), ..ConfigMapVolumeSource::default() };
-    Volume { name: volume.into(), config_map: Some(source), ..Volume::default() }
+    let files =
+        ConfigMapProjection { name: name(), items: Some(FILES.iter().map(item).collect()), ..ConfigMapProjection::default() };
+    let start = DownwardAPIVolumeFile {
+        path: START_FILE.into(),
+        field_ref: Some(field(&format!("metadata.annotations['{START_ANNOTATION}']"))),
+        ..DownwardAPIVolumeFile::default()
+    };
+    let sources = vec![
+        VolumeProjection { config_map: Some(files), ..VolumeProjection::default() },
+        VolumeProjection {
+            downward_api: Some(DownwardAPIProjection { items: Some(vec![start]) }),
+            ..VolumeProjection::default()
+        },
+    ];
+    let projected = ProjectedVolumeSource { sources: Some(sources), ..ProjectedVolumeSource::default() };
+    Volume { name: volume.into(), projected: Some(projected), ..Volume::default() }
+}
+
+/// Asks a worker that waits for the others whether it is ready: whether it listens.
+#[must_use]
+pub fn readiness_probe() -> Probe {
+    let tcp = TCPSocketAction { port: IntOrString::Int(READY_PORT), ..TCPSocketAction::default() };
+    Probe { tcp_socket: Some(tcp), period_seconds: Some(1), ..Probe::default() }
 }
 
 /// What the environment of a worker depends on.
-pub struct Share {
+#[derive(Default)]
+pub struct Share<'a> {
     /// How many workers there are.
     pub workers: i32,
     /// Whether they share the script's load.
     pub load: Load,
+    /// Whether they begin their load together.
+    pub together: bool,
+    /// Whether the script's `ensure` is judged over all workers, and so not by each.
+    pub is_judged: bool,
+    /// The test's own thresholds: what these name the workers keep in their results.
+    pub thresholds: &'a [String],
     /// The folders whose files are to be linked into /data, where they are not mounted there.
     pub folders: Vec<&'static str>,
 }
@@ -69,7 +108,7 @@ pub struct Share {
 /// The environment of a worker's container, with the user's own variables: those that are of us both are joined, of others
 /// the user's come last, and so hold.
 #[must_use]
-pub fn environment(share: &Share, users: Vec<EnvVar>) -> Vec<EnvVar> {
+pub fn environment(share: &Share<'_>, users: Vec<EnvVar>) -> Vec<EnvVar> {
     let mut plugins = vec!["loadtest-results"];
     let mut environment = vec![
         // Artillery's Prometheus reporter names its group on the Pushgateway by this.
@@ -90,9 +129,19 @@ pub fn environment(share: &Share, users: Vec<EnvVar>) -> Vec<EnvVar> {
             ..EnvVar::default()
         },
     ];
-    if share.load == Load::Divide {
+    if share.workers > 1 {
         environment.push(plain("LOADTEST_WORKERS", &share.workers.to_string()));
+    }
+    if share.load == Load::Divide {
         plugins.insert(0, "loadtest-divide");
+    }
+    if share.together {
+        environment.push(plain("LOADTEST_START_FILE", &format!("{FOLDER}/{START_FILE}")));
+        environment.push(plain("LOADTEST_READY_PORT", &READY_PORT.to_string()));
+        plugins.push("loadtest-together");
+    }
+    if share.is_judged {
+        environment.push(plain("ARTILLERY_DISABLE_ENSURE", "true"));
     }
     let mut preloads = format!("--require={FOLDER}/cpus.cjs");
     if !share.folders.is_empty() {
@@ -100,8 +149,11 @@ pub fn environment(share: &Share, users: Vec<EnvVar>) -> Vec<EnvVar> {
         preloads = format!("--require={FOLDER}/files.cjs {preloads}");
     }
     // The scope, in case that a script has another for its own plugins.
-    let plugins: Map<String, Value> =
+    let mut plugins: Map<String, Value> =
         plugins.into_iter().map(|name| (name.to_owned(), json!({"scope": "artillery-plugin-"}))).collect();
+    if !share.thresholds.is_empty() {
+        plugins["loadtest-results"]["keep"] = json!(share.thresholds);
+    }
     let (mut options, mut path, mut all) = (preloads, FOLDER.to_owned(), plugins.clone());
     let mut others = Vec::new();
     for variable in users {
@@ -124,9 +176,12 @@ fn plain(name: &str, value: &str) -> EnvVar {
     EnvVar { name: name.into(), value: Some(value.into()), ..EnvVar::default() }
 }
 
+fn field(path: &str) -> ObjectFieldSelector {
+    ObjectFieldSelector { field_path: path.into(), ..ObjectFieldSelector::default() }
+}
+
 fn from_field(name: &str, path: &str) -> EnvVar {
-    let field = ObjectFieldSelector { field_path: path.into(), ..ObjectFieldSelector::default() };
-    let source = EnvVarSource { field_ref: Some(field), ..EnvVarSource::default() };
+    let source = EnvVarSource { field_ref: Some(field(path)), ..EnvVarSource::default() };
     EnvVar { name: name.into(), value_from: Some(source), ..EnvVar::default() }
 }
 
@@ -146,7 +201,7 @@ mod tests {
             ("ARTILLERY_PLUGINS", r#"{"mine": {"a": 1}, "loadtest-results": 3}"#),
             ("HOME", "/home"),
         ];
-        let share = Share { workers: 3, load: Load::Divide, folders: Vec::new() };
+        let share = Share { workers: 3, load: Load::Divide, ..Share::default() };
         let all = environment(&share, users.map(|(name, value)| plain(name, value)).into());
         assert_eq!(value_of(&all, "NODE_OPTIONS").unwrap(), "--require=/opt/loadtest/cpus.cjs --max-old-space-size=200");
         let plugins: Value = serde_json::from_str(&value_of(&all, "ARTILLERY_PLUGINS").unwrap()).unwrap();
@@ -159,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_has_all_the_load_is_not_told_of_others() {
-        let share = Share { workers: 3, load: Load::Multiply, folders: vec!["/sources/a", "/sources/b"] };
+        let share = Share { workers: 1, folders: vec!["/sources/a", "/sources/b"], ..Share::default() };
         let all = environment(&share, Vec::new());
         assert_eq!(value_of(&all, "LOADTEST_WORKERS"), None);
         assert!(!value_of(&all, "ARTILLERY_PLUGINS").unwrap().contains("divide"));
@@ -171,7 +226,7 @@ mod tests {
     fn the_files_have_a_name_that_fits_and_a_place_each() {
         assert!(name().len() <= 63);
         let map = config_map("n");
-        let items = volume("v").config_map.unwrap().items.unwrap();
+        let items = volume("v").projected.unwrap().sources.unwrap().remove(0).config_map.unwrap().items.unwrap();
         assert!(items.iter().all(|item| map.data.as_ref().unwrap().contains_key(&item.key)));
     }
 }

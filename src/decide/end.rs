@@ -5,8 +5,8 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
 use super::run::LINGER;
-use super::{AT_ONCE, Change, Plan, Say, Scene, SeenJob, Setting, Steer, later, workers};
-use crate::api::v1alpha1::{ConditionType, FailedWorker, FailurePolicy, LoadTestStatus, Phase, Reason};
+use super::{AT_ONCE, Change, Ending, Plan, Say, Scene, SeenJob, Setting, Steer, later, workers};
+use crate::api::v1alpha1::{FailedWorker, FailurePolicy, LoadTestStatus, Phase, Reason};
 use crate::duration;
 use crate::progress::{Outcome, TestJob, Worker, WorkerState};
 
@@ -18,48 +18,65 @@ const MOST_LINE: usize = 300;
 
 impl Scene<'_> {
     pub(super) fn ended(&self, job: &TestJob, outcome: &Outcome, workers: &[Worker]) -> Plan {
-        let mut events = self.beginnings(workers);
+        let begun = self.beginnings(workers);
         let workers = with_culprit(workers, job, outcome);
-        let (condition, reason, message, at) = match outcome {
+        let (ending, reason, message, at) = match outcome {
             Outcome::Complete { at } => {
                 let message = match self.test.spec.count {
                     1 => "the worker succeeded".to_owned(),
                     n => format!("all {n} workers succeeded"),
                 };
-                (ConditionType::Completed, Reason::Completed, message, *at)
+                (Ending::Completed, Reason::Completed, message, *at)
             }
             Outcome::Failed { at, reason, message } => {
-                let (condition, reason, message) = self.failure(reason, message, &workers);
-                (condition, reason, message, *at)
+                let (ending, reason, message) = self.failure(reason, message, &workers);
+                (ending, reason, message, *at)
             }
         };
-        let status = self.counted(self.status(phase_of(condition), Self::ended_by(condition, reason, &message)), job, &workers);
-        events.push(end_event(condition, &message));
-        Plan { events, status: Some(self.finished(status, job.started, at)), ..Plan::default() }
+        let mut plan = self.end(ending, reason, &message, Some(job), &workers, at);
+        plan.events.splice(..0, begun);
+        plan
     }
 
     /// The end of a test that has no Job, or whose Job does not matter any more.
-    pub(super) fn end_now(&self, condition: ConditionType, reason: Reason, message: &str) -> Plan {
-        let status = self.status(phase_of(condition), Self::ended_by(condition, reason, message));
-        let status = self.finished(status, None, self.now);
-        Plan { events: vec![end_event(condition, message)], status: Some(status), ..Plan::default() }
+    pub(super) fn end_now(&self, ending: Ending, reason: Reason, message: &str) -> Plan {
+        self.end(ending, reason, message, None, &[], self.now)
     }
 
     /// The Job was deleted before it ended. It is not created again: its workers may have sent load.
     pub(super) fn lost(&self, job: Option<&TestJob>, workers: &[Worker]) -> Plan {
-        if self.test.spec.stop == Some(true) {
-            return self.end_now(ConditionType::Stopped, Reason::Stopped, "it was stopped, and its Job deleted");
-        }
-        let message = format!(
-            "the Job {} was deleted before the test ended; to run the test again, delete the LoadTest and create it again",
-            self.test.name_any()
-        );
-        let mut status = self.status(Phase::Failed, Self::ended_by(ConditionType::Failed, Reason::JobDeleted, &message));
+        let (ending, reason, message) = if self.test.spec.stop == Some(true) {
+            (Ending::Stopped, Reason::Stopped, "it was stopped, and its Job deleted".to_owned())
+        } else {
+            let message = format!(
+                "the Job {} was deleted before the test ended; to run the test again, delete the LoadTest and create it again",
+                self.test.name_any()
+            );
+            (Ending::Failed, Reason::JobDeleted, message)
+        };
+        self.end(ending, reason, &message, job, workers, self.now)
+    }
+
+    /// The end of a test: how, why, and what its workers have measured.
+    pub(super) fn end(
+        &self,
+        ending: Ending,
+        reason: Reason,
+        message: &str,
+        job: Option<&TestJob>,
+        workers: &[Worker],
+        at: Timestamp,
+    ) -> Plan {
+        let mut status = self.status(ending.phase(), Vec::new());
         if let Some(job) = job {
             status = self.counted(status, job, workers);
         }
-        let status = self.finished(status, job.and_then(|j| j.started), self.now);
-        Plan { events: vec![end_event(ConditionType::Failed, &message)], status: Some(status), ..Plan::default() }
+        let mut status = self.finished(status, job.and_then(|j| j.started), at);
+        let mut events = vec![ending.event(message)];
+        let mut wanted = ending.wanted(reason, message);
+        wanted.extend(self.judged(ending, &mut status, workers, &mut events));
+        status.conditions = self.conditions(wanted);
+        Plan { events, status: Some(status), ..Plan::default() }
     }
 
     /// Of an ended test only its Job is looked after: that it does not run on, and that it goes when its time is over.
@@ -91,21 +108,21 @@ impl Scene<'_> {
     }
 
     /// Why a Job failed: by which workers, and what they said last; or because it was to end.
-    pub(super) fn failure(&self, job_reason: &str, job_message: &str, all: &[Worker]) -> (ConditionType, Reason, String) {
+    pub(super) fn failure(&self, job_reason: &str, job_message: &str, all: &[Worker]) -> (Ending, Reason, String) {
         if job_reason == "DeadlineExceeded" {
             return match self.progress_so_far("True").or(self.progress_so_far("False")) {
                 Some((_, Reason::Stopping, _)) => {
                     let (done, count) = (self.current.succeeded, self.test.spec.count);
                     let message = format!("it was stopped; {done} of {} had succeeded", workers(count));
-                    (ConditionType::Stopped, Reason::Stopped, message)
+                    (Ending::Stopped, Reason::Stopped, message)
                 }
                 Some((_, reason, message)) if self.current.phase == Some(Phase::Stopping) => {
-                    (ConditionType::Failed, reason, message.to_owned())
+                    (Ending::Failed, reason, message.to_owned())
                 }
                 _ => {
                     let seconds = self.test.spec.active_deadline_seconds.unwrap_or_default();
                     let message = format!("the test ran longer than its activeDeadlineSeconds, {seconds} s: {job_message}");
-                    (ConditionType::Failed, Reason::DeadlineExceeded, message)
+                    (Ending::Failed, Reason::DeadlineExceeded, message)
                 }
             };
         }
@@ -114,7 +131,7 @@ impl Scene<'_> {
         let Some(first) = failed.first() else {
             let message = format!("a worker's pod was deleted or lost before it ended ({job_reason}: {job_message})");
             let worker = matches!(job_reason, "BackoffLimitExceeded" | "FailedIndexes");
-            return (ConditionType::Failed, if worker { Reason::WorkerFailed } else { Reason::JobFailed }, message);
+            return (Ending::Failed, if worker { Reason::WorkerFailed } else { Reason::JobFailed }, message);
         };
         let more = failed.len() - 1;
         let aborted = all.iter().filter(|w| w.state == WorkerState::Aborted).count();
@@ -125,7 +142,7 @@ impl Scene<'_> {
             (aborted > 0).then(|| format!("{} stopped because of it", workers(aborted))),
             there.then(|| format!("see: kubectl logs -n {namespace} {}", first.pod)),
         ];
-        (ConditionType::Failed, reason_of(first), parts.into_iter().flatten().collect::<Vec<_>>().join("; "))
+        (Ending::Failed, reason_of(first), parts.into_iter().flatten().collect::<Vec<_>>().join("; "))
     }
 
     fn finished(&self, mut status: LoadTestStatus, started: Option<Timestamp>, at: Timestamp) -> LoadTestStatus {
@@ -174,20 +191,20 @@ impl TestJob {
     }
 }
 
-fn phase_of(end: ConditionType) -> Phase {
-    match end {
-        ConditionType::Completed => Phase::Completed,
-        ConditionType::Stopped => Phase::Stopped,
-        ConditionType::Progressing | ConditionType::Failed => Phase::Failed,
+impl Ending {
+    fn phase(self) -> Phase {
+        match self {
+            Self::Completed => Phase::Completed,
+            Self::Stopped => Phase::Stopped,
+            Self::Failed => Phase::Failed,
+        }
     }
-}
 
-fn end_event(condition: ConditionType, message: &str) -> Say {
-    match condition {
-        ConditionType::Completed => Say::normal(Reason::Completed, format!("Completed Load Test: {message}")),
-        ConditionType::Stopped => Say::normal(Reason::Stopped, format!("Stopped Load Test: {message}")),
-        ConditionType::Progressing | ConditionType::Failed => {
-            Say::warning(Reason::Failed, format!("Failed Load Test: {message}"))
+    fn event(self, message: &str) -> Say {
+        match self {
+            Self::Completed => Say::normal(Reason::Completed, format!("Completed Load Test: {message}")),
+            Self::Stopped => Say::normal(Reason::Stopped, format!("Stopped Load Test: {message}")),
+            Self::Failed => Say::warning(Reason::Failed, format!("Failed Load Test: {message}")),
         }
     }
 }

@@ -40,6 +40,9 @@ fn value() -> BoxedStrategy<Value> {
         "2026-01-01T00:00:00Z",
         "99999999999999999999h",
         "\u{0}\n}",
+        "words\nloadtest.v1 eJyrVkrOL80rSS1SsqqujtVRysgsLskvyiyuBAsAABVfCr0=",
+        "loadtest.v1 x",
+        "Together",
     ]);
     prop_oneof![
         4 => word.prop_map(Value::from),
@@ -77,11 +80,12 @@ fn pod() -> BoxedStrategy<Value> {
     (state, conditions(), object(&["phase", "reason", "message"], &value()), meta, value(), "[a-c]")
         .prop_map(|(state, conditions, mut status, mut meta, index, name)| {
             status["conditions"] = conditions;
-            status["containerStatuses"] = json!([{"name": "t", "state": state}]);
+            status["containerStatuses"] = json!([{"name": "t", "state": state, "ready": name == "a"}]);
             meta["name"] = json!(name);
             meta["namespace"] = json!("n");
             meta["uid"] = json!(name);
-            meta["annotations"] = json!({"batch.kubernetes.io/job-completion-index": index});
+            meta["annotations"] =
+                json!({"batch.kubernetes.io/job-completion-index": index, "loadtest.artillery.io/start-at": index});
             meta["ownerReferences"] =
                 json!([{"apiVersion": "batch/v1", "kind": "Job", "name": "t", "uid": "j", "controller": true}]);
             json!({"metadata": meta, "status": status})
@@ -103,7 +107,16 @@ fn job() -> BoxedStrategy<Value> {
 
 fn load_test() -> BoxedStrategy<Value> {
     let spec = object(
-        &["count", "stop", "suspend", "startDeadlineSeconds", "activeDeadlineSeconds", "ttlSecondsAfterFinished", "environment"],
+        &[
+            "count",
+            "stop",
+            "suspend",
+            "startDeadlineSeconds",
+            "activeDeadlineSeconds",
+            "ttlSecondsAfterFinished",
+            "environment",
+            "start",
+        ],
         &value(),
     );
     let status = object(
@@ -114,6 +127,7 @@ fn load_test() -> BoxedStrategy<Value> {
         .prop_map(|(mut spec, mut status, conditions)| {
             spec["testScript"] = json!({"config": {"configMap": "s"}});
             status["conditions"] = conditions;
+            status["thresholds"] = json!([{"expression": spec["environment"].as_str().unwrap_or("http.codes.200 > 0")}]);
             json!({"apiVersion": "loadtest.artillery.io/v1alpha1", "kind": "LoadTest",
                 "metadata": {"name": "t", "namespace": "n", "uid": "u"}, "spec": spec, "status": status})
         })
@@ -160,7 +174,7 @@ proptest! {
             SeenJob::Ours(job) if gone => SeenJob::Gone(Some(job)),
             other => other,
         };
-        let seen = Observed { job, workers: index.workers("j"), script: Script::Found { expected_duration: None, needs_folder: false }, obstacle: None };
+        let seen = Observed { job, workers: index.workers("j"), script: Script::Found(Found::default()), obstacle: None };
         let _ = object_in_doubt(&test, &seen.job, &seen.workers, now);
         let plan = decide(&test, &seen, &WorkerSettings::default(), now);
         if let Some(status) = plan.status {
@@ -169,7 +183,7 @@ proptest! {
     }
 
     #[test]
-    fn no_script_makes_it_panic(text in "(config|phases|duration|pause|environments|[-:{}\\[\\],&*!|> \\n'\"0-9a-z.])*") {
-        let _ = crate::script::Durations::parse(&text).of(Some("a"));
+    fn no_script_makes_it_panic(text in "(config|phases|duration|pause|environments|ensure|thresholds|conditions|expression|[-:{}\\[\\],&*!|> \\n'\"0-9a-z.])*") {
+        let _ = crate::script::read(&text, "a.yaml", Some("a"));
     }
 }

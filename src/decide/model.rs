@@ -47,7 +47,10 @@ struct Job {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Pod {
     Pending,
+    /// Its container runs; of several workers it waits to be told when to begin.
     Running,
+    /// It has been told.
+    Told,
     Succeeded,
     Failed,
     /// Deleted, by hand or because another has failed.
@@ -84,6 +87,11 @@ enum Request {
     },
     End {
         job: u8,
+    },
+    /// The workers of a Job, by their numbers.
+    Start {
+        job: u8,
+        pods: BTreeSet<usize>,
     },
 }
 
@@ -184,7 +192,7 @@ fn test_job(job: Job, pods: &[Pod]) -> TestJob {
         uid: job.uid.to_string(),
         owner_uid: Some(job.owner.to_string()),
         started: job.started.then(|| at(1)),
-        active: count(Pod::Running) + count(Pod::Pending),
+        active: count(Pod::Running) + count(Pod::Told) + count(Pod::Pending),
         succeeded: count(Pod::Succeeded),
         failed: i32::from(job.failing.is_some()),
         suspended: job.suspended,
@@ -202,7 +210,7 @@ fn failed(reason: &str) -> Outcome {
 fn worker((index, pod): (usize, &Pod)) -> Worker {
     let (state, started, deleted) = match *pod {
         Pod::Pending => (WorkerState::Pending { obstacle: None }, false, None),
-        Pod::Running => (WorkerState::Running, true, None),
+        Pod::Running | Pod::Told => (WorkerState::Running, true, None),
         Pod::Succeeded => (WorkerState::Succeeded, true, None),
         Pod::Failed => (WorkerState::Failed { exit_code: Some(1), reason: "Error".into(), message: None }, true, None),
         Pod::Gone { ran, by_hand } => {
@@ -217,6 +225,9 @@ fn worker((index, pod): (usize, &Pod)) -> Worker {
         started,
         running_since: None,
         ended: (state == WorkerState::Succeeded).then(|| at(20)),
+        ready: *pod == Pod::Running,
+        start_at: (*pod == Pod::Told).then(|| at(3)),
+        snapshot: None,
         lingers: false,
         deleted,
         state,
@@ -293,11 +304,7 @@ impl State {
         } else {
             Vec::new()
         };
-        let script = if self.script {
-            Script::Found { expected_duration: None, needs_folder: false }
-        } else {
-            Script::NoConfigMap("s".into())
-        };
+        let script = if self.script { Script::Found(Found::default()) } else { Script::NoConfigMap("s".into()) };
         let observed = Observed { job, workers, script, obstacle: None };
         let plan = decide(&object, &observed, &WorkerSettings::default(), self.now());
         let mut requests: Vec<Request> = Vec::new();
@@ -310,6 +317,11 @@ impl State {
         match plan.change {
             Some(Change::CreateJob(_)) => requests.push(Request::Create { owner: test.uid }),
             Some(Change::SteerJob(steer)) => requests.push(Request::End { job: steer.uid.parse().unwrap() }),
+            Some(Change::StartWorkers(start)) => {
+                let Some(job) = self.view.job else { panic!("workers of no Job are told to begin") };
+                let number = |(_, uid): &(String, String)| uid.trim_start_matches('p').parse().unwrap();
+                requests.push(Request::Start { job: job.uid, pods: start.pods.iter().map(number).collect() });
+            }
             Some(Change::DeleteTest) | None => {}
         }
         requests
@@ -350,6 +362,16 @@ impl State {
                 if !late && self.view.lost.is_none_or(|lost| lost.uid != uid) {
                     self.view.job = Some(job);
                     self.view.pods.clear();
+                }
+                true
+            }
+            Request::Start { job, ref pods } => {
+                if self.world.job.is_some_and(|j| j.uid == job) {
+                    for index in pods {
+                        if let Some(pod) = self.world.pods.get_mut(*index).filter(|p| **p == Pod::Running) {
+                            *pod = Pod::Told;
+                        }
+                    }
                 }
                 true
             }
@@ -506,7 +528,9 @@ impl State {
         for index in 0..self.world.pods.len() {
             let becomes: &[Pod] = match self.world.pods[index] {
                 Pod::Pending => &[Pod::Running],
-                Pod::Running => &[Pod::Succeeded, Pod::Failed],
+                // One that is alone waits for nobody.
+                Pod::Running if self.workers > 1 => &[Pod::Failed],
+                Pod::Running | Pod::Told => &[Pod::Succeeded, Pod::Failed],
                 _ => &[],
             };
             for pod in becomes {
@@ -522,7 +546,7 @@ impl State {
             } else if job.at_once {
                 add("job too late", &mut |s| change(s, &|j| j.failing = Some(End::Deadline)));
             }
-        } else if pods.iter().any(|p| matches!(p, Pod::Pending | Pod::Running)) {
+        } else if pods.iter().any(|p| matches!(p, Pod::Pending | Pod::Running | Pod::Told)) {
             add("pods stopped", &mut |s| s.stop_pods());
         } else {
             add("job failed", &mut |s| change(s, &|j| j.outcome = j.failing));
@@ -531,8 +555,8 @@ impl State {
 
     fn stop_pods(&mut self) {
         for pod in &mut self.world.pods {
-            if matches!(pod, Pod::Pending | Pod::Running) {
-                *pod = Pod::Gone { ran: *pod == Pod::Running, by_hand: false };
+            if matches!(pod, Pod::Pending | Pod::Running | Pod::Told) {
+                *pod = Pod::Gone { ran: *pod != Pod::Pending, by_hand: false };
             }
         }
     }
@@ -569,7 +593,7 @@ impl State {
                         s.job_since_write = true;
                     });
                 }
-                if let Some(index) = self.world.pods.iter().position(|p| *p == Pod::Running) {
+                if let Some(index) = self.world.pods.iter().position(|p| matches!(p, Pod::Running | Pod::Told)) {
                     act("pod deleted", &mut |s| s.world.pods[index] = Pod::Gone { ran: true, by_hand: true });
                 }
             }
@@ -651,13 +675,15 @@ impl State {
 /// What holds between a status and the next of the same test.
 fn check_status(before: Option<&LoadTestStatus>, after: &LoadTestStatus) {
     let ends = |s: &LoadTestStatus| -> Vec<String> {
-        let holds = s.conditions.iter().filter(|c| c.type_ != "Progressing" && c.status == "True");
+        let ends = ["Completed", "Failed", "Stopped"];
+        let holds = s.conditions.iter().filter(|c| ends.contains(&c.type_.as_str()) && c.status == "True");
         holds.map(|c| c.type_.clone()).collect()
     };
     assert!(ends(after).len() <= 1, "I3: two ends: {after:#?}");
     assert_eq!(ends(after).len() == 1, after.phase.is_some_and(Phase::is_terminal), "I3: the phase and the conditions differ");
     let types: Vec<_> = after.conditions.iter().map(|c| c.type_.as_str()).collect();
-    assert_eq!(types, &["Progressing", "Completed", "Failed", "Stopped"][..types.len()], "I5: the order");
+    let order = ConditionType::ALL.iter().map(|c| c.as_str()).filter(|c| types.contains(c));
+    assert_eq!(types, order.collect::<Vec<_>>(), "I5: the order");
     let Some(before) = before else { return };
     assert!(!before.phase.is_some_and(Phase::is_terminal), "I3: an end is written over: {before:#?} {after:#?}");
     let counts = |s: &LoadTestStatus| [s.succeeded, s.failed];

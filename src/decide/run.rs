@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
 use super::{
-    AT_ONCE, Change, ConditionType, MOST_WORKER_EVENTS, Observed, Plan, REFRESH, Say, Scene, SeenJob, Setting, Steer, later,
-    phase, workers,
+    AT_ONCE, Change, Ending, MOST_WORKER_EVENTS, Observed, Plan, REFRESH, Say, Scene, SeenJob, Setting, Steer, later, named,
+    phase, together::Gathering, workers,
 };
 use crate::api::v1alpha1::{FailurePolicy, LoadTest, LoadTestStatus, Phase, Reason};
 use crate::duration;
@@ -33,9 +33,6 @@ pub(super) const LINGER: SignedDuration = SignedDuration::from_secs(10);
 
 /// Between why a test is where it is, and what is wrong with its workers besides.
 const BESIDES: &str = "; but ";
-
-/// The most workers that a message names.
-const MOST_NAMED: usize = 5;
 
 /// The Job or the pod, by its UID, whose events may tell why workers do not start: the Job where it has too few pods, or
 /// else a pod that does not say by itself what it waits for.
@@ -69,28 +66,33 @@ impl Scene<'_> {
         }
         let count = self.test.spec.count;
         let started = i32::try_from(workers.iter().filter(|w| w.started).count()).unwrap_or(i32::MAX);
-        let all_started = self.current.phase == Some(Phase::Running) || started >= count;
+        let has_run = self.current.phase == Some(Phase::Running);
+        let gathering = (!has_run && started >= count).then(|| self.gathering(workers));
+        let all_begun = has_run || matches!(gathering, Some(Gathering::Begun { .. }));
         let begun = job.started.or(self.progress_so_far("True").map(|(since, ..)| since)).unwrap_or(self.now);
         let start_deadline = later(begun, self.start_deadline());
         let obstacle = obstacle(seen);
 
-        let (phase, holds, reason, message) = if let Some(ending) = self.ending(all_started, start_deadline, obstacle.as_ref()) {
-            ending
-        } else if let Some((reason, message)) = self.failed_in_vain(job, workers) {
-            (Phase::Stopping, false, reason, message)
-        } else if all_started {
-            let message = match count {
-                1 => "the worker has started".to_owned(),
-                n => format!("all {n} workers have started"),
+        let (phase, holds, reason, message) =
+            if let Some(ending) = self.ending(all_begun, gathering.as_ref(), start_deadline, obstacle.as_ref()) {
+                ending
+            } else if let Some((reason, message)) = self.failed_in_vain(job, workers) {
+                (Phase::Stopping, false, reason, message)
+            } else if all_begun {
+                let message = match count {
+                    1 => "the worker has started".to_owned(),
+                    n => format!("all {n} workers have started"),
+                };
+                (Phase::Running, true, Reason::Running, message)
+            } else if let Some(waits) = gathering.as_ref().and_then(Gathering::told) {
+                (Phase::Starting, true, Reason::WaitingForWorkers, format!("all {count} workers run, to begin together; {waits}"))
+            } else {
+                let message = format!("starting {} in the Job {}", self::workers(count), self.test.name_any());
+                match obstacle {
+                    Some(Obstacle { reason, message: why }) => (Phase::Starting, true, reason, format!("{message}; {why}")),
+                    None => (Phase::Starting, true, Reason::Starting, message),
+                }
             };
-            (Phase::Running, true, Reason::Running, message)
-        } else {
-            let message = format!("starting {} in the Job {}", self::workers(count), self.test.name_any());
-            match obstacle {
-                Some(Obstacle { reason, message: why }) => (Phase::Starting, true, reason, format!("{message}; {why}")),
-                None => (Phase::Starting, true, Reason::Starting, message),
-            }
-        };
         let (reason, message) = match self.trouble(workers) {
             Some((trouble, why)) if phase == Phase::Running => (trouble, format!("{message}{BESIDES}{why}")),
             Some((_, why)) if phase == Phase::Stopping => (reason, format!("{message}{BESIDES}{why}")),
@@ -107,6 +109,9 @@ impl Scene<'_> {
         let started_at = job.started.unwrap_or(self.now);
         status.duration = Some(duration::format(self.now.duration_since(started_at)));
         status.start_time = status.start_time.or_else(|| job.started.map(Time));
+        if let Some(Gathering::Begun { at }) = gathering {
+            status.load_start_time = status.load_start_time.or(at.map(MicroTime));
+        }
 
         let written = self.current.duration.as_deref().and_then(duration::parse).unwrap_or_default();
         let due = later(later(started_at, written), REFRESH);
@@ -117,7 +122,10 @@ impl Scene<'_> {
             events,
             look_again: Some(if unsettled { look_again.min(settled) } else { look_again }),
             status: write.then_some(status),
-            change: self.steer(job, phase == Phase::Stopping),
+            change: self.steer(job, phase == Phase::Stopping).or(match gathering {
+                Some(Gathering::Tell(start)) if phase == Phase::Starting => Some(Change::StartWorkers(start)),
+                _ => None,
+            }),
             ..Plan::default()
         }
     }
@@ -125,7 +133,8 @@ impl Scene<'_> {
     /// Whether and why the test is being ended before its time.
     fn ending(
         &self,
-        all_started: bool,
+        all_begun: bool,
+        gathering: Option<&Gathering>,
         start_deadline: Timestamp,
         obstacle: Option<&Obstacle>,
     ) -> Option<(Phase, bool, Reason, String)> {
@@ -139,10 +148,16 @@ impl Scene<'_> {
         if self.test.spec.stop == Some(true) {
             return Some((Phase::Stopping, true, Reason::Stopping, "the workers are being stopped, as spec.stop asks".into()));
         }
-        if all_started || start_deadline > self.now {
+        if all_begun || start_deadline > self.now {
             return None;
         }
         let seconds = self.test.spec.start_deadline_seconds;
+        if let Some(waits) = gathering.and_then(Gathering::told) {
+            let message = format!(
+                "not all workers began within {seconds} s: {waits}; see their logs, or let each begin when it can (spec.start: Immediate)"
+            );
+            return Some((Phase::Stopping, false, Reason::StartDeadlineExceeded, message));
+        }
         let late = format!("not all workers ran within {seconds} s");
         let (reason, message) = match obstacle {
             Some(obstacle) => (obstacle.reason, format!("{late}: {}", obstacle.message)),
@@ -174,20 +189,18 @@ impl Scene<'_> {
         let name = self.test.name_any();
         if self.current.start_time.is_some() || workers.iter().any(|w| w.started) {
             let stopped = self.current.phase == Some(Phase::Stopping) || self.test.spec.stop == Some(true);
-            let (condition, reason, message) = if stopped {
-                (ConditionType::Stopped, Reason::Stopped, "it was stopped, and its Job suspended".to_owned())
+            let (ending, reason, message) = if stopped {
+                (Ending::Stopped, Reason::Stopped, "it was stopped, and its Job suspended".to_owned())
             } else {
                 let message = format!(
                     "the Job {name} was suspended after it had started; it is not taken up again, as workers would send their load twice: create the test anew"
                 );
-                (ConditionType::Failed, Reason::JobSuspended, message)
+                (Ending::Failed, Reason::JobSuspended, message)
             };
-            let mut plan = self.end_now(condition, reason, &message);
-            plan.status = plan.status.map(|status| self.counted(status, job, workers));
-            return plan;
+            return self.end(ending, reason, &message, Some(job), workers, self.now);
         }
         if self.test.spec.stop == Some(true) {
-            return self.end_now(ConditionType::Stopped, Reason::Stopped, "it was stopped before it started");
+            return self.end_now(Ending::Stopped, Reason::Stopped, "it was stopped before it started");
         }
         let plan = self.suspended(format!(
             "the Job {name} is suspended, by a queueing system or by hand; the test starts when the Job is resumed (kubectl describe job {name})"
@@ -204,14 +217,6 @@ impl Scene<'_> {
 
     /// What is wrong with workers that have started: a lost node, or no end when their load is over.
     fn trouble(&self, workers: &[Worker]) -> Option<(Reason, String)> {
-        let named = |chosen: &[&Worker]| {
-            let names = chosen.iter().take(MOST_NAMED).map(|w| match &w.node {
-                Some(node) => format!("{} on {node}", w.pod),
-                None => w.pod.clone(),
-            });
-            let more = chosen.len().saturating_sub(MOST_NAMED);
-            names.collect::<Vec<_>>().join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
-        };
         let lost: Vec<_> = workers
             .iter()
             .filter(|w| !w.has_ended() && w.deleted.as_ref().is_some_and(|d| later(d.due, LOST) <= self.now))
@@ -227,9 +232,10 @@ impl Scene<'_> {
             ));
         }
         let expected = self.current.expected_duration.as_deref().and_then(duration::parse)?;
+        let load_start = self.current.load_start_time.as_ref().map_or(Timestamp::MIN, |t| t.0);
         let overdue: Vec<_> = workers
             .iter()
-            .filter(|w| w.running_since.is_some_and(|since| later(later(since, expected), OVERDUE) <= self.now))
+            .filter(|w| w.running_since.is_some_and(|since| later(later(since.max(load_start), expected), OVERDUE) <= self.now))
             .collect();
         (!overdue.is_empty()).then(|| {
             let namespace = self.test.namespace().unwrap_or_default();
@@ -275,6 +281,10 @@ impl Scene<'_> {
     /// Whether a status says nothing new but how far the test is, which is worth a write only now and then.
     fn same_but_for_progress(&self, status: &LoadTestStatus) -> bool {
         let current = &self.current;
+        // Who is not ready yet changes with every worker that gets ready.
+        let waits =
+            |status: &LoadTestStatus| status.conditions.first().is_some_and(|c| c.reason == Reason::WaitingForWorkers.as_str());
+        let conditions = if waits(current) && waits(status) { &status.conditions } else { &current.conditions };
         *status
             == LoadTestStatus {
                 active: status.active,
@@ -285,6 +295,7 @@ impl Scene<'_> {
                 completions: status.completions.clone(),
                 duration: status.duration.clone(),
                 start_time: status.start_time.clone(),
+                conditions: conditions.clone(),
                 ..current.clone()
             }
     }
@@ -293,7 +304,7 @@ impl Scene<'_> {
 impl Reason {
     /// Whether it tells of something that people may have to do something about.
     fn is_trouble(self) -> bool {
-        !matches!(self, Self::Starting | Self::Running | Self::Stopping)
+        !matches!(self, Self::Starting | Self::WaitingForWorkers | Self::Running | Self::Stopping)
     }
 }
 

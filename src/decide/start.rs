@@ -3,10 +3,12 @@
 use k8s_openapi::jiff::SignedDuration;
 use kube::ResourceExt;
 
-use super::{Change, Observed, Plan, Say, Scene, Script, SeenJob, WaitFor, later, workers};
-use crate::api::v1alpha1::{ConditionType, Phase, Reason};
+use super::{Change, Ending, Observed, Plan, Say, Scene, Script, SeenJob, WaitFor, later, workers};
+use crate::api::v1alpha1::{Phase, Reason, Threshold};
 use crate::duration;
 use crate::job::job;
+use crate::script::Found;
+use crate::verdict::{MOST_RULES, Rule};
 
 /// How long a test waits to be woken before it looks again by itself: what woke it may have come too early.
 const SAFETY_LOOK: SignedDuration = SignedDuration::from_secs(30);
@@ -16,7 +18,7 @@ impl Scene<'_> {
     pub(super) fn without_job(&self, seen: &Observed) -> Plan {
         let name = self.test.name_any();
         if self.test.spec.stop == Some(true) {
-            return self.end_now(ConditionType::Stopped, Reason::Stopped, "it was stopped before it started");
+            return self.end_now(Ending::Stopped, Reason::Stopped, "it was stopped before it started");
         }
         if self.test.spec.suspend == Some(true) {
             let message = format!("held by its own spec: to start it, set spec.suspend to false (kubectl edit loadtest {name})");
@@ -42,9 +44,9 @@ impl Scene<'_> {
 
     fn with_script(&self, script: &Script) -> Plan {
         let (namespace, own) = (self.test.namespace().unwrap_or_default(), &self.test.spec.test_script);
-        let (expected_duration, needs_folder) = match script {
-            Script::Found { expected_duration, needs_folder } => (expected_duration.as_ref(), *needs_folder),
-            Script::Unknown => (None, false),
+        let script = match script {
+            Script::Found(script) => script.clone(),
+            Script::Unknown => Found::default(),
             Script::NoConfigMap(name) => {
                 let message = if own.config_map() == Some(name) {
                     let key = own.file();
@@ -77,13 +79,23 @@ impl Scene<'_> {
             Self::progressing(Some(true), Reason::Starting, message)
         };
         let mut status = self.status(Phase::Starting, wanted);
-        status.expected_duration = expected_duration.copied().map(duration::format);
+        status.expected_duration = script.expected_duration.map(duration::format);
+        let thresholds = self.thresholds(&script);
+        status.thresholds = (!thresholds.is_empty() || status.thresholds.is_some()).then_some(thresholds);
         Plan {
             // Written even where nothing changes: that it can be written proves that the test was not seen too late.
             status: Some(status),
-            change: Some(Change::CreateJob(Box::new(job(self.test, self.settings, needs_folder)))),
+            change: Some(Change::CreateJob(Box::new(job(self.test, self.settings, &script)))),
             ..Plan::default()
         }
+    }
+
+    /// What has to hold for the test to pass: as it is when the test starts, whatever becomes of the script then.
+    fn thresholds(&self, script: &Found) -> Vec<Threshold> {
+        let own = self.test.spec.thresholds.iter().map(Rule::strict);
+        let all = script.ensure.iter().flatten().cloned().chain(own);
+        // One more than are judged, so that there are seen to be too many.
+        all.take(MOST_RULES + 1).map(Threshold::from).collect()
     }
 
     /// Something keeps the test from starting.
@@ -92,7 +104,7 @@ impl Scene<'_> {
         let deadline = later(since, self.start_deadline());
         if deadline <= self.now {
             let seconds = self.test.spec.start_deadline_seconds;
-            return self.end_now(ConditionType::Failed, reason, &format!("it could not start within {seconds} s: {message}"));
+            return self.end_now(Ending::Failed, reason, &format!("it could not start within {seconds} s: {message}"));
         }
         let status = self.status(Phase::Pending, Self::progressing(Some(false), reason, message.clone()));
         Plan {

@@ -4,6 +4,9 @@ use crate::progress::{Outcome, WorkerState};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
+mod together;
+mod verdict;
+
 const BEGIN: &str = "2026-01-01T00:00:00Z";
 
 fn at(seconds: i64) -> Timestamp {
@@ -43,6 +46,9 @@ fn worker(index: u32, state: WorkerState) -> Worker {
         started,
         running_since: (state == WorkerState::Running).then(|| at(0)),
         ended: None,
+        ready: false,
+        start_at: started.then(|| at(0)),
+        snapshot: None,
         lingers: false,
         deleted: None,
         state,
@@ -54,7 +60,7 @@ fn failed(index: u32, code: i32, message: &str) -> Worker {
 }
 
 fn seen(job: SeenJob, workers: Vec<Worker>) -> Observed {
-    Observed { job, workers, script: Script::Found { expected_duration: None, needs_folder: false }, obstacle: None }
+    Observed { job, workers, script: Script::Found(Found::default()), obstacle: None }
 }
 
 fn plan(test: &LoadTest, observed: &Observed, seconds: i64) -> Plan {
@@ -301,14 +307,24 @@ fn a_stopped_test_ends_its_job_and_is_neither_completed_nor_failed() {
     let outcome = Outcome::Failed { at: at(12), reason: "DeadlineExceeded".into(), message: "d".into() };
     let status = step(&mut test, &seen(ended(1, outcome), vec![]), 13).status.unwrap();
     let truths: Vec<_> = status.conditions.iter().map(|c| (c.type_.as_str(), c.status == "True")).collect();
-    assert_eq!(truths, [("Progressing", false), ("Completed", false), ("Failed", false), ("Stopped", true)]);
+    assert_eq!(
+        truths,
+        [
+            ("Progressing", false),
+            ("Completed", false),
+            ("Failed", false),
+            ("Stopped", true),
+            ("Passed", false),
+            ("ResultsComplete", false)
+        ]
+    );
     assert_eq!((status.succeeded, status.failed, status.aborted), (1, 0, 1));
 }
 
 #[test]
 fn who_runs_long_after_its_load_is_told_and_who_is_on_a_lost_node() {
     let mut test = test(2);
-    let script = Script::Found { expected_duration: Some(SignedDuration::from_secs(120)), needs_folder: false };
+    let script = Script::Found(Found { expected_duration: Some(SignedDuration::from_secs(120)), ..Found::default() });
     step(&mut test, &Observed { script, ..seen(SeenJob::None, vec![]) }, 0);
     let both = [0, 1].map(|i| worker(i, WorkerState::Running)).to_vec();
     step(&mut test, &seen(SeenJob::Ours(job()), both.clone()), 1);

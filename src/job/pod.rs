@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::{WORKER_COMPONENT, labels};
 use crate::api::v1alpha1::{LoadTest, TEST_SCRIPT_KEY, Worker};
+use crate::script::Found;
 use crate::settings::WorkerSettings;
 use crate::worker::{self, Share};
 
@@ -33,11 +34,10 @@ pub fn image(test: &LoadTest, settings: &WorkerSettings) -> String {
 }
 
 /// A worker's pod. It passes Pod Security `restricted` and carries no token of a service account, whatever is asked for.
-pub(super) fn template(test: &LoadTest, settings: &WorkerSettings, needs_folder: bool) -> PodTemplateSpec {
+pub(super) fn template(test: &LoadTest, settings: &WorkerSettings, script: &Found) -> PodTemplateSpec {
     let own = test.spec.worker.clone().unwrap_or_default();
     let worker = with_defaults(own, settings.defaults.clone());
-    let needs_folder = needs_folder || test.spec.test_script.has_volume();
-    let files = files(test, needs_folder);
+    let files = files(test, script.needs_folder || test.spec.test_script.has_volume());
     let mut annotations = worker.annotations.clone();
     annotations.extend(test.spec.test_script.inline.clone().map(|script| (SCRIPT_ANNOTATION.to_owned(), script)));
     let labels = worker.labels.clone().into_iter().filter(|(name, _)| !name.starts_with("artillery.io/"));
@@ -47,12 +47,19 @@ pub(super) fn template(test: &LoadTest, settings: &WorkerSettings, needs_folder:
             annotations: Some(annotations).filter(|a| !a.is_empty()),
             ..ObjectMeta::default()
         }),
-        spec: Some(spec(test, settings, worker, files)),
+        spec: Some(spec(test, settings, script, worker, files)),
     }
 }
 
-fn spec(test: &LoadTest, settings: &WorkerSettings, worker: Worker, files: Files) -> PodSpec {
-    let share = Share { workers: test.spec.count, load: test.spec.load, folders: files.folders };
+fn spec(test: &LoadTest, settings: &WorkerSettings, script: &Found, worker: Worker, files: Files) -> PodSpec {
+    let share = Share {
+        workers: test.spec.count,
+        load: test.spec.load,
+        together: test.spec.starts_together(),
+        is_judged: script.ensure.is_some(),
+        thresholds: &test.spec.thresholds,
+        folders: files.folders,
+    };
     let container = Container {
         name: test.name_any(),
         image: Some(worker.image.unwrap_or_else(|| settings.image.clone())),
@@ -61,6 +68,7 @@ fn spec(test: &LoadTest, settings: &WorkerSettings, worker: Worker, files: Files
         env: Some(worker::environment(&share, worker.env)),
         env_from: some(worker.env_from),
         resources: worker.resources,
+        readiness_probe: test.spec.starts_together().then(worker::readiness_probe),
         volume_mounts: Some(files.mounts.into_iter().chain(worker.volume_mounts).collect()),
         // A worker that fails says why in its last lines.
         termination_message_policy: Some("FallbackToLogsOnError".into()),

@@ -26,6 +26,8 @@ pub struct Measurements {
     /// When the first and the last counter was counted, in ms since 1970.
     pub(super) first: Option<f64>,
     pub(super) last: Option<f64>,
+    /// When the load of the first and of the last worker began, by their clocks, in ms since 1970.
+    pub(super) starts: Option<(f64, f64)>,
     pub(super) counters: BTreeMap<Key, f64>,
     pub(super) histograms: BTreeMap<Key, Sketch>,
     /// The sum of `errors.*` that had no room.
@@ -60,6 +62,8 @@ impl Measurements {
         self.dropped = self.dropped.saturating_add(other.dropped);
         self.first = self.first.into_iter().chain(other.first).reduce(f64::min);
         self.last = self.last.into_iter().chain(other.last).reduce(f64::max);
+        let starts = self.starts.into_iter().chain(other.starts);
+        self.starts = starts.reduce(|(a, b), (c, d)| (a.min(c), b.max(d)));
         self.dropped_errors += other.dropped_errors;
         for (key, value) in &other.counters {
             self.add_counter(key.name(), *value);

@@ -45,6 +45,7 @@ struct Snapshot {
     r#final: bool,
     first: Option<f64>,
     last: Option<f64>,
+    start: Option<f64>,
     counters: BTreeMap<String, f64>,
     histograms: BTreeMap<String, Histogram>,
     #[serde(default)]
@@ -58,6 +59,12 @@ struct Snapshot {
 /// Folds, min, max, sum, zeros, positive bins, negative bins.
 #[derive(Deserialize)]
 struct Histogram(u8, Option<f64>, Option<f64>, Option<f64>, u64, Vec<i64>, Vec<i64>);
+
+/// Whether a termination message holds a snapshot, be it readable or not.
+#[must_use]
+pub fn is_snapshot(message: &str) -> bool {
+    message.lines().any(|line| line.starts_with(PREFIX))
+}
 
 /// What the worker said in words: a termination message without its snapshot.
 #[must_use]
@@ -93,6 +100,7 @@ fn measurements(snapshot: Snapshot) -> Result<Measurements, &'static str> {
         partial: u32::from(!snapshot.r#final),
         first: time(snapshot.first),
         last: time(snapshot.last),
+        starts: time(snapshot.start).map(|start| (start, start)),
         dropped: snapshot.dropped.0.saturating_add(snapshot.dropped.1),
         dropped_errors: snapshot.errors,
         ..Measurements::default()

@@ -20,14 +20,19 @@ const MAIN: [&str; 4] = ["http.response_time", "vusers.session_length", "socketi
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Results {
-    /// How many workers these results are of.
-    pub workers_reporting: i32,
-    /// How many workers the test has.
-    pub workers: i32,
+    /// How many workers these results are of, of all, such as `9 of 10`.
+    pub workers_reporting: String,
     /// How many of those reporting had not reached the end of their test.
     pub workers_partial: i32,
+    /// How many results were left out, because another pod of the same worker had left some. Not zero where Kubernetes has
+    /// run a worker twice.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub workers_repeated: i32,
     /// Whether something is missing: a worker, or the end of one's test.
     pub partial: bool,
+    /// How many ms after the first worker the last one began its load, by their clocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_skew_milliseconds: Option<i64>,
     /// Requests that were sent: HTTP requests, WebSocket messages, Socket.IO emits.
     pub requests: i64,
     /// Requests a second, from the first to the last that was counted.
@@ -48,6 +53,12 @@ pub struct Results {
     pub vusers_completed: i64,
     /// Virtual users whose scenario failed.
     pub vusers_failed: i64,
+    /// The response time that 95 % of the responses had at most, such as `48.9ms`: of HTTP, or else of Socket.IO.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p95: Option<String>,
+    /// The same for 99 %.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p99: Option<String>,
     /// The main histograms, in ms.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub histograms: Vec<Distribution>,
@@ -111,17 +122,20 @@ fn is_zero(n: &i32) -> bool {
 impl Results {
     /// The results of a test of so many workers.
     #[must_use]
-    pub fn new(measured: &Measurements, workers: u32) -> Self {
+    pub fn new(measured: &Measurements, workers: u32, repeated: u32) -> Self {
         let sum = |names: &[&str]| names.iter().filter_map(|name| measured.counter(name)).sum::<f64>();
         let requests = sum(&["http.requests", "websocket.messages_sent", "socketio.emit", "browser.http_requests"]);
         let number = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
         let errors = || measured.counters_below("errors.").map(|(kind, n)| (kind, whole(n)));
+        let histograms: Vec<_> =
+            MAIN.iter().filter_map(|name| Some(Distribution::new(name, measured.histogram(name)?))).collect();
         let dropped_errors = whole(measured.dropped_errors);
-        Self {
-            workers_reporting: number(measured.workers),
-            workers: number(workers),
+        let mut results = Self {
+            workers_reporting: format!("{} of {workers}", measured.workers),
+            workers_repeated: number(repeated),
             workers_partial: number(measured.partial),
             partial: measured.partial > 0 || measured.workers < workers,
+            start_skew_milliseconds: measured.starts.map(|(first, last)| whole(last - first)),
             requests: whole(requests),
             request_rate: round(requests / measured.seconds()),
             responses: whole(sum(&["http.responses", "websocket.messages_received"])),
@@ -131,15 +145,21 @@ impl Results {
             vusers_created: whole(sum(&["vusers.created"])),
             vusers_completed: whole(sum(&["vusers.completed"])),
             vusers_failed: whole(sum(&["vusers.failed"])),
-            histograms: MAIN.iter().filter_map(|name| Some(Distribution::new(name, measured.histogram(name)?))).collect(),
+            p95: None,
+            p99: None,
+            histograms,
             metrics_dropped: number(measured.dropped),
-        }
+        };
+        let shown = |ms: Option<f64>| ms.map(|ms| format!("{ms}ms"));
+        let times = results.response_time();
+        (results.p95, results.p99) = (shown(times.and_then(|t| t.p95)), shown(times.and_then(|t| t.p99)));
+        results
     }
 
-    /// One of the main histograms.
+    /// The response times that the columns show: of HTTP, or else of Socket.IO.
     #[must_use]
-    pub fn histogram(&self, name: &str) -> Option<&Distribution> {
-        self.histograms.iter().find(|histogram| histogram.name == name)
+    pub fn response_time(&self) -> Option<&Distribution> {
+        self.histograms.iter().find(|histogram| histogram.name.ends_with(".response_time"))
     }
 }
 

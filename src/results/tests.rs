@@ -63,7 +63,7 @@ fn merged_by_us_is_merged_by_artillery() {
 }
 
 /// A snapshot as a worker writes it, of this JSON.
-fn message(json: &str) -> String {
+pub(crate) fn message(json: &str) -> String {
     format!("loadtest.v1 {}", STANDARD.encode(compress_to_vec_zlib(json.as_bytes(), 6)))
 }
 
@@ -118,14 +118,14 @@ fn the_summary_is_of_bounded_size() {
         counters("errors."),
         counters("http.codes.")
     );
-    let results = Results::new(&parse(&message(&json)).unwrap(), 2);
-    assert_eq!((results.workers_reporting, results.workers, results.workers_partial, results.partial), (1, 2, 1, true));
+    let results = Results::new(&parse(&message(&json)).unwrap(), 2, 0);
+    assert_eq!((results.workers_reporting.as_str(), results.workers_partial, results.partial), ("1 of 2", 1, true));
     assert_eq!((results.requests, results.request_rate, results.vusers_created), (1234, 123.4, 3));
     assert_eq!((results.errors, results.metrics_dropped), (14_950 + 7, 5));
     assert_eq!((results.errors_by_kind.len(), results.codes.len(), results.histograms.len()), (11, 21, 1));
     assert_eq!(results.errors_by_kind.iter().map(|kind| kind.count).sum::<i64>(), results.errors);
     assert_eq!(results.errors_by_kind.iter().map(|kind| kind.count).max(), results.errors_by_kind.last().map(|kind| kind.count));
-    let times = results.histogram("http.response_time").unwrap();
+    let times = results.response_time().unwrap();
     assert_eq!((times.min, times.max, times.mean, times.error_bound.as_str()), (Some(1.3), Some(9.9), None, "2%"));
     assert!(serde_json::to_string(&results).unwrap().len() < 6000);
 }
@@ -258,7 +258,7 @@ proptest! {
         let _ = parse(&changed(&message(json)));
         if let Ok(mut all) = parse(&message(&changed(json))) {
             all.merge(&all.clone());
-            let _ = Results::new(&all, 1);
+            let _ = Results::new(&all, 1, 0);
         }
     }
 }

@@ -7,6 +7,7 @@ mod support;
 
 mod published;
 mod replay;
+mod results;
 mod rights;
 mod security;
 mod truth;
@@ -102,7 +103,10 @@ async fn the_basic_example_runs_to_its_end() {
     let pods = bed.pods("basic-test", 2).await;
     let shown = kubectl(&["get", "loadtests", "basic-test", "-o", "wide"]);
     let words = |line: usize| shown.lines().nth(line).unwrap().split_whitespace().collect::<Vec<_>>();
-    assert_eq!(words(0), ["NAME", "STATUS", "COMPLETIONS", "DURATION", "AGE", "ENVIRONMENT", "IMAGE"]);
+    assert_eq!(
+        words(0),
+        ["NAME", "STATUS", "COMPLETIONS", "DURATION", "AGE", "ENVIRONMENT", "VERDICT", "P95", "ERRORS", "RPS", "P99", "IMAGE"]
+    );
     assert_eq!((words(1)[1], words(1)[2], words(1)[5]), ("Running", "0/2", "dev"), "{shown}");
 
     kubectl(&["wait", "--for=condition=Completed", "loadtest/basic-test", "--timeout=180s"]);
@@ -110,6 +114,7 @@ async fn the_basic_example_runs_to_its_end() {
     assert_eq!(test.status.as_ref().unwrap().completions.as_deref(), Some("2/2"));
     // Two workers, 60 s at 3 a second each.
     assert_eq!(requests_answered()["/"].as_u64().unwrap() - before, 360);
+    assert_eq!(test.status.as_ref().unwrap().results.as_ref().unwrap().requests, 360, "as the target has counted");
     let mut told: Vec<_> = bed.events_of(&test).await.into_iter().map(|(_, _, message)| message).collect();
     told[1..3].sort();
     let mut expected = vec![

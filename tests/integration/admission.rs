@@ -97,10 +97,11 @@ async fn kubectl_get_shows_the_columns_of_the_original() {
     let request = http::Request::get(path).header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io").body(vec![]).unwrap();
     let table: Value = bed.client.request(request).await.unwrap();
     let columns: Vec<_> = table["columnDefinitions"].as_array().unwrap().iter().map(|c| (&c["name"], &c["priority"])).collect();
-    let expected =
-        json!([["Name", 0], ["Status", 0], ["Completions", 0], ["Duration", 0], ["Age", 0], ["Environment", 0], ["Image", 10]]);
-    assert_eq!(json!(columns), expected);
+    let shown =
+        ["Name", "Status", "Completions", "Duration", "Age", "Environment", "Verdict", "P95", "Errors"].map(|c| json!([c, 0]));
+    let wide = ["RPS", "P99", "Image"].map(|c| json!([c, 10]));
+    assert_eq!(json!(columns), json!([&shown[..], &wide[..]].concat()));
     let cells = &table["rows"][0]["cells"];
     assert_eq!((&cells[0], &cells[1], &cells[2]), (&json!("table"), &json!("Starting"), &json!("0/2")));
-    assert_eq!((&cells[5], &cells[6]), (&json!("dev"), &json!("artilleryio/artillery:latest")));
+    assert_eq!((&cells[5], &cells[11]), (&json!("dev"), &json!("artilleryio/artillery:latest")));
 }

@@ -28,7 +28,10 @@ async fn a_test_runs_to_its_end_and_says_so() {
     let done = bed.until_phase("basic", "Completed").await;
     let status = done.status.as_ref().unwrap();
     let shown: Vec<_> = status.conditions.iter().map(|c| (c.type_.as_str(), c.status.as_str())).collect();
-    assert_eq!(shown, [("Progressing", "False"), ("Completed", "True"), ("Failed", "False")]);
+    let expected = ["Progressing", "Completed", "Failed", "Passed", "ResultsComplete"]
+        .into_iter()
+        .zip(["False", "True", "False", "True", "False"]);
+    assert_eq!(shown, expected.collect::<Vec<_>>());
     assert_eq!((status.active, status.succeeded, status.failed), (0, 2, 0));
     assert_eq!(status.completions.as_deref(), Some("2/2"));
     assert_eq!(status.observed_generation, Some(1));

@@ -15,5 +15,6 @@ mod metrics;
 mod operator;
 mod restarts;
 mod steering;
+mod together;
 mod waiting;
 mod workers;

@@ -56,7 +56,11 @@ async fn a_job_created_and_deleted_while_nobody_looked_is_not_created_again() {
     bed.create_script("test-script").await;
     let test = bed.load_test("unseen", 1).await;
     record_the_intent(&bed, "unseen").await;
-    let job = artillery_operator::job::job(&test, &artillery_operator::settings::WorkerSettings::default(), false);
+    let job = artillery_operator::job::job(
+        &test,
+        &artillery_operator::settings::WorkerSettings::default(),
+        &artillery_operator::script::Found::default(),
+    );
     bed.create::<Job>(serde_json::to_value(job).unwrap()).await;
     bed.delete::<Job>("unseen").await;
     bed.until("the Job is gone", async || bed.api::<Job>().get_opt("unseen").await.unwrap().is_none().then_some(())).await;

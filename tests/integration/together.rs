@@ -1,0 +1,82 @@
+//! Workers that begin their load together: told one instant, once all are ready.
+
+use artillery_operator::api::v1alpha1::LoadTest;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+use crate::support::{Bed, condition, control_plane};
+
+const ANNOTATION: &str = "loadtest.artillery.io/start-at";
+
+/// The instants that the workers of a test were told.
+async fn told(bed: &Bed, test: &str, count: usize) -> Vec<Option<String>> {
+    bed.pods(test, count).await.iter().map(|pod| pod.annotations().get(ANNOTATION).cloned()).collect()
+}
+
+async fn until_waiting(bed: &Bed, name: &str, who: &str) -> LoadTest {
+    bed.until_test(name, "it says who is not ready", |t| {
+        t.status.as_ref().is_some_and(|s| s.conditions.iter().any(|c| c.reason == "WaitingForWorkers" && c.message.contains(who)))
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_are_told_one_instant_once_all_are_ready() {
+    let mut bed = Bed::with_operator(control_plane()).await;
+    bed.load_test("gather", 3).await;
+    let pods = bed.pods("gather", 3).await;
+    bed.set_running_and(&pods[0], true).await;
+    bed.set_running_and(&pods[1], true).await;
+    bed.set_running_and(&pods[2], false).await;
+    until_waiting(&bed, "gather", &pods[2].name_any()).await;
+    assert_eq!(told(&bed, "gather", 3).await, [None, None, None]);
+
+    // An operator that comes anew finds the instant on those that were told.
+    bed.operator(0).kill();
+    let instant = "2026-11-25T10:00:00.123Z";
+    let patch = Patch::Merge(json!({"metadata": {"annotations": {ANNOTATION: instant}}}));
+    bed.api::<Pod>().patch(&pods[1].name_any(), &PatchParams::default(), &patch).await.unwrap();
+    bed.start_operator(&[]).await;
+    let running = bed.until_phase("gather", "Running").await;
+    assert_eq!(told(&bed, "gather", 3).await, vec![Some(instant.to_owned()); 3]);
+    let at = running.status.unwrap().load_start_time.unwrap().0;
+    assert_eq!(at.to_string(), instant);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_instant_is_a_little_ahead_and_immediate_tests_have_none() {
+    let bed = Bed::with_operator(control_plane()).await;
+    bed.load_test("ahead", 2).await;
+    let pods = bed.pods("ahead", 2).await;
+    let begun = k8s_openapi::jiff::Timestamp::now();
+    bed.set_running_and(&pods[0], true).await;
+    bed.set_running_and(&pods[1], true).await;
+    let running = bed.until_phase("ahead", "Running").await;
+    let at = running.status.unwrap().load_start_time.unwrap().0;
+    assert!(at.duration_since(begun).as_millis() > 1000, "{at} is not ahead of {begun}");
+    let instants = told(&bed, "ahead", 2).await;
+    assert_eq!((instants[0].as_deref(), &instants[1]), (Some(at.to_string().as_str()), &instants[0]));
+
+    bed.load_test_with("now", 2, json!({"start": "Immediate"})).await;
+    for pod in &bed.pods("now", 2).await {
+        assert!(pod.spec.as_ref().unwrap().containers[0].readiness_probe.is_none());
+        bed.set_running(pod).await;
+    }
+    let running = bed.until_phase("now", "Running").await;
+    assert_eq!((running.status.unwrap().load_start_time, told(&bed, "now", 2).await), (None, vec![None, None]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_never_gets_ready_ends_the_test_in_time() {
+    let bed = Bed::with_operator(control_plane()).await;
+    bed.load_test_with("stuck", 2, json!({"startDeadlineSeconds": 6})).await;
+    let pods = bed.pods("stuck", 2).await;
+    bed.set_running_and(&pods[0], true).await;
+    bed.set_running_and(&pods[1], false).await;
+    let failed = bed.until_phase("stuck", "Failed").await;
+    let (_, reason, message) = condition(&failed, "Failed");
+    assert_eq!(reason, "StartDeadlineExceeded");
+    assert!(message.contains(&format!("waiting until {}", pods[1].name_any())), "{message}");
+}
