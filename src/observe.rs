@@ -127,9 +127,8 @@ async fn job_has_been(ctx: &Context, test: &LoadTest) -> Result<bool, CallError>
 async fn look_at_script(ctx: &Context, test: &LoadTest) -> Result<Script, CallError> {
     let script = &test.spec.test_script;
     let environment = test.spec.environment.as_deref();
-    let (mut read, mut place, mut places) = (Read::default(), String::new(), BTreeMap::new());
+    let (mut read, mut place, mut places) = (Read::default(), "spec.testScript.inline".to_owned(), BTreeMap::new());
     if let Some(text) = &script.inline {
-        place = "spec.testScript.inline".to_owned();
         read = script::read(text, TEST_SCRIPT_KEY, environment);
         places.insert(TEST_SCRIPT_KEY.to_owned(), place.clone());
     }
@@ -155,7 +154,7 @@ async fn look_at_script(ctx: &Context, test: &LoadTest) -> Result<Script, CallEr
         }
     }
     let args = test.spec.worker.as_ref().map_or(&[][..], |w| &w.args);
-    if let Some(fault) = read.fault.filter(|f| test.spec.validate && !(f.is_missing && !args.is_empty())) {
+    if let Some(fault) = read.fault.filter(|f| test.spec.validate && (args.is_empty() || !f.is_missing)) {
         let message = fault.message;
         let fault = format!("the test script, {place}: {message}; to start it as it is, set spec.validate to false");
         return Ok(Script::Faulty { fault, config_map: script.config_map().map(str::to_owned) });

@@ -25,7 +25,7 @@ struct Named {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Quantile {
+struct AtQuantile {
     namespace: String,
     loadtest: String,
     quantile: &'static str,
@@ -82,7 +82,7 @@ impl Collector for Finished {
             for (quantile, ms) in [("0.5", times.p50), ("0.95", times.p95), ("0.99", times.p99)] {
                 let Some(ms) = ms else { continue };
                 let (namespace, loadtest) = names(test);
-                family.encode_family(&Quantile { namespace, loadtest, quantile })?.encode_gauge(&(ms / 1000.0))?;
+                family.encode_family(&AtQuantile { namespace, loadtest, quantile })?.encode_gauge(&(ms / 1000.0))?;
             }
         }
         Ok(())

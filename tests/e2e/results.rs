@@ -139,14 +139,14 @@ async fn a_worker_that_is_killed_for_its_memory_leaves_what_it_had_measured() {
 async fn a_damaged_result_costs_its_worker_alone() {
     let mut bed = Bed::new(&cluster()).await;
     target(&bed).await;
-    let text =
-        requests("/damaged", 3)["test-script.yaml"].as_str().unwrap().replace("config: {", "config: {processor: ./lie.js, ");
     let lie = "const fs = require('node:fs');\nif (process.env.JOB_COMPLETION_INDEX === '1') {\n  const write = fs.writeFileSync;\n  \
-        fs.writeFileSync = (file, ...rest) => write(file, ...(file === '/dev/termination-log' ? ['loadtest.v1 lies'] : rest));\n\
-        }\nmodule.exports = {};\n";
-    script(&bed, json!({"test-script.yaml": text, "lie.js": lie})).await;
+        fs.writeFileSync = (file, ...rest) => write(file, ...(file === '/dev/termination-log' ? ['loadtest.v1 lies'] : rest));\n}\n";
+    let mut files = requests("/damaged", 3);
+    files["lie.cjs"] = json!(lie);
+    script(&bed, files).await;
     bed.start_operator(&[]).await;
-    bed.load_test_with("damaged", 2, json!({})).await;
+    let env = json!([{"name": "NODE_OPTIONS", "value": "--require=/data/lie.cjs"}]);
+    bed.load_test_with("damaged", 2, json!({"worker": {"env": env}})).await;
     let test = bed.until_phase("damaged", "Completed").await;
     assert_eq!((results(&test).requests, results(&test).workers_reporting.as_str()), (3, "1 of 2"));
     let (status, reason, message) = condition(&test, "ResultsComplete");
