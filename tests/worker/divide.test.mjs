@@ -179,7 +179,7 @@ test('a thread that was not given its part does not run', async () => {
 const skip = ARTILLERY ? false : 'ARTILLERY is not set: the node_modules of an installation';
 const succeeded = (pods) => pods.forEach(({ code, output }) => assert.equal(code, 0, output));
 
-describe('with Artillery', { skip, concurrency: true, timeout: 150_000 }, () => {
+describe('with Artillery', { skip, concurrency: true, timeout: 600_000 }, () => {
   const all = Object.keys(EXPECTED);
   for (const [workers, threads, names] of [[1, 1, all], [2, 1, ['rare', 'ramp']], [3, 2, all], [7, 1, all], [16, 1, ['even', 'count']]]) {
     test(`${workers} workers of ${threads} threads`, async () => {
