@@ -36,7 +36,7 @@ test-faults: ## Let every fault befall every request, one a run: make test-fault
 model-check: ## Go through some millions of states of a small cluster and what the operator decides in them.
 	cargo test --lib -- --ignored --nocapture in_every_order_of_more_steps
 
-bench: ## Measure speed and cost with simulated nodes: make bench, or make bench BENCH="100 2".
+bench: ## Measure speed and cost with simulated nodes: make bench, or make bench BENCH="100 2", BENCH="--case rest 1000".
 	hack/bench.sh $(BENCH)
 
 bench-node: ## Measure a LoadTest beside a bare Job on a real node.

@@ -1,54 +1,57 @@
-//! The floor: what the API server takes for as many Jobs when nobody but a bare client asks for them.
+//! The floor: what a bare client needs for the same Jobs, while the control plane is as busy. LoadTests are created as for
+//! the operator, as many at a time; as soon as one is there, a client that is told so in its own process, and has neither
+//! a status nor an event to write, creates the Job that the operator would, as many at a time as LoadTests. Their pods are
+//! made, bound and run by the same parts. What is taken is the time from the begin of the LoadTest's creation until a
+//! watch shows the Job: the same as of the operator. The operator has ended by then.
 
 use std::time::{Duration, Instant};
 
-use futures::{StreamExt, stream};
+use artillery_operator::api::v1alpha1::LoadTest;
+use artillery_operator::job::job;
+use artillery_operator::settings::WorkerSettings;
+use futures::channel::mpsc::unbounded;
+use futures::{StreamExt, join, stream};
 use k8s_openapi::api::batch::v1::Job;
-use kube::Client;
-use kube::api::{Api, DeleteParams, ListParams, PostParams};
-use serde_json::json;
+use kube::api::{Api, PostParams};
+use kube::{Client, ResourceExt};
 
 use crate::seen::Seen;
-use crate::{FLOOR, Plan, from, load, table, until};
+use crate::{FLOOR, Plan, from, load, load_test, table, until};
 
-/// Creates the Jobs, suspended, so that no pod is made, and removes them again. Gives the seconds of each creation.
+/// Gives the seconds from the creation of each LoadTest to its Job.
 pub async fn measure(client: &Client, plan: &Plan) -> Vec<f64> {
-    let api: Api<Job> = Api::namespaced(client.clone(), FLOOR);
+    let tests: Api<LoadTest> = Api::namespaced(client.clone(), FLOOR);
+    let jobs: Api<Job> = Api::namespaced(client.clone(), FLOOR);
+    let settings = WorkerSettings::default();
     let seen = Seen::follow(client, FLOOR).await;
     let begun = Instant::now();
-    let took: Vec<f64> = stream::iter(0..plan.tests)
-        .map(|i| {
-            let (api, seen) = (&api, &seen);
-            async move {
-                let name = format!("floor-{i:05}");
-                let job = job(&name, plan.count);
-                seen.note_created(&name);
-                let begun = Instant::now();
-                api.create(&PostParams::default(), &job).await.expect("a Job is created");
-                begun.elapsed().as_secs_f64()
-            }
-        })
-        .buffer_unordered(plan.concurrency)
-        .collect()
-        .await;
-    println!("floor: created {} Jobs in {:.1} s; load average {}", took.len(), begun.elapsed().as_secs_f64(), load());
+    let (there, created) = unbounded::<LoadTest>();
+    let create_tests = async {
+        stream::iter(0..plan.tests)
+            .for_each_concurrent(plan.concurrency, |i| {
+                let (tests, seen, there) = (&tests, &seen, &there);
+                async move {
+                    let name = format!("floor-{i:05}");
+                    let test: LoadTest = from(load_test(&name, plan.count));
+                    seen.note_created(&name);
+                    let test = tests.create(&PostParams::default(), &test).await.expect("a LoadTest is created");
+                    there.unbounded_send(test).expect("it is waited for");
+                }
+            })
+            .await;
+        there.close_channel();
+    };
+    let create_jobs = created.for_each_concurrent(plan.concurrency, |test| {
+        let (jobs, settings) = (&jobs, &settings);
+        async move {
+            let created = jobs.create(&PostParams::default(), &job(&test, settings, false)).await;
+            created.unwrap_or_else(|e| panic!("cannot create the Job {}: {e}", test.name_any()));
+        }
+    });
+    join!(create_tests, create_jobs);
+    println!("floor: {} LoadTests and Jobs in {:.1} s; load average {}", plan.tests, begun.elapsed().as_secs_f64(), load());
     until("the floor's Jobs", Duration::from_secs(60), async || seen.jobs() == plan.tests).await;
-    println!(
-        "floor: Job create, s: {}; Job create -> seen, s: {}",
-        table::quantiles(&took),
-        table::quantiles(&seen.create_to_job())
-    );
-
-    api.delete_collection(&DeleteParams::background(), &ListParams::default()).await.expect("the Jobs are deleted");
-    until("the deletion of the floor's Jobs", Duration::from_secs(120), async || seen.all_jobs_are_gone()).await;
-    // The Job controller looks at each once more.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    let took = seen.create_to_job();
+    println!("floor: LoadTest create -> Job seen, s: {}", table::quantiles(&took));
     took
-}
-
-fn job(name: &str, count: usize) -> Job {
-    from(json!({"metadata": {"name": name}, "spec": {
-        "suspend": true, "completionMode": "Indexed", "completions": count, "parallelism": count, "backoffLimit": 0,
-        "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "worker", "image": "worker"}]}},
-    }}))
 }

@@ -1,18 +1,23 @@
 //! Measures an operator against a control plane with simulated nodes: how soon a test starts and is told finished, what
 //! the operator asks of the API server, whether it rests, and what it costs. `hack/bench.sh` runs it.
-#![allow(clippy::expect_used, clippy::panic, clippy::cast_precision_loss)]
+#![allow(clippy::expect_used, clippy::panic, clippy::cast_precision_loss, clippy::doc_markdown)]
 
+mod angry;
 mod audit;
+mod depth;
 mod floor;
+mod instructions;
 mod process;
+mod seed;
 mod seen;
+mod standing;
 mod table;
 
 #[path = "../support/nodes.rs"]
 mod nodes;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use artillery_operator::api::v1alpha1::LoadTest;
@@ -30,8 +35,21 @@ use process::Operator;
 use seen::Seen;
 
 const USAGE: &str = "usage: bench N COUNT CONCURRENCY -- operator command...
+       bench --case CASE[,CASE] N CONCURRENCY -- operator command...
 
-Creates N LoadTests of COUNT workers, CONCURRENCY at a time, and prints what the operator makes of them.
+Creates N LoadTests of COUNT workers, CONCURRENCY at a time, and prints what the operator makes of them; or what a case says:
+  depth         one LoadTest of N workers
+  memory        N finished LoadTests with their Jobs and two pods each: what they take
+  rest          the same: what is done about them
+  restart       the same: a new operator, and one that takes over from one that was killed
+  refresh       N running LoadTests of which only DURATION changes
+  angry         429 for a minute, 2 s a call, and a namespace that takes no Jobs with N LoadTests in it
+  instructions  the instructions that a decision and an event take, by valgrind; without a control plane
+memory, rest and restart may be asked for together, by commas, of the same LoadTests.
+
+The floor, which LoadTest -> Job is held against, is a bare client's: it creates as many LoadTests at a time, and a Job as soon
+as each is there, beside the same pods, scheduler and nodes, with no status or event to write; measured after the operator.
+
 The control plane is to be new: nothing of a former run is removed. From the environment:
   KUBECONFIG           the administrator's (one file)
   OPERATOR_KUBECONFIG  the operator's, of a user of its own
@@ -54,7 +72,10 @@ const SETTLE: Duration = Duration::from_secs(3);
 const STARTS: usize = 3;
 
 /// What is to be measured.
+#[derive(Clone)]
 pub struct Plan {
+    /// What to do, where it is not the usual.
+    cases: Vec<String>,
     tests: usize,
     count: usize,
     concurrency: usize,
@@ -71,9 +92,16 @@ pub struct Plan {
 impl Plan {
     /// None where the arguments ask for nothing.
     fn from_args() -> Option<Self> {
-        let mut args = std::env::args().skip(1);
+        let mut args = std::env::args().skip(1).peekable();
+        let cases = args.next_if_eq("--case").and_then(|_| args.next());
+        let cases: Vec<_> = cases.iter().flat_map(|c| c.split(',')).map(str::to_owned).collect();
         let numbers: Vec<usize> = args.by_ref().take_while(|a| a != "--").map(|a| a.parse().ok()).collect::<Option<_>>()?;
-        let &[tests, count, concurrency] = numbers.as_slice() else { return None };
+        let (tests, count, concurrency) = match (cases.as_slice(), numbers.as_slice()) {
+            ([], &[tests, count, concurrency]) => (tests, count, concurrency),
+            ([case], &[n, concurrency]) if case == "depth" => (1, n, concurrency),
+            ([_, ..], &[n, concurrency]) => (n, 2, concurrency),
+            _ => return None,
+        };
         let command: Vec<String> = args.collect();
         if command.is_empty() || tests == 0 || count == 0 || concurrency == 0 {
             return None;
@@ -84,6 +112,7 @@ impl Plan {
         let admin = PathBuf::from(std::env::var_os("KUBECONFIG").expect("KUBECONFIG is set"));
         let audit_log = std::env::var_os("AUDIT_LOG").map_or_else(|| admin.with_file_name("audit.log"), PathBuf::from);
         Some(Self {
+            cases,
             tests,
             count,
             concurrency,
@@ -128,6 +157,9 @@ pub struct Figures {
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
+    if instructions::is_asked_for() {
+        return instructions::measure();
+    }
     let Some(plan) = Plan::from_args() else {
         println!("{USAGE}");
         return;
@@ -135,25 +167,48 @@ async fn main() {
     println!("{} LoadTests of {} workers, {} at a time; load average {}", plan.tests, plan.count, plan.concurrency, load());
     let client = connect().await;
     prepare(&client).await;
-    let run = plan.run;
-    let nodes = SimulatedNodes::start(
-        client.clone(),
-        Options::new(plan.nodes, move |pod| Fate::Succeed { after: run + Duration::from_millis(pod.spread(5000)) }),
-    )
-    .await;
-    let mut figures = Figures { floor: floor::measure(&client, &plan).await, ..Figures::default() };
-    figures.start = measure_starts(&client, &plan).await;
-    measure(&client, &plan, &mut figures).await;
-    drop(nodes);
-    println!("\n{}", table::table(&plan, &figures));
+    let cases: Vec<&str> = plan.cases.iter().map(String::as_str).collect();
+    match cases.as_slice() {
+        [] => beside_the_floor(&client, &plan).await,
+        ["depth"] => {
+            let _nodes = start_nodes(&client, &plan).await;
+            depth::measure(&client, &plan).await;
+        }
+        ["angry"] => {
+            let _nodes = start_nodes(&client, &plan).await;
+            angry::measure(&client, &plan).await;
+        }
+        ["refresh"] => standing::refresh(&client, &plan).await,
+        parts if parts.iter().all(|p| ["memory", "rest", "restart"].contains(p)) => {
+            standing::finished(&client, &plan, parts).await;
+        }
+        _ => println!("{USAGE}"),
+    }
     println!("load average at the end {}", load());
+}
+
+async fn start_nodes(client: &Client, plan: &Plan) -> SimulatedNodes {
+    let run = plan.run;
+    let fate = move |pod: &nodes::BoundPod| Fate::Succeed { after: run + Duration::from_millis(pod.spread(5000)) };
+    SimulatedNodes::start(client.clone(), Options::new(plan.nodes, fate)).await
+}
+
+async fn beside_the_floor(client: &Client, plan: &Plan) {
+    let _nodes = start_nodes(client, plan).await;
+    let mut figures = Figures { start: measure_starts(client, plan).await, ..Figures::default() };
+    measure(client, plan, &mut figures).await;
+    figures.floor = floor::measure(client, plan).await;
+    println!("\n{}", table::table(plan, &figures));
     // Slow is for people to judge; wrong is not.
     assert!(figures.unfinished == 0 && figures.without_all_events == 0, "tests are unfinished, or lack events");
 }
 
 async fn connect() -> Client {
-    let path = std::env::var_os("KUBECONFIG").expect("KUBECONFIG is set");
-    let read = Kubeconfig::read_from(path).expect("the kubeconfig can be read");
+    connect_as(Path::new(&std::env::var_os("KUBECONFIG").expect("KUBECONFIG is set"))).await
+}
+
+async fn connect_as(kubeconfig: &Path) -> Client {
+    let read = Kubeconfig::read_from(kubeconfig).expect("the kubeconfig can be read");
     let mut config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await.expect("the kubeconfig is usable");
     // A request that is repeated in secret would count as a slow one.
     config.default_retry = false;
@@ -261,12 +316,17 @@ async fn measure(client: &Client, plan: &Plan, figures: &mut Figures) {
 }
 
 async fn create_all(client: &Client, plan: &Plan, seen: &Seen) {
-    let api: Api<LoadTest> = Api::namespaced(client.clone(), NAMESPACE);
+    create_all_in(client, plan, seen, NAMESPACE, "lt").await;
+}
+
+/// Creates LoadTests as fast as the API server takes them, so many at a time.
+async fn create_all_in(client: &Client, plan: &Plan, seen: &Seen, namespace: &str, prefix: &str) {
+    let api: Api<LoadTest> = Api::namespaced(client.clone(), namespace);
     stream::iter(0..plan.tests)
         .for_each_concurrent(plan.concurrency, |i| {
             let api = api.clone();
             async move {
-                let name = format!("lt-{i:05}");
+                let name = format!("{prefix}-{i:05}");
                 let test: LoadTest = from(load_test(&name, plan.count));
                 seen.note_created(&name);
                 if let Err(error) = api.create(&PostParams::default(), &test).await {

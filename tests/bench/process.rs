@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// The operator at work. Killed when this is dropped.
@@ -28,7 +29,9 @@ impl fmt::Display for Memory {
 
 impl Operator {
     pub fn start(command: &[String], kubeconfig: &Path) -> Self {
-        let log = std::env::temp_dir().join(format!("bench-operator-{}.log", std::process::id()));
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let log = std::env::temp_dir().join(format!("bench-operator-{}-{number}.log", std::process::id()));
         let file = File::create(&log).expect("the operator's log can be written");
         let mut process = Command::new(&command[0]);
         process
@@ -46,6 +49,12 @@ impl Operator {
 
     pub fn is_alive(&mut self) -> bool {
         self.process.try_wait().expect("a child can be waited for").is_none()
+    }
+
+    /// Ends it at once, as a crash does.
+    pub fn kill(&mut self) {
+        self.process.kill().expect("the operator can be killed");
+        self.process.wait().expect("a child can be waited for");
     }
 
     pub async fn terminate(&mut self) {

@@ -1,0 +1,109 @@
+//! LoadTests that run or have ended, with their Jobs and pods, written as they would be: to simulate thousands of them
+//! from their beginning would take longer than anybody waits. Nothing else touches them: the Job is `managedBy` another
+//! controller than Kubernetes' own, and no scheduler has the pods' name.
+
+use std::time::Instant;
+
+use artillery_operator::api::v1alpha1::LoadTest;
+use artillery_operator::decide::{Observed, Script, SeenJob, decide};
+use artillery_operator::job::job;
+use artillery_operator::progress::{TestJob, Worker, WorkerJob, WorkerPod};
+use artillery_operator::settings::WorkerSettings;
+use futures::{StreamExt, stream};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::{Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::{from, load_test};
+
+/// How far the tests are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Stage {
+    Running,
+    Completed,
+}
+
+/// So many are written at a time.
+const AT_A_TIME: usize = 48;
+
+/// Writes LoadTests of `count` workers, their Jobs and pods, all at one stage.
+pub async fn seed(client: &Client, namespace: &str, tests: usize, count: usize, stage: Stage) {
+    let begun = Instant::now();
+    stream::iter(0..tests)
+        .for_each_concurrent(AT_A_TIME, |i| one(client, namespace, format!("{stage:?}-{i:05}").to_lowercase(), count, stage))
+        .await;
+    let took = begun.elapsed().as_secs_f64();
+    println!("written: {tests} {stage:?} LoadTests with their Jobs and {} pods, in {took:.0} s", tests * count);
+}
+
+async fn one(client: &Client, namespace: &str, name: String, count: usize, at: Stage) {
+    let now = Timestamp::now();
+    let (started, ended) = (time(now - SignedDuration::from_secs(2)), time(now));
+    let tests = LoadTest::url_path(&(), Some(namespace));
+    let jobs = format!("/apis/batch/v1/namespaces/{namespace}/jobs");
+    let pods = format!("/api/v1/namespaces/{namespace}/pods");
+
+    let mut test = load_test(&name, count);
+    (test["apiVersion"], test["kind"]) = ("loadtest.artillery.io/v1alpha1".into(), "LoadTest".into());
+    let test: LoadTest = send(client, "POST", &tests, &test).await;
+    let mut made = serde_json::to_value(job(&test, &WorkerSettings::default(), false)).expect("a Job is JSON");
+    made["spec"]["managedBy"] = "bench.artillery.io/seed".into();
+    let template = made["spec"]["template"].clone();
+    let created: WorkerJob = send(client, "POST", &jobs, &made).await;
+
+    let status = match at {
+        Stage::Running => json!({"startTime": started, "active": count, "ready": count}),
+        Stage::Completed => {
+            json!({"startTime": started, "completionTime": ended, "succeeded": count, "ready": 0, "terminating": 0,
+            "completedIndexes": if count == 1 { "0".to_owned() } else { format!("0-{}", count - 1) },
+            "conditions": (["SuccessCriteriaMet", "Complete"].map(|c| json!({"type": c, "status": "True", "lastTransitionTime": ended,
+                "lastProbeTime": ended, "reason": "CompletionsReached", "message": "Reached expected number of succeeded pods"})))})
+        }
+    };
+    let made: WorkerJob = send(client, "PATCH", &format!("{jobs}/{name}/status"), &json!({"status": status})).await;
+
+    let mut workers = Vec::new();
+    for index in 0..count {
+        let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": template["metadata"], "spec": template["spec"]});
+        pod["metadata"]["name"] = format!("{name}-{index}-abcde").into();
+        pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"] = index.to_string().into();
+        pod["metadata"]["ownerReferences"] = json!([{"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": created.uid(),
+            "controller": true, "blockOwnerDeletion": true}]);
+        pod["spec"]["schedulerName"] = "none".into();
+        let _: WorkerPod = send(client, "POST", &pods, &pod).await;
+        let (phase, state) = match at {
+            Stage::Running => ("Running", json!({"running": {"startedAt": started}})),
+            Stage::Completed => (
+                "Succeeded",
+                json!({"terminated": {"exitCode": 0, "reason": "Completed", "startedAt": started, "finishedAt": ended}}),
+            ),
+        };
+        let container = &template["spec"]["containers"][0];
+        let status = json!({"phase": phase, "startTime": started, "hostIP": "127.0.0.1", "podIP": "10.0.0.1",
+            "containerStatuses": [{"name": container["name"], "image": container["image"], "imageID": "simulated",
+                "ready": at == Stage::Running, "restartCount": 0, "state": state}]});
+        let pod: WorkerPod =
+            send(client, "PATCH", &format!("{pods}/{name}-{index}-abcde/status"), &json!({"status": status})).await;
+        workers.push(Worker::from_pod(&pod, &name));
+    }
+
+    // What the operator itself would have written.
+    let job = SeenJob::Ours(TestJob::from_job(&made));
+    let seen = Observed { job, workers, script: Script::Unknown, obstacle: None };
+    let status = decide(&test, &seen, &WorkerSettings::default(), now).status.expect("there is a status to write");
+    let _: Value = send(client, "PATCH", &format!("{tests}/{name}/status"), &json!({"status": status})).await;
+}
+
+fn time(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// One request with an object as JSON: the types here would not take fields that are newer than they are.
+async fn send<T: DeserializeOwned>(client: &Client, method: &str, path: &str, object: &Value) -> T {
+    let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+    let request = http::Request::builder().method(method).uri(path).header("content-type", kind);
+    let request = request.body(object.to_string().into_bytes()).expect("this is a request");
+    let answer: Value = client.request(request).await.unwrap_or_else(|e| panic!("{method} {path}: {e}"));
+    from(answer)
+}
