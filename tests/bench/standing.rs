@@ -20,9 +20,11 @@ const WORKERS: usize = 2;
 pub async fn finished(client: &Client, plan: &Plan, parts: &[&str]) {
     let mut lines = Vec::new();
     if parts.contains(&"memory") {
-        let idle = plan.start_operator();
+        let mut idle = plan.start_operator();
         tokio::time::sleep(Duration::from_secs(4)).await;
         lines.push(Line::at_most("RSS idle, MiB", idle.memory().rss, 1, 8.0));
+        // It gives its lease up.
+        idle.terminate().await;
     }
     seed(client, NAMESPACE, plan.tests, WORKERS, Stage::Completed).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
