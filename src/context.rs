@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use k8s_openapi::jiff::SignedDuration;
 use kube::Client;
 use kube::runtime::reflector::Store;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use crate::api::v1alpha1::{LoadTest, Phase};
+use crate::decide::refresh_every;
 use crate::index::Index;
 use crate::metrics::Metrics;
 use crate::progress::Obstacle;
@@ -21,12 +23,16 @@ use crate::waiting::Waiting;
 const STARTS: usize = 32;
 /// The most at a time of those that report on tests. Each holds a connection; one whose calls hang takes one turn, not all.
 const REPORTS: usize = 16;
+/// So long a report gives way to tests that start: the API server's time is shared by all.
+const GIVE_WAY: Duration = Duration::from_millis(700);
 /// How long a script that was seen is taken to be there: many tests of one script, created at once, look for it once.
 const SCRIPT_SEEN: Duration = Duration::from_secs(2);
 /// How long the workers' files are taken to be in a namespace that had them.
 const WORKER_FILES_SEEN: Duration = Duration::from_secs(60);
 /// How long what events said is not asked for again.
 const EVENTS_ASKED: Duration = Duration::from_secs(60);
+/// How long the number of running tests is taken to be what it was: to count them is to look at all of them.
+const COUNTED: Duration = Duration::from_secs(5);
 
 /// What every reconcile needs.
 pub struct Context {
@@ -46,10 +52,13 @@ pub struct Context {
     pub tests: Store<LoadTest>,
     starts: Semaphore,
     reports: Semaphore,
+    /// How many tests are about to start, or wait for their turn to.
+    starting: watch::Sender<usize>,
     index: Mutex<Index>,
     scripts: Mutex<Scripts>,
     asked: Mutex<HashMap<String, Asked>>,
     worker_files: Mutex<HashMap<String, Instant>>,
+    running: Mutex<Option<(usize, Instant)>>,
     synced: watch::Sender<Synced>,
 }
 
@@ -133,6 +142,34 @@ pub struct Synced {
     pub pods: bool,
 }
 
+/// A turn. It ends when this is dropped.
+pub struct Turn<'a> {
+    _permit: Option<SemaphorePermit<'a>>,
+    _start: Option<Start<'a>>,
+}
+
+/// A test that is about to start. Only the last is told of: thousands of reports may wait.
+struct Start<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Start<'a> {
+    fn new(starting: &'a watch::Sender<usize>) -> Self {
+        starting.send_if_modified(|n| {
+            *n += 1;
+            false
+        });
+        Self(starting)
+    }
+}
+
+impl Drop for Start<'_> {
+    fn drop(&mut self) {
+        self.0.send_if_modified(|n| {
+            *n = n.saturating_sub(1);
+            *n == 0
+        });
+    }
+}
+
 impl Context {
     /// A context that knows nothing yet.
     #[must_use]
@@ -153,10 +190,12 @@ impl Context {
             tests,
             starts: Semaphore::new(STARTS),
             reports: Semaphore::new(REPORTS),
+            starting: watch::Sender::default(),
             index: Mutex::default(),
             scripts: Mutex::default(),
             asked: Mutex::default(),
             worker_files: Mutex::default(),
+            running: Mutex::default(),
             synced: watch::Sender::default(),
         }
     }
@@ -166,13 +205,28 @@ impl Context {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a turn, which lasts until what is given here is dropped. Tests that are to start have turns of their own:
-    /// however much there is to say about those that run, they do not wait behind it.
-    pub async fn turn(&self, test: &LoadTest) -> Option<SemaphorePermit<'_>> {
-        let has_started = test.status.as_ref().and_then(|s| s.phase).is_some_and(Phase::has_started);
-        let turns = if has_started { &self.reports } else { &self.starts };
-        // It fails only when the semaphore is closed, which nobody does.
-        turns.acquire().await.ok()
+    /// How often the progress of a running test is to be written, by how many of them there are.
+    pub fn refresh_every(&self, now: Instant) -> SignedDuration {
+        let mut counted = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = match counted.filter(|(_, at)| now.duration_since(*at) < COUNTED) {
+            Some((running, _)) => running,
+            None => counted.insert((self.index().running(), now)).0,
+        };
+        refresh_every(running)
+    }
+
+    /// Waits for a turn, which lasts until what is given here is dropped. Tests that are to start have turns of their own,
+    /// and go first for a moment: however much there is to say about those that run, they do not wait behind it.
+    pub async fn turn(&self, test: &LoadTest) -> Turn<'_> {
+        // A semaphore fails only when it is closed, which nobody does.
+        if test.status.as_ref().and_then(|s| s.phase).is_some_and(Phase::has_started) {
+            let mut starting = self.starting.subscribe();
+            let _ = tokio::time::timeout(GIVE_WAY, starting.wait_for(|n| *n == 0)).await;
+            Turn { _permit: self.reports.acquire().await.ok(), _start: None }
+        } else {
+            let start = Start::new(&self.starting);
+            Turn { _permit: self.starts.acquire().await.ok(), _start: Some(start) }
+        }
     }
 
     /// Notes that a watch has given its first complete list.
@@ -249,6 +303,18 @@ mod tests {
     fn failures_are_tried_again_later_each_time_but_always() {
         let delays: Vec<_> = [0, 1, 2, 6, 7, u32::MAX].map(|n| delay(n).as_millis()).into();
         assert_eq!(delays, [500, 1000, 2000, 32_000, 60_000, 60_000]);
+    }
+
+    #[test]
+    fn the_last_start_lets_reports_go_on() {
+        let starting = watch::Sender::new(0);
+        let seen = starting.subscribe();
+        let (first, second) = (Start::new(&starting), Start::new(&starting));
+        drop(first);
+        assert!(!seen.has_changed().unwrap_or(true), "one is left");
+        drop(second);
+        assert!(seen.has_changed().unwrap_or(false));
+        assert_eq!(*seen.borrow(), 0);
     }
 
     #[test]

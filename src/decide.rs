@@ -25,8 +25,17 @@ use crate::settings::WorkerSettings;
 
 pub use run::object_in_doubt;
 
-/// How often the counts and the duration of a running test are written.
+/// How often the counts and the duration of a running test are written, where few tests run.
 pub const REFRESH: SignedDuration = SignedDuration::from_secs(10);
+
+/// The most writes a second that only refresh tests, over all that run.
+const MOST_REFRESHES: usize = 40;
+
+/// How often the counts and the duration of each of so many running tests are written: the more there are, the less often.
+#[must_use]
+pub fn refresh_every(running: usize) -> SignedDuration {
+    REFRESH.max(SignedDuration::from_secs(i64::try_from(running.div_ceil(MOST_REFRESHES)).unwrap_or(i64::MAX)))
+}
 
 /// Up to this number of workers, each has an event of its own when it runs.
 pub const MOST_WORKER_EVENTS: usize = 50;
@@ -42,6 +51,8 @@ pub struct Observed {
     pub script: Script,
     /// What events tell of a worker that does not come forward, where nothing else does.
     pub obstacle: Option<Obstacle>,
+    /// How often its progress is written, by [`refresh_every`].
+    pub refresh: SignedDuration,
 }
 
 /// What has the name of a test's Job.

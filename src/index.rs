@@ -37,6 +37,12 @@ struct Entry {
 }
 
 impl Index {
+    /// How many Jobs there are that have not ended.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.jobs.values().filter(|e| !e.gone && e.job.outcome.is_none()).count()
+    }
+
     /// What is known of the Job of the test with this key and UID.
     #[must_use]
     pub fn job(&self, key: &Key, test_uid: &str) -> Option<SeenJob> {

@@ -49,7 +49,7 @@ pub async fn observe(ctx: &Context, test: &LoadTest, now: Timestamp) -> Result<O
         Some(object) => look_at_events(ctx, &key.0, &object).await.map_err(|source| cannot_read("events", source))?,
         None => None,
     };
-    Ok(Observed { job, workers, script, obstacle })
+    Ok(Observed { job, workers, script, obstacle, refresh: ctx.refresh_every(Instant::now()) })
 }
 
 /// What the cluster's own controllers say in events about a Job or pod that does not come forward. They are asked once a

@@ -174,7 +174,7 @@ proptest! {
             SeenJob::Ours(job) if gone => SeenJob::Gone(Some(job)),
             other => other,
         };
-        let seen = Observed { job, workers: index.workers("j"), script: Script::Found(Found::default()), obstacle: None };
+        let seen = Observed { job, workers: index.workers("j"), script: Script::Found(Found::default()), obstacle: None, refresh: REFRESH };
         let _ = object_in_doubt(&test, &seen.job, &seen.workers, now);
         let plan = decide(&test, &seen, &WorkerSettings::default(), now);
         if let Some(status) = plan.status {

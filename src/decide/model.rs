@@ -305,7 +305,7 @@ impl State {
             Vec::new()
         };
         let script = if self.script { Script::Found(Found::default()) } else { Script::NoConfigMap("s".into()) };
-        let observed = Observed { job, workers, script, obstacle: None };
+        let observed = Observed { job, workers, script, obstacle: None, refresh: REFRESH };
         let plan = decide(&object, &observed, &WorkerSettings::default(), self.now());
         let mut requests: Vec<Request> = Vec::new();
         if !plan.events.is_empty() {

@@ -7,12 +7,13 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
 use super::{
-    AT_ONCE, Change, Ending, MOST_WORKER_EVENTS, Observed, Plan, REFRESH, Say, Scene, SeenJob, Setting, Steer, later, named,
-    phase, together::Gathering, workers,
+    AT_ONCE, Change, Ending, MOST_WORKER_EVENTS, Observed, Plan, Say, Scene, SeenJob, Setting, Steer, later, named, phase,
+    together::Gathering, workers,
 };
 use crate::api::v1alpha1::{FailurePolicy, LoadTest, LoadTestStatus, Phase, Reason};
 use crate::duration;
 use crate::progress::{Obstacle, Outcome, TestJob, Worker, WorkerState};
+use crate::report::fnv1a;
 
 /// So long after a Job's start its pods are usually there, and their containers created.
 const USUAL_START: SignedDuration = SignedDuration::from_secs(5);
@@ -23,6 +24,10 @@ const DOUBT: SignedDuration = SignedDuration::from_secs(20);
 
 /// How much longer than its script's phases a worker may take: for its own start, and for the virtual users that came last.
 const OVERDUE: SignedDuration = SignedDuration::from_secs(60);
+
+/// So long a status stays as it is when nothing but the words of a message change: one that counts pods that wait would be
+/// written for each of a thousand.
+const CALM: SignedDuration = SignedDuration::from_secs(2);
 
 /// So long after a pod was to be gone its node is taken to be lost.
 const LOST: SignedDuration = SignedDuration::from_secs(30);
@@ -114,9 +119,16 @@ impl Scene<'_> {
         }
 
         let written = self.current.duration.as_deref().and_then(duration::parse).unwrap_or_default();
-        let due = later(later(started_at, written), REFRESH);
-        let write = !self.same_but_for_progress(&status) || due <= self.now;
-        let refresh = if write { later(self.now, REFRESH) } else { due };
+        let written = later(started_at, written);
+        let due = if self.same_but_for_progress(&status) {
+            self.refresh_after(written, seen.refresh)
+        } else if self.same_but_for_words(&status) {
+            later(written, CALM)
+        } else {
+            self.now
+        };
+        let write = due <= self.now;
+        let refresh = if write { self.refresh_after(self.now, seen.refresh) } else { due };
         let look_again = if phase == Phase::Starting { refresh.min(start_deadline) } else { refresh };
         Plan {
             events,
@@ -128,6 +140,16 @@ impl Scene<'_> {
             }),
             ..Plan::default()
         }
+    }
+
+    /// When the progress is to be written next. Each test has its own time in the round, by its UID, so that tests that
+    /// started together are not all written in the same second.
+    fn refresh_after(&self, written: Timestamp, every: SignedDuration) -> Timestamp {
+        let (every, due) = (every.as_secs().max(1), later(written, every).as_second());
+        let hash = fnv1a(self.test.metadata.uid.iter().flat_map(|uid| uid.bytes()));
+        let turn = i64::try_from(hash >> 1).unwrap_or_default().rem_euclid(every);
+        let wait = (turn - due).rem_euclid(every);
+        Timestamp::from_second(due.saturating_add(wait)).unwrap_or(Timestamp::MAX)
     }
 
     /// Whether and why the test is being ended before its time.
@@ -281,10 +303,6 @@ impl Scene<'_> {
     /// Whether a status says nothing new but how far the test is, which is worth a write only now and then.
     fn same_but_for_progress(&self, status: &LoadTestStatus) -> bool {
         let current = &self.current;
-        // Who is not ready yet changes with every worker that gets ready.
-        let waits =
-            |status: &LoadTestStatus| status.conditions.first().is_some_and(|c| c.reason == Reason::WaitingForWorkers.as_str());
-        let conditions = if waits(current) && waits(status) { &status.conditions } else { &current.conditions };
         *status
             == LoadTestStatus {
                 active: status.active,
@@ -295,9 +313,17 @@ impl Scene<'_> {
                 completions: status.completions.clone(),
                 duration: status.duration.clone(),
                 start_time: status.start_time.clone(),
-                conditions: conditions.clone(),
                 ..current.clone()
             }
+    }
+
+    /// Whether a status says besides nothing new but the words of its messages.
+    fn same_but_for_words(&self, status: &LoadTestStatus) -> bool {
+        let mut status = status.clone();
+        for (condition, current) in status.conditions.iter_mut().zip(&self.current.conditions) {
+            condition.message.clone_from(&current.message);
+        }
+        self.same_but_for_progress(&status)
     }
 }
 

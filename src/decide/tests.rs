@@ -60,7 +60,7 @@ fn failed(index: u32, code: i32, message: &str) -> Worker {
 }
 
 fn seen(job: SeenJob, workers: Vec<Worker>) -> Observed {
-    Observed { job, workers, script: Script::Found(Found::default()), obstacle: None }
+    Observed { job, workers, script: Script::Found(Found::default()), obstacle: None, refresh: REFRESH }
 }
 
 fn plan(test: &LoadTest, observed: &Observed, seconds: i64) -> Plan {
@@ -106,6 +106,28 @@ fn reasons(plan: &Plan) -> Vec<&'static str> {
 }
 
 #[test]
+fn many_running_tests_are_refreshed_less_often_and_not_all_at_once() {
+    assert_eq!([0, 400, 401, 10_000].map(|n| refresh_every(n).as_secs()), [10, 10, 11, 250]);
+    let every = SignedDuration::from_secs(25);
+    let mut seconds = [0; 25];
+    for i in 0..1000 {
+        let mut test = test(1);
+        test.metadata.uid = Some(format!("uid-{i}"));
+        let running = Observed { refresh: every, ..seen(SeenJob::Ours(job()), vec![worker(0, WorkerState::Running)]) };
+        let first = step(&mut test, &running, 1).look_again.unwrap();
+        let wait = first.duration_since(at(1)).as_secs();
+        assert!((25..50).contains(&wait), "{wait}");
+        seconds[usize::try_from(first.as_second().rem_euclid(25)).unwrap()] += 1;
+        let due = first.duration_since(at(0)).as_secs();
+        assert!(step(&mut test, &running, due - 1).status.is_none(), "not before its turn");
+        let refreshed = step(&mut test, &running, due);
+        assert!(refreshed.status.is_some());
+        assert_eq!(refreshed.look_again.unwrap().duration_since(first).as_secs(), 25, "and then once a round");
+    }
+    assert!(seconds.iter().all(|n| (20..70).contains(n)), "{seconds:?}");
+}
+
+#[test]
 fn the_record_comes_before_the_job_and_is_written_again_with_every_attempt() {
     let mut test = test(2);
     let first = step(&mut test, &seen(SeenJob::None, vec![]), 0);
@@ -132,21 +154,22 @@ fn a_whole_run_takes_three_writes_besides_refreshes() {
     let running = step(&mut test, &seen(ours(), both.clone()), 2);
     assert_eq!(running.status.as_ref().unwrap().phase, Some(Phase::Running));
     assert_eq!(reasons(&running), ["Created", "Running", "Running"]);
-    assert_eq!(running.look_again, Some(at(12)));
+    let due = running.look_again.unwrap().duration_since(at(0)).as_secs();
+    assert!((12..22).contains(&due), "{due}");
 
-    for seconds in 2..12 {
+    for seconds in 2..due {
         let quiet = step(&mut test, &seen(ours(), both.clone()), seconds);
         assert!(quiet.status.is_none() && quiet.events.is_empty(), "at {seconds} s");
-        assert_eq!(quiet.look_again, Some(at(12)));
+        assert_eq!(quiet.look_again, running.look_again);
     }
-    let refresh = step(&mut test, &seen(ours(), both.clone()), 12);
-    assert_eq!(refresh.status.unwrap().duration.as_deref(), Some("12s"));
+    let refresh = step(&mut test, &seen(ours(), both.clone()), due);
+    assert_eq!(refresh.status.unwrap().duration, Some(crate::duration::format(SignedDuration::from_secs(due))));
 
-    let done = step(&mut test, &seen(ended(2, Outcome::Complete { at: at(14) }), both), 15);
+    let done = step(&mut test, &seen(ended(2, Outcome::Complete { at: at(24) }), both), 25);
     let status = done.status.clone().unwrap();
     assert_eq!(reasons(&done), ["Completed"]);
-    assert_eq!((status.phase, status.duration.as_deref()), (Some(Phase::Completed), Some("14s")));
-    assert_eq!(status.completion_time, Some(Time(at(14))));
+    assert_eq!((status.phase, status.duration.as_deref()), (Some(Phase::Completed), Some("24s")));
+    assert_eq!(status.completion_time, Some(Time(at(24))));
 }
 
 #[test]
@@ -210,6 +233,9 @@ fn an_obstacle_is_told_at_once_and_only_when_it_changes() {
     assert_eq!(reasons(&step(&mut test, &no_image(), 5)), ["Created", "ImageNotPullable"]);
     assert!(plan(&test, &no_image(), 2).status.is_none());
     assert!(plan(&test, &stuck(Reason::Unschedulable, "0/1 nodes"), 2).status.is_some());
+    let other_words = |seconds| plan(&test, &stuck(Reason::ImageNotPullable, "ImagePullBackOff: wait 10 s"), seconds);
+    assert_eq!((other_words(2).status, other_words(2).look_again), (None, Some(at(3))), "words alone are not worth a write each");
+    assert!(other_words(3).status.is_some());
 }
 
 #[test]

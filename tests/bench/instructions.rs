@@ -4,7 +4,7 @@
 use std::process::{Command, Stdio};
 
 use artillery_operator::api::v1alpha1::LoadTest;
-use artillery_operator::decide::{Observed, Script, SeenJob, decide};
+use artillery_operator::decide::{Observed, REFRESH, Script, SeenJob, decide};
 use artillery_operator::index::Index;
 use artillery_operator::progress::{TestJob, Worker, WorkerJob, WorkerPod};
 use artillery_operator::settings::WorkerSettings;
@@ -72,7 +72,13 @@ fn do_work(what: &str, size: usize, times: usize) {
     if what == "decide" {
         let mut test: LoadTest = from(with_metadata(load_test("t-0", size)));
         let workers = (0..size).map(|i| Worker::from_pod(&pod(0, i, 1), "t-0")).collect();
-        let seen = Observed { job: SeenJob::Ours(TestJob::from_job(&job(0))), workers, script: Script::Unknown, obstacle: None };
+        let seen = Observed {
+            job: SeenJob::Ours(TestJob::from_job(&job(0))),
+            workers,
+            script: Script::Unknown,
+            obstacle: None,
+            refresh: REFRESH,
+        };
         let settings = WorkerSettings::default();
         test.status = decide(&test, &seen, &settings, now).status;
         for _ in 0..times {

@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use artillery_operator::api::v1alpha1::LoadTest;
-use artillery_operator::decide::{Observed, Script, SeenJob, decide};
+use artillery_operator::decide::{Observed, REFRESH, Script, SeenJob, decide};
 use artillery_operator::job::job;
 use artillery_operator::progress::{TestJob, Worker, WorkerJob, WorkerPod};
 use artillery_operator::settings::WorkerSettings;
@@ -90,7 +90,7 @@ async fn one(client: &Client, namespace: &str, name: String, count: usize, at: S
 
     // What the operator itself would have written.
     let job = SeenJob::Ours(TestJob::from_job(&made));
-    let seen = Observed { job, workers, script: Script::Unknown, obstacle: None };
+    let seen = Observed { job, workers, script: Script::Unknown, obstacle: None, refresh: REFRESH };
     let status = decide(&test, &seen, &WorkerSettings::default(), now).status.expect("there is a status to write");
     let _: Value = send(client, "PATCH", &format!("{tests}/{name}/status"), &json!({"status": status})).await;
 }

@@ -27,5 +27,5 @@ async fn the_duration_advances_while_a_test_runs() {
     let later = bed.until_test("long", "its duration advances", |t| t.status.as_ref().unwrap().duration != begun).await;
     let status = later.status.unwrap();
     let seconds = artillery_operator::duration::parse(&status.duration.unwrap()).unwrap().as_secs();
-    assert!((9..15).contains(&seconds), "after about 10 s: {seconds}");
+    assert!((9..25).contains(&seconds), "after 10 to 20 s: {seconds}");
 }
