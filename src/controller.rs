@@ -70,6 +70,9 @@ async fn carry_on(ctx: &Context, test: &Arc<LoadTest>) -> Result<Action, Error> 
         apply::create_worker_files(ctx, test).await?;
     }
     let plan = decide(test, &seen, &ctx.settings, now);
+    if is_over(test) && plan.change.is_none() {
+        ctx.index().settle(&key(test));
+    }
     let test = write(ctx, test, &plan, now).await?;
     match &plan.change {
         None => Ok(next(&plan, now)),

@@ -34,6 +34,14 @@ struct Entry {
     job: TestJob,
     /// Its Job is gone from the cluster; kept, so that the test can be told how it ended.
     gone: bool,
+    /// Its test has ended, and so has the Job: nothing is asked of its workers any more, and they are not kept.
+    settled: bool,
+}
+
+impl Entry {
+    fn new(job: TestJob) -> Self {
+        Self { job, gone: false, settled: false }
+    }
 }
 
 impl Index {
@@ -41,6 +49,13 @@ impl Index {
     #[must_use]
     pub fn running(&self) -> usize {
         self.jobs.values().filter(|e| !e.gone && e.job.outcome.is_none()).count()
+    }
+
+    /// Drops the workers of a test that has ended, if its Job has ended too. They are most of what is kept of it.
+    pub fn settle(&mut self, key: &Key) {
+        let Some(entry) = self.jobs.get_mut(key).filter(|e| e.job.outcome.is_some()) else { return };
+        entry.settled = true;
+        self.workers.remove(&entry.job.uid);
     }
 
     /// What is known of the Job of the test with this key and UID.
@@ -67,7 +82,7 @@ impl Index {
         match self.jobs.get(&key) {
             Some(entry) if entry.job.uid == job.uid => {}
             _ => {
-                self.jobs.insert(key, Entry { job, gone: false });
+                self.jobs.insert(key, Entry::new(job));
             }
         }
     }
@@ -90,9 +105,13 @@ impl Index {
                 let key = key(&job);
                 self.unseen_jobs.remove(&key);
                 let job = TestJob::from_job(&job);
-                let changed = self.jobs.get(&key).is_none_or(|e| e.gone || e.job != job);
-                self.jobs.insert(key.clone(), Entry { job, gone: false });
-                if changed { vec![key] } else { Vec::new() }
+                match self.jobs.get(&key) {
+                    Some(entry) if !entry.gone && entry.job == job => Vec::new(),
+                    _ => {
+                        self.jobs.insert(key.clone(), Entry::new(job));
+                        vec![key]
+                    }
+                }
             }
             Event::Delete(job) => {
                 let key = key(&job);
@@ -102,7 +121,7 @@ impl Index {
                     Some(entry) if entry.job.uid != job.uid => Vec::new(),
                     _ => {
                         self.forget_gone_pods(&job.uid);
-                        self.jobs.insert(key.clone(), Entry { job, gone: true });
+                        self.jobs.insert(key.clone(), Entry { gone: true, ..Entry::new(job) });
                         vec![key]
                     }
                 }
@@ -132,11 +151,14 @@ impl Index {
             }
             Event::InitApply(pod) | Event::Apply(pod) => {
                 let Some(job) = controller(&pod.metadata).filter(|o| o.kind == "Job") else { return Vec::new() };
+                let test = (pod.namespace().unwrap_or_default(), job.name.clone());
+                if self.jobs.get(&test).is_some_and(|e| e.settled && e.job.uid == job.uid) {
+                    return Vec::new();
+                }
                 let worker = Worker::from_pod(&pod, &job.name);
                 if !self.unseen_pods.is_empty() {
                     self.unseen_pods.remove(&(job.uid.clone(), worker.pod.clone()));
                 }
-                let test = (pod.namespace().unwrap_or_default(), job.name.clone());
                 let workers = self.workers.entry(job.uid.clone()).or_insert_with(|| Workers { test, by_pod: BTreeMap::new() });
                 let worker = match workers.by_pod.get(&worker.pod) {
                     Some(earlier) => worker.seen_after(earlier),
@@ -261,6 +283,34 @@ mod tests {
         assert!(index.job_event(Event::Apply(job("j", "test-1", 0))).is_empty());
         assert_eq!(index.pod_event(Event::Apply(pod("t-0", "Pending")), NOW).len(), 1);
         assert!(index.pod_event(Event::Apply(pod("t-0", "Pending")), NOW).is_empty());
+    }
+
+    #[test]
+    fn of_a_test_that_has_ended_with_its_job_no_workers_are_kept() {
+        let mut index = Index::default();
+        let ended = |uid: &str| {
+            let mut job = job(uid, "test-1", 1);
+            job.status.conditions = serde_json::from_value(json!([{"type": "Complete", "status": "True"}])).unwrap();
+            job
+        };
+        index.job_event(Event::Apply(job("j", "test-1", 0)));
+        index.pod_event(Event::Apply(pod("t-0", "Succeeded")), NOW);
+        assert_eq!(index.running(), 1);
+        index.settle(&key());
+        assert_eq!(index.workers("j").len(), 1, "the Job goes on, and is looked after");
+        index.job_event(Event::Apply(ended("j")));
+        index.settle(&key());
+        assert!(index.pod_event(Event::Apply(pod("t-1", "Succeeded")), NOW).is_empty());
+        assert!(index.pod_event(Event::Delete(pod("t-0", "Succeeded")), NOW).is_empty());
+        assert!(index.workers.is_empty());
+        assert_eq!(index.running(), 0);
+        index.job_event(Event::Apply(job("new", "test-2", 0)));
+        let of_new = |name| {
+            let mut pod = pod(name, "Running");
+            pod.metadata.owner_references.as_mut().unwrap()[0].uid = "new".into();
+            pod
+        };
+        assert_eq!(index.pod_event(Event::Apply(of_new("t-9")), NOW).len(), 1, "another Job of this name is another matter");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Says what a plan has to say: events, each once, and the status.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::{Event, EventSource};
@@ -10,7 +10,7 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Resource, ResourceExt};
 use serde_json::json;
 
-use crate::api::v1alpha1::{LoadTest, LoadTestStatus};
+use crate::api::v1alpha1::{LoadTest, LoadTestStatus, Phase};
 use crate::context::Context;
 use crate::decide::{Say, is_over};
 use crate::error::{Error, within_deadline};
@@ -119,10 +119,25 @@ pub async fn write_status(ctx: &Context, test: &LoadTest, status: &LoadTestStatu
     Ok(ctx.memory.wrote(test, written))
 }
 
-/// Drops what is never read of a test, and would be most of what is kept.
+/// Drops what is never read of a test, and would be most of what is kept. Of one that has ended only when it ended is
+/// read, and when it is to be deleted.
 pub fn strip(test: &mut LoadTest) {
     test.metadata.managed_fields = None;
     test.metadata.annotations = None;
+    if !test.status.as_ref().and_then(|s| s.phase).is_some_and(Phase::is_terminal) {
+        return;
+    }
+    test.metadata.labels = None;
+    test.metadata.owner_references = None;
+    test.metadata.finalizers = None;
+    test.spec.test_script.inline = None;
+    test.spec.variables = BTreeMap::new();
+    test.spec.worker = None;
+    test.status = test.status.take().map(|status| LoadTestStatus {
+        phase: status.phase,
+        completion_time: status.completion_time,
+        ..LoadTestStatus::default()
+    });
 }
 
 fn event(test: &LoadTest, say: &Say, id: u64, now: Timestamp) -> Event {
