@@ -144,10 +144,19 @@ pub struct Reports {
     pub health: Arc<Health>,
 }
 
-/// Runs the controller in one namespace, or in all, until `shutdown` is done. Returns when no reconcile runs any more.
+/// Which tests the controller takes.
+#[derive(Clone, Debug, Default)]
+pub struct Scope {
+    /// Those in this namespace, or in all.
+    pub namespace: Option<String>,
+    /// Those whose labels match, or all.
+    pub selector: Option<String>,
+}
+
+/// Runs the controller until `shutdown` is done. Returns when no reconcile runs any more.
 pub async fn run(
     client: Client,
-    namespace: Option<String>,
+    scope: Scope,
     settings: WorkerSettings,
     reports: Reports,
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
@@ -155,10 +164,11 @@ pub async fn run(
     let (waiting, woken) = Waiting::new(client.clone());
     let (store, writer) = reflector::store();
     let ctx = Arc::new(Context::new(client.clone(), settings, waiting, reports.metrics.clone(), store.clone()));
+    let Scope { namespace, selector } = scope;
     let scope = namespace.as_deref();
     let shown: Store<LoadTest> = store.clone();
     reports.metrics.show_tests(move || shown.state());
-    let tests = reflector::reflector(writer, tests(api(&client, scope), &reports));
+    let tests = reflector::reflector(writer, tests(api(&client, scope), selector.as_deref(), &reports));
     let tests = forgetting(tests, ctx.clone(), store.clone()).touched_objects();
     let labelled = |component: &str| watch_config().labels(&format!("{COMPONENT_LABEL}={component}"));
     let jobs = events(watcher(api(&client, scope), labelled(JOB_COMPONENT)), "jobs", reports.clone());
@@ -238,10 +248,12 @@ fn events<K: Send + 'static>(
 /// does not stop the others.
 fn tests(
     api: Api<DeserializeGuard<LoadTest>>,
+    selector: Option<&str>,
     reports: &Reports,
 ) -> impl Stream<Item = watcher::Result<Event<LoadTest>>> + Send + use<> {
     let metrics = reports.metrics.clone();
-    events(watcher(api, watch_config()), "loadtests", reports.clone()).filter_map(move |event| {
+    let config = selector.map_or_else(watch_config, |selector| watch_config().labels(selector));
+    events(watcher(api, config), "loadtests", reports.clone()).filter_map(move |event| {
         let parsed = |guard: DeserializeGuard<LoadTest>| {
             let mut test = guard.0.inspect_err(|invalid| {
                 metrics.unreadable();

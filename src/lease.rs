@@ -16,18 +16,21 @@ use thiserror::Error;
 
 use crate::error::{CallError, within_deadline};
 
-/// The lease's name, that of the original operator: the two never work side by side.
+/// The lease's usual name, that of the original operator: the two never work side by side.
 pub const LEASE_NAME: &str = "84f84c74.artillery.io";
 
 const LEASE_DURATION: Duration = Duration::from_secs(15);
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
+/// Clocks are not read twice at the same time.
+const MOMENT: Duration = Duration::from_millis(50);
 /// One attempt that hangs leaves time for another.
 const ATTEMPT: Duration = Duration::from_secs(4);
 
 /// A candidate for the lease.
 pub struct Candidate {
     leases: Api<Lease>,
+    lease: String,
     me: String,
     seen: Option<Seen>,
     /// The lease as this candidate wrote it last.
@@ -105,10 +108,17 @@ fn evaluate(spec: &LeaseSpec, me: &str, unchanged_for: Duration) -> Verdict {
 }
 
 impl Candidate {
-    /// A candidate for the lease in a namespace. `me` is to be unlike that of any other process, ever.
+    /// A candidate for the lease of this name in a namespace. `me` is to be unlike that of any other process, ever.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, me: String) -> Self {
-        Self { leases: Api::namespaced(client, namespace), me, seen: None, mine: None, fence: Fence::default() }
+    pub fn new(client: Client, namespace: &str, lease: &str, me: String) -> Self {
+        Self {
+            leases: Api::namespaced(client, namespace),
+            lease: lease.to_owned(),
+            me,
+            seen: None,
+            mine: None,
+            fence: Fence::default(),
+        }
     }
 
     /// The fence that this candidate opens and closes.
@@ -125,7 +135,9 @@ impl Candidate {
                 Ok(false) => tracing::debug!("another replica holds the lease"),
                 Err(error) => tracing::warn!(%error, "cannot take the lease; trying on"),
             }
-            tokio::time::sleep(RETRY_PERIOD).await;
+            // A lease that is not renewed is taken as soon as it may be.
+            let left = self.seen.as_ref().map(|seen| (LEASE_DURATION + MOMENT).saturating_sub(seen.at.elapsed()));
+            tokio::time::sleep(left.filter(|left| !left.is_zero()).unwrap_or(RETRY_PERIOD).min(RETRY_PERIOD)).await;
         }
     }
 
@@ -147,11 +159,11 @@ impl Candidate {
 
     /// Gives the lease up, so that another replica need not wait for its end. To be called when nothing is written any more.
     pub async fn release(&mut self) {
-        let Ok(Some(mut lease)) = within_deadline(self.leases.get_opt(LEASE_NAME)).await else { return };
+        let Ok(Some(mut lease)) = within_deadline(self.leases.get_opt(&self.lease)).await else { return };
         let Some(spec) = lease.spec.as_mut().filter(|s| s.holder_identity.as_deref() == Some(&self.me)) else { return };
         spec.holder_identity = Some(String::new());
         spec.lease_duration_seconds = Some(1);
-        if let Err(error) = within_deadline(self.leases.replace(LEASE_NAME, &PostParams::default(), &lease)).await {
+        if let Err(error) = within_deadline(self.leases.replace(&self.lease, &PostParams::default(), &lease)).await {
             tracing::warn!(%error, "cannot release the lease; it ends by itself");
         }
     }
@@ -178,9 +190,9 @@ impl Candidate {
                 answer => return answer,
             }
         }
-        let Some(mut lease) = within_deadline(self.leases.get_opt(LEASE_NAME)).await? else {
+        let Some(mut lease) = within_deadline(self.leases.get_opt(&self.lease)).await? else {
             let lease = Lease {
-                metadata: ObjectMeta { name: Some(LEASE_NAME.into()), ..ObjectMeta::default() },
+                metadata: ObjectMeta { name: Some(self.lease.clone()), ..ObjectMeta::default() },
                 spec: Some(self.held(time.clone(), time, 0)),
             };
             let created = within_deadline(self.leases.create(&PostParams::default(), &lease)).await;
@@ -201,7 +213,7 @@ impl Candidate {
     }
 
     async fn write(&mut self, lease: &Lease) -> Result<bool, CallError> {
-        let written = within_deadline(self.leases.replace(LEASE_NAME, &PostParams::default(), lease)).await;
+        let written = within_deadline(self.leases.replace(&self.lease, &PostParams::default(), lease)).await;
         self.keep(written)
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use artillery_operator::authorize::Authorizer;
-use artillery_operator::controller::{self, Reports};
+use artillery_operator::controller::{self, Reports, Scope};
 use artillery_operator::lease::Candidate;
 use artillery_operator::metrics::Metrics;
 use artillery_operator::requests;
@@ -38,6 +38,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
+    let selector = settings.checked_selector()?;
     let mut config = Config::infer().await?;
     // The client would repeat any request, also one that creates, up to 15 times and for as long as the server asks.
     config.default_retry = false;
@@ -70,7 +71,8 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
         future::select(Box::pin(terminate.recv()), Box::pin(interrupt.recv())).await;
     });
 
-    let mut candidate = settings.leader_elect.then(|| Candidate::new(client.clone(), &namespace, identity()));
+    let mut candidate =
+        settings.leader_elect.then(|| Candidate::new(client.clone(), &namespace, &settings.leader_elect_lease, identity()));
     if let Some(candidate) = &mut candidate {
         tokio::select! {
             () = candidate.acquire() => tracing::info!(namespace, "this replica has the lease"),
@@ -91,6 +93,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
         let shutdown = async move {
             let _ = stopped.changed().await;
         };
+        let scope = Scope { namespace: scope, selector: selector.clone() };
         controller::run(client.clone(), scope, settings.worker.clone(), reports.clone(), shutdown)
     }))
     .boxed();

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use clap::{ArgAction, Parser};
 
 use crate::api::v1alpha1::Worker;
+use crate::lease::LEASE_NAME;
 
 /// Runs Artillery load tests: turns `LoadTest` resources into Jobs of Artillery workers and reports back on them.
 ///
@@ -24,6 +25,10 @@ pub struct Settings {
     /// The namespace of the lease. Default: that of the operator's own pod, else `default`.
     #[arg(long, env = "LEADER_ELECT_NAMESPACE", value_name = "NAMESPACE")]
     pub leader_elect_namespace: Option<String>,
+
+    /// The name of the lease. Operators that share the work, each with a selector of its own, need one each.
+    #[arg(long, env = "LEADER_ELECT_LEASE", value_name = "NAME", default_value = LEASE_NAME)]
+    pub leader_elect_lease: String,
 
     /// Where Prometheus metrics are served; `0` switches them off.
     #[arg(long, env = "METRICS_BIND_ADDRESS", value_name = "HOST:PORT", default_value = ":8080")]
@@ -47,6 +52,11 @@ pub struct Settings {
     /// Namespaces to work in, separated by commas. Default: all.
     #[arg(long, env = "NAMESPACES", value_name = "NAMES", value_delimiter = ',')]
     pub namespaces: Vec<String>,
+
+    /// Take only `LoadTests` whose labels match, such as `shard=a` or `shard notin (a,b)`: several operators can then share the
+    /// work. Default: all.
+    #[arg(long, env = "LOADTEST_SELECTOR", value_name = "SELECTOR")]
+    pub selector: Option<String>,
 
     /// The form of the log lines.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text")]
@@ -81,6 +91,20 @@ pub struct WorkerSettings {
     /// What the file says.
     #[arg(skip)]
     pub defaults: Worker,
+}
+
+impl Settings {
+    /// The selector of `LoadTests`; an empty variable is none.
+    ///
+    /// # Errors
+    /// Where operators with different selectors would wait for the same lease, of which but one would work.
+    pub fn checked_selector(&self) -> Result<Option<String>, String> {
+        let selector = self.selector.clone().filter(|s| !s.trim().is_empty());
+        if selector.is_some() && self.leader_elect && self.leader_elect_lease == LEASE_NAME {
+            return Err("--selector with --leader-elect needs --leader-elect-lease: a lease for each selector".into());
+        }
+        Ok(selector)
+    }
 }
 
 impl WorkerSettings {
@@ -196,6 +220,17 @@ mod tests {
         assert_eq!(parse_defaults(include_str!("../config/manager/worker-defaults.yaml")).unwrap(), Worker::default());
         let refused = parse_defaults("hostNetwork: true").unwrap_err();
         assert_eq!(refused, "spec.worker has no field hostNetwork");
+    }
+
+    #[test]
+    fn operators_with_selectors_do_not_share_a_lease() {
+        let checked = |args: &[&str]| parse(args).unwrap().checked_selector();
+        assert_eq!(checked(&["--leader-elect"]), Ok(None));
+        assert_eq!(checked(&["--leader-elect", "--selector="]), Ok(None));
+        assert_eq!(checked(&["--selector=shard=a"]), Ok(Some("shard=a".into())));
+        assert!(checked(&["--leader-elect", "--selector=shard=a"]).is_err());
+        let own = ["--leader-elect", "--selector=shard=a", "--leader-elect-lease=artillery-shard-a"];
+        assert_eq!(checked(&own), Ok(Some("shard=a".into())));
     }
 
     #[test]

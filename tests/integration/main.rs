@@ -14,6 +14,7 @@ mod leadership;
 mod metrics;
 mod operator;
 mod restarts;
+mod shards;
 mod steering;
 mod together;
 mod waiting;

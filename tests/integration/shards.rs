@@ -1,0 +1,62 @@
+//! Two operators that share one namespace, by the labels of the tests.
+
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::ResourceExt;
+use kube::api::{ListParams, Patch, PatchParams};
+use serde_json::json;
+
+use artillery_operator::api::v1alpha1::LoadTest;
+
+use crate::support::{Bed, control_plane, load_test};
+
+async fn create(bed: &Bed, name: &str, shard: &str) {
+    let mut test = load_test(name, 1);
+    test["metadata"]["labels"] = json!({"shard": shard});
+    bed.create::<LoadTest>(test).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operators_with_selectors_take_each_only_its_own_tests() {
+    let mut bed = Bed::new(control_plane()).await;
+    bed.create_script("test-script").await;
+    let args = |shard: &str| {
+        ["--leader-elect".into(), format!("--selector=shard={shard}"), format!("--leader-elect-lease=shard-{shard}")]
+    };
+    for shard in ["a", "b"] {
+        let args = args(shard);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        bed.start_operator(&args).await;
+    }
+    for shard in ["a", "b"] {
+        let lease: Lease = bed.until_exists(&format!("shard-{shard}")).await;
+        assert!(lease.spec.unwrap().holder_identity.is_some_and(|h| !h.is_empty()), "both work at the same time");
+    }
+    create(&bed, "of-a", "a").await;
+    create(&bed, "of-b", "b").await;
+    create(&bed, "of-none", "c").await;
+    for name in ["of-a", "of-b"] {
+        bed.set_exited(&bed.pods(name, 1).await[0], 0, "").await;
+        bed.until_phase(name, "Completed").await;
+        assert_eq!(bed.event_reasons(name).await, ["Created", "Running", "Completed"]);
+    }
+    for (index, own, other) in [(0, "of-a", "of-b"), (1, "of-b", "of-a")] {
+        let log = bed.operator(index).log();
+        assert!(log.contains(own) && !log.contains(other), "each has looked only at its own:\n{log}");
+    }
+    // By a second operator's hand it would have been created by now.
+    let jobs: Vec<String> =
+        bed.api::<Job>().list(&ListParams::default()).await.unwrap().iter().map(ResourceExt::name_any).collect();
+    assert_eq!(jobs, ["of-a", "of-b"], "nobody takes what matches no selector");
+
+    // A test whose label changes goes over to the other operator, with all that has been.
+    create(&bed, "moves", "a").await;
+    bed.set_running(&bed.pods("moves", 1).await[0]).await;
+    bed.until_phase("moves", "Running").await;
+    let moved = json!({"metadata": {"labels": {"shard": "b"}}});
+    bed.api::<LoadTest>().patch("moves", &PatchParams::default(), &Patch::Merge(moved)).await.unwrap();
+    bed.operator(0).terminate().await;
+    bed.set_exited(&bed.pods("moves", 1).await[0], 0, "").await;
+    bed.until_phase("moves", "Completed").await;
+    assert_eq!(bed.event_reasons("moves").await, ["Created", "Running", "Completed"]);
+}
