@@ -23,8 +23,6 @@ use crate::waiting::Waiting;
 const STARTS: usize = 32;
 /// The most at a time of those that report on tests. Each holds a connection; one whose calls hang takes one turn, not all.
 const REPORTS: usize = 16;
-/// So long a report gives way to tests that start: the API server's time is shared by all.
-const GIVE_WAY: Duration = Duration::from_millis(700);
 /// How long a script that was seen is taken to be there: many tests of one script, created at once, look for it once.
 const SCRIPT_SEEN: Duration = Duration::from_secs(2);
 /// How long the workers' files are taken to be in a namespace that had them.
@@ -52,8 +50,6 @@ pub struct Context {
     pub tests: Store<LoadTest>,
     starts: Semaphore,
     reports: Semaphore,
-    /// How many tests are about to start, or wait for their turn to.
-    starting: watch::Sender<usize>,
     index: Mutex<Index>,
     scripts: Mutex<Scripts>,
     asked: Mutex<HashMap<String, Asked>>,
@@ -142,34 +138,6 @@ pub struct Synced {
     pub pods: bool,
 }
 
-/// A turn. It ends when this is dropped.
-pub struct Turn<'a> {
-    _permit: Option<SemaphorePermit<'a>>,
-    _start: Option<Start<'a>>,
-}
-
-/// A test that is about to start. Only the last is told of: thousands of reports may wait.
-struct Start<'a>(&'a watch::Sender<usize>);
-
-impl<'a> Start<'a> {
-    fn new(starting: &'a watch::Sender<usize>) -> Self {
-        starting.send_if_modified(|n| {
-            *n += 1;
-            false
-        });
-        Self(starting)
-    }
-}
-
-impl Drop for Start<'_> {
-    fn drop(&mut self) {
-        self.0.send_if_modified(|n| {
-            *n = n.saturating_sub(1);
-            *n == 0
-        });
-    }
-}
-
 impl Context {
     /// A context that knows nothing yet.
     #[must_use]
@@ -190,7 +158,6 @@ impl Context {
             tests,
             starts: Semaphore::new(STARTS),
             reports: Semaphore::new(REPORTS),
-            starting: watch::Sender::default(),
             index: Mutex::default(),
             scripts: Mutex::default(),
             asked: Mutex::default(),
@@ -215,18 +182,13 @@ impl Context {
         refresh_every(running)
     }
 
-    /// Waits for a turn, which lasts until what is given here is dropped. Tests that are to start have turns of their own,
-    /// and go first for a moment: however much there is to say about those that run, they do not wait behind it.
-    pub async fn turn(&self, test: &LoadTest) -> Turn<'_> {
-        // A semaphore fails only when it is closed, which nobody does.
-        if test.status.as_ref().and_then(|s| s.phase).is_some_and(Phase::has_started) {
-            let mut starting = self.starting.subscribe();
-            let _ = tokio::time::timeout(GIVE_WAY, starting.wait_for(|n| *n == 0)).await;
-            Turn { _permit: self.reports.acquire().await.ok(), _start: None }
-        } else {
-            let start = Start::new(&self.starting);
-            Turn { _permit: self.starts.acquire().await.ok(), _start: Some(start) }
-        }
+    /// Waits for a turn, which lasts until what is given here is dropped. Tests that are to start have turns of their own:
+    /// however much there is to say about those that run, they do not wait behind it.
+    pub async fn turn(&self, test: &LoadTest) -> Option<SemaphorePermit<'_>> {
+        let has_started = test.status.as_ref().and_then(|s| s.phase).is_some_and(Phase::has_started);
+        let turns = if has_started { &self.reports } else { &self.starts };
+        // It fails only when the semaphore is closed, which nobody does.
+        turns.acquire().await.ok()
     }
 
     /// Notes that a watch has given its first complete list.
@@ -303,18 +265,6 @@ mod tests {
     fn failures_are_tried_again_later_each_time_but_always() {
         let delays: Vec<_> = [0, 1, 2, 6, 7, u32::MAX].map(|n| delay(n).as_millis()).into();
         assert_eq!(delays, [500, 1000, 2000, 32_000, 60_000, 60_000]);
-    }
-
-    #[test]
-    fn the_last_start_lets_reports_go_on() {
-        let starting = watch::Sender::new(0);
-        let seen = starting.subscribe();
-        let (first, second) = (Start::new(&starting), Start::new(&starting));
-        drop(first);
-        assert!(!seen.has_changed().unwrap_or(true), "one is left");
-        drop(second);
-        assert!(seen.has_changed().unwrap_or(false));
-        assert_eq!(*seen.borrow(), 0);
     }
 
     #[test]
