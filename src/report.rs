@@ -136,6 +136,8 @@ pub fn strip(test: &mut LoadTest) {
     test.status = test.status.take().map(|status| LoadTestStatus {
         phase: status.phase,
         completion_time: status.completion_time,
+        verdict: status.verdict,
+        results: status.results.map(|results| Box::new(results.numbers())),
         ..LoadTestStatus::default()
     });
 }

@@ -125,7 +125,7 @@ pub struct LoadTestSpec {
 
     /// What the workers' pods are to be like. Defaults for all tests are the operator's settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub worker: Option<Worker>,
+    pub worker: Option<Box<Worker>>,
 
     /// What becomes of the other workers when one fails. `FailFast` stops them, and the test fails at once. With `Continue`
     /// they go on, and the test fails when all have ended.

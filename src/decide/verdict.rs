@@ -65,7 +65,7 @@ impl Scene<'_> {
         if let Some(results) = &results {
             wanted.push(reports.complete(results));
         }
-        status.results = results;
+        status.results = results.map(Box::new);
         wanted
     }
 }

@@ -35,7 +35,7 @@ pub fn image(test: &LoadTest, settings: &WorkerSettings) -> String {
 
 /// A worker's pod. It passes Pod Security `restricted` and carries no token of a service account, whatever is asked for.
 pub(super) fn template(test: &LoadTest, settings: &WorkerSettings, script: &Found) -> PodTemplateSpec {
-    let own = test.spec.worker.clone().unwrap_or_default();
+    let own = test.spec.worker.as_deref().cloned().unwrap_or_default();
     let worker = with_defaults(own, settings.defaults.clone());
     let files = files(test, script.needs_folder || test.spec.test_script.has_volume());
     let mut annotations = worker.annotations.clone();

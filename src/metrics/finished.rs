@@ -57,7 +57,7 @@ fn last(tests: Vec<Arc<LoadTest>>) -> Vec<Arc<LoadTest>> {
 }
 
 fn results(test: &LoadTest) -> Option<&Results> {
-    test.status.as_ref()?.results.as_ref()
+    test.status.as_ref()?.results.as_deref()
 }
 
 impl Collector for Finished {

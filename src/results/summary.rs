@@ -156,6 +156,13 @@ impl Results {
         results
     }
 
+    /// What the metrics show of them.
+    #[must_use]
+    pub fn numbers(self) -> Self {
+        let histograms = self.response_time().cloned().into_iter().collect();
+        Self { codes: Vec::new(), errors_by_kind: Vec::new(), p95: None, p99: None, histograms, ..self }
+    }
+
     /// The response times that the columns show: of HTTP, or else of Socket.IO.
     #[must_use]
     pub fn response_time(&self) -> Option<&Distribution> {

@@ -96,7 +96,7 @@ pub struct LoadTestStatus {
 
     /// What all workers have measured together, once the test has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub results: Option<Results>,
+    pub results: Option<Box<Results>>,
 
     /// The number of workers that are pending or running.
     #[serde(default)]
