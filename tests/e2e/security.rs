@@ -9,15 +9,19 @@ use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config, ResourceExt};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Client, Config, Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::rights::{NAME, NAMESPACE, apply, become_service_account, manifests, may, until_it_may};
 use crate::support::{Bed, load_test};
 use crate::{cluster, requests, script, target};
 
-/// What the load tests of a namespace are to somebody without rights of an administrator.
-async fn as_user(bed: &Bed, name: &str) -> Api<LoadTest> {
+/// What the objects of a namespace are to somebody without rights of an administrator.
+pub async fn as_user<K>(bed: &Bed, name: &str) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
     let kubeconfig = Kubeconfig::read_from(cluster()).unwrap();
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
     config.auth_info.impersonate = Some(name.into());
@@ -54,7 +58,7 @@ const DRY_RUN: PostParams = PostParams { dry_run: true, field_manager: None };
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_may_not_create_pods_may_not_start_load_tests() {
     let bed = Bed::new(&cluster()).await;
-    let ann = as_user(&bed, "ann").await;
+    let ann: Api<LoadTest> = as_user(&bed, "ann").await;
     role(&bed, "loadtests", "loadtest.artillery.io", "loadtests", &["create", "get", "patch"]).await;
     role(&bed, "pods", "", "pods", &["create"]).await;
     bind(&bed, "ann", "Role", "loadtests").await;
@@ -86,7 +90,7 @@ async fn the_roles_of_a_namespace_cover_load_tests_and_never_their_status() {
     let bed = Bed::new(&cluster()).await;
     bed.load_test("theirs", 1).await;
     for role in ["view", "edit", "admin"] {
-        let user = as_user(&bed, role).await;
+        let user: Api<LoadTest> = as_user(&bed, role).await;
         bind(&bed, role, "ClusterRole", role).await;
         bed.until(&format!("{role} can read"), async || user.list(&ListParams::default()).await.ok()).await;
         user.get("theirs").await.unwrap();
