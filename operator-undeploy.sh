@@ -16,6 +16,9 @@ if kubectl get crd loadtests.loadtest.artillery.io >/dev/null 2>&1; then
     { grep -vx 'No resources found' || true; }
 fi
 kubectl kustomize config/default | kubectl delete --ignore-not-found --wait --timeout=120s -f -
+# What workers were given, in each namespace that had load tests.
+kubectl delete configmaps --all-namespaces -l artillery.io/component=loadtest-worker-files |
+  { grep -vx 'No resources found' || true; }
 # Those of an installation that is limited to some namespaces.
 kubectl delete roles,rolebindings --all-namespaces -l artillery.io/rights=namespaced |
   { grep -vx 'No resources found' || true; }

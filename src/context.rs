@@ -27,8 +27,10 @@ const REPORTS: usize = 16;
 const SCRIPT_SEEN: Duration = Duration::from_secs(2);
 /// How long the workers' files are taken to be in a namespace that had them.
 const WORKER_FILES_SEEN: Duration = Duration::from_secs(60);
-/// How long what events said is not asked for again.
+/// How long the events of a namespace are not asked for again, and how long if they did not tell of what is looked for. Of a
+/// thousand tests that wait for a quota one asks for all.
 const EVENTS_ASKED: Duration = Duration::from_secs(60);
+const EVENTS_ASKED_IN_VAIN: Duration = Duration::from_secs(10);
 /// How long the number of running tests is taken to be what it was: to count them is to look at all of them.
 const COUNTED: Duration = Duration::from_secs(5);
 
@@ -81,14 +83,25 @@ pub struct SeenMap {
     pub script: Read,
 }
 
-/// What events said of a Job or a pod.
-#[derive(Clone, Debug)]
-pub struct Asked {
-    /// What keeps it from coming forward, if they tell.
-    pub obstacle: Option<Obstacle>,
+/// What the events of a namespace said.
+#[derive(Debug)]
+pub struct Told {
+    /// What keeps Jobs and pods from coming forward, by their UID.
+    pub obstacles: HashMap<String, Obstacle>,
     /// When they were asked.
     pub at: Instant,
 }
+
+impl Told {
+    /// Whether this is good enough to know what they say of the Job or pod with this UID.
+    #[must_use]
+    pub fn is_fresh(&self, uid: &str, now: Instant) -> bool {
+        now.duration_since(self.at) < if self.obstacles.contains_key(uid) { EVENTS_ASKED } else { EVENTS_ASKED_IN_VAIN }
+    }
+}
+
+/// What the events of a namespace said when they were asked last. Who asks holds it meanwhile, and others wait for the answer.
+type Asked = Arc<tokio::sync::Mutex<Option<Told>>>;
 
 /// How long tests that failed to be reconciled have to wait, by their UID.
 #[derive(Debug, Default)]
@@ -231,16 +244,13 @@ impl Context {
         }
     }
 
-    /// What events said of the Job or pod with this UID, if they were asked not long ago.
-    pub fn events_asked(&self, uid: &str, now: Instant) -> Option<Asked> {
+    /// What the events of a namespace said when they were asked last.
+    pub fn events_of(&self, namespace: &str, now: Instant) -> Asked {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        asked.retain(|_, asked| now.duration_since(asked.at) < EVENTS_ASKED);
-        asked.get(uid).cloned()
-    }
-
-    /// Notes what events said of the Job or pod with this UID.
-    pub fn note_events(&self, uid: String, asked: Asked) {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, asked);
+        let is_old =
+            |asked: &Asked| asked.try_lock().is_ok_and(|t| t.as_ref().is_none_or(|t| now.duration_since(t.at) > EVENTS_ASKED));
+        asked.retain(|of, asked| of == namespace || !is_old(asked));
+        asked.entry(namespace.to_owned()).or_default().clone()
     }
 
     /// Forgets a test that is gone.

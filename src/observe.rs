@@ -13,7 +13,7 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams, WatchEvent, WatchParams};
 
 use crate::api::v1alpha1::{LoadTest, TEST_SCRIPT_KEY};
-use crate::context::{Asked, Context, ScriptMap, SeenMap};
+use crate::context::{Context, ScriptMap, SeenMap, Told};
 use crate::decide::{MissingJob, Observed, Script, SeenJob, ends_or_waits, missing_job, object_in_doubt};
 use crate::error::{CallError, Error, within_deadline};
 use crate::progress::{Obstacle, TestJob, WorkerJob};
@@ -52,19 +52,19 @@ pub async fn observe(ctx: &Context, test: &LoadTest, now: Timestamp) -> Result<O
     Ok(Observed { job, workers, script, obstacle, refresh: ctx.refresh_every(Instant::now()) })
 }
 
-/// What the cluster's own controllers say in events about a Job or pod that does not come forward. They are asked once a
-/// minute at most: the API server reads all events of a namespace to find them.
+/// What the cluster's own controllers say in events about a Job or pod that does not come forward. A namespace's are asked for
+/// all of its tests together, and now and then only: the API server reads all of them for one as well.
 async fn look_at_events(ctx: &Context, namespace: &str, uid: &str) -> Result<Option<Obstacle>, CallError> {
-    if let Some(asked) = ctx.events_asked(uid, Instant::now()) {
-        return Ok(asked.obstacle);
+    let asked = ctx.events_of(namespace, Instant::now());
+    let mut told = asked.lock().await;
+    if !told.as_ref().is_some_and(|told| told.is_fresh(uid, Instant::now())) {
+        let events: Api<Event> = Api::namespaced(ctx.client.clone(), namespace);
+        let mut warnings = within_deadline(events.list(&ListParams::default().fields("type=Warning"))).await?.items;
+        warnings.sort_by_key(|e| e.last_timestamp.as_ref().map(|t| t.0));
+        let obstacle = |e: Event| Some((e.involved_object.uid?, Obstacle::from_event(&e.reason?, &e.message?)?));
+        *told = Some(Told { obstacles: warnings.into_iter().filter_map(obstacle).collect(), at: Instant::now() });
     }
-    let events: Api<Event> = Api::namespaced(ctx.client.clone(), namespace);
-    let about = ListParams::default().fields(&format!("involvedObject.uid={uid},type=Warning"));
-    let mut told = within_deadline(events.list(&about)).await?.items;
-    told.sort_by_key(|e| e.last_timestamp.as_ref().map(|t| t.0));
-    let obstacle = told.iter().rev().find_map(|e| Obstacle::from_event(e.reason.as_deref()?, e.message.as_deref()?));
-    ctx.note_events(uid.to_owned(), Asked { obstacle: obstacle.clone(), at: Instant::now() });
-    Ok(obstacle)
+    Ok(told.as_ref().and_then(|told| told.obstacles.get(uid).cloned()))
 }
 
 fn cannot_read(what: &str, source: CallError) -> Error {

@@ -1,8 +1,6 @@
 //! What the operator gives each worker besides the user's files: small files of JavaScript, in a `ConfigMap` of each
 //! namespace, and the environment that switches them on. Pure.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::core::v1::{
     ConfigMap, ConfigMapProjection, DownwardAPIProjection, DownwardAPIVolumeFile, EnvVar, EnvVarSource, KeyToPath,
     ObjectFieldSelector, Probe, ProjectedVolumeSource, ResourceFieldSelector, TCPSocketAction, Volume, VolumeProjection,
@@ -13,10 +11,14 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Map, Value, json};
 
 use crate::api::v1alpha1::Load;
+use crate::job::COMPONENT_LABEL;
 use crate::report::fnv1a;
 
 /// The annotation of a worker's pod that says when its load is to begin.
 pub const START_ANNOTATION: &str = "loadtest.artillery.io/start-at";
+
+/// The component label's value of the `ConfigMap` of the files: `operator-undeploy.sh` removes them by it.
+const FILES_COMPONENT: &str = "loadtest-worker-files";
 
 /// The file in the folder that holds what the annotation says.
 const START_FILE: &str = "start-at";
@@ -50,7 +52,11 @@ pub fn config_map(namespace: &str) -> ConfigMap {
         metadata: ObjectMeta {
             name: Some(name()),
             namespace: Some(namespace.to_owned()),
-            labels: Some(BTreeMap::from([("app.kubernetes.io/managed-by".into(), "artillery-operator".into())])),
+            labels: Some(
+                [("app.kubernetes.io/managed-by", "artillery-operator"), (COMPONENT_LABEL, FILES_COMPONENT)]
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .into(),
+            ),
             ..ObjectMeta::default()
         },
         data: Some(FILES.iter().map(|(key, _, text)| ((*key).to_owned(), (*text).to_owned())).collect()),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use artillery_operator::api::v1alpha1::LoadTest;
 use artillery_operator::job::job;
+use artillery_operator::script::Found;
 use artillery_operator::settings::WorkerSettings;
 use futures::channel::mpsc::unbounded;
 use futures::{StreamExt, join, stream};
@@ -44,7 +45,7 @@ pub async fn measure(client: &Client, plan: &Plan) -> Vec<f64> {
     let create_jobs = created.for_each_concurrent(plan.concurrency, |test| {
         let (jobs, settings) = (&jobs, &settings);
         async move {
-            let created = jobs.create(&PostParams::default(), &job(&test, settings, false)).await;
+            let created = jobs.create(&PostParams::default(), &job(&test, settings, &Found::default())).await;
             created.unwrap_or_else(|e| panic!("cannot create the Job {}: {e}", test.name_any()));
         }
     });

@@ -8,6 +8,7 @@ use artillery_operator::api::v1alpha1::LoadTest;
 use artillery_operator::decide::{Observed, REFRESH, Script, SeenJob, decide};
 use artillery_operator::job::job;
 use artillery_operator::progress::{TestJob, Worker, WorkerJob, WorkerPod};
+use artillery_operator::script::Found;
 use artillery_operator::settings::WorkerSettings;
 use futures::{StreamExt, stream};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -47,7 +48,7 @@ async fn one(client: &Client, namespace: &str, name: String, count: usize, at: S
     let mut test = load_test(&name, count);
     (test["apiVersion"], test["kind"]) = ("loadtest.artillery.io/v1alpha1".into(), "LoadTest".into());
     let test: LoadTest = send(client, "POST", &tests, &test).await;
-    let mut made = serde_json::to_value(job(&test, &WorkerSettings::default(), false)).expect("a Job is JSON");
+    let mut made = serde_json::to_value(job(&test, &WorkerSettings::default(), &Found::default())).expect("a Job is JSON");
     made["spec"]["managedBy"] = "bench.artillery.io/seed".into();
     let template = made["spec"]["template"].clone();
     let created: WorkerJob = send(client, "POST", &jobs, &made).await;

@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use artillery_operator::api::v1alpha1::{LoadTest, Phase};
+use artillery_operator::api::v1alpha1::{LoadTest, Phase, Start};
 use artillery_operator::job::job;
+use artillery_operator::script::Found;
 use artillery_operator::settings::WorkerSettings;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::batch::v1::Job;
@@ -90,7 +91,7 @@ fn show(kind: &str, r: &Run) {
 }
 
 async fn measure(client: &Client, kind: &str, name: &str) -> Run {
-    let test: LoadTest = serde_json::from_value(json!({
+    let mut test: LoadTest = serde_json::from_value(json!({
         "apiVersion": "loadtest.artillery.io/v1alpha1", "kind": "LoadTest", "metadata": {"name": name, "namespace": "default"},
         "spec": {"count": WORKERS, "testScript": {"config": {"configMap": "bench-node"}}}}))
     .unwrap();
@@ -113,7 +114,9 @@ async fn measure(client: &Client, kind: &str, name: &str) -> Run {
     if kind == "LoadTest" {
         tests.create(&PostParams::default(), &test).await.unwrap();
     } else {
-        let mut bare = job(&test, &WorkerSettings::default(), false);
+        // Nobody tells these workers when to begin.
+        test.spec.start = Some(Start::Immediate);
+        let mut bare = job(&test, &WorkerSettings::default(), &Found::default());
         bare.metadata.owner_references = None;
         jobs.create(&PostParams::default(), &bare).await.unwrap();
     }
