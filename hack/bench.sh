@@ -32,7 +32,7 @@ U
 fi
 runs=()
 if [ "${1:-}" = --case ]; then
-  [ $# -ge 2 ] && [ $# -le 3 ] || { echo "bench.sh: --case CASE [N]" >&2; exit 2; }
+  if [ $# -lt 2 ] || [ $# -gt 3 ]; then echo "bench.sh: --case CASE [N]" >&2; exit 2; fi
   runs=("--case $2 ${3:-1000}")
 else
   [ $(($# % 2)) = 0 ] || { echo "bench.sh: N and COUNT come in pairs" >&2; exit 2; }
@@ -52,7 +52,7 @@ plane() { hack/local-cluster/cluster.sh control-plane "$@"; }
 level=1
 # Here it is itself what is measured.
 [ "${runs[0]}" != "--case instructions ${3:-1000}" ] || level=s
-bench=(env CARGO_PROFILE_BENCH_LTO=off CARGO_PROFILE_BENCH_CODEGEN_UNITS=16 CARGO_PROFILE_BENCH_OPT_LEVEL=$level
+bench=(env CARGO_PROFILE_BENCH_LTO=off CARGO_PROFILE_BENCH_CODEGEN_UNITS=16 CARGO_PROFILE_BENCH_OPT_LEVEL="$level"
   cargo test --quiet --profile bench --target-dir target/bench-tool --test bench)
 if [ "$level" = s ]; then
   command -v valgrind >/dev/null || { echo "bench.sh: valgrind is missing; Debian has it in valgrind" >&2; exit 1; }
