@@ -116,7 +116,8 @@ pub async fn steer_job(ctx: &Context, test: &LoadTest, steer: &Steer) -> Result<
 pub async fn start_workers(ctx: &Context, test: &LoadTest, start: &StartWorkers) -> Result<(), Error> {
     let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &test.namespace().unwrap_or_default());
     let tell = |(name, uid): &(String, String)| {
-        let patch = json!({"metadata": {"uid": uid, "annotations": {worker::START_ANNOTATION: start.at.to_string()}}});
+        let patch =
+            json!({"metadata": {"uid": uid, "annotations": {worker::START_ANNOTATION: worker::instant(start.at, start.times)}}});
         let (pods, name) = (pods.clone(), name.clone());
         async move {
             match within_deadline(pods.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch))).await {

@@ -138,6 +138,8 @@ pub struct Steer {
 pub struct StartWorkers {
     /// When, in whole milliseconds.
     pub at: Timestamp,
+    /// How many times they have been told then.
+    pub times: u8,
     /// The names and UIDs of the pods that are to be told.
     pub pods: Vec<(String, String)>,
 }

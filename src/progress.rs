@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::api::v1alpha1::Reason;
 use crate::results;
-use crate::worker::START_ANNOTATION;
+use crate::worker::{START_ANNOTATION, times_told};
 
 /// A worker's pod, as far as it is read. Unknown and unused fields are skipped while parsing, so that a pod costs
 /// little and a new field cannot break the watch.
@@ -114,6 +114,8 @@ pub struct Worker {
     pub ready: bool,
     /// When it was told to begin its load.
     pub start_at: Option<Timestamp>,
+    /// How often it was told.
+    pub told: u8,
     /// What it has measured, as its container left it.
     pub snapshot: Option<Arc<str>>,
     /// Whether its pod goes on though its container has ended, as other containers do.
@@ -196,6 +198,7 @@ impl Worker {
             ended: terminated.filter(|_| ran).and_then(|t| t.finished_at.as_ref()).map(|t| t.0),
             ready: status.is_some_and(|s| s.ready),
             start_at: annotation(START_ANNOTATION).and_then(|at| at.parse().ok()),
+            told: annotation(START_ANNOTATION).map(|at| times_told(at)).unwrap_or_default(),
             snapshot: terminated.and_then(|t| t.message.as_deref()).filter(|m| results::is_snapshot(m)).map(Arc::from),
             lingers: ran && matches!(pod.status.phase.as_deref(), Some("Pending" | "Running")),
             deleted: meta.deletion_timestamp.as_ref().map(|t| Deletion { due: t.0, version: version(), gone: false }),

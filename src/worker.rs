@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::api::v1alpha1::Load;
@@ -16,6 +17,22 @@ use crate::report::fnv1a;
 
 /// The annotation of a worker's pod that says when its load is to begin.
 pub const START_ANNOTATION: &str = "loadtest.artillery.io/start-at";
+
+/// What the annotation says when a worker is told its instant so many times: the same instant in other words, with a digit more
+/// each time, as a kubelet looks at a pod anew only if it has changed.
+#[must_use]
+pub fn instant(at: Timestamp, times: u8) -> String {
+    let nanoseconds = format!("{:09}", at.subsec_nanosecond().unsigned_abs());
+    let digits = nanoseconds.get(..usize::from(times).saturating_add(2).clamp(3, 9)).unwrap_or_default();
+    format!("{}.{digits}Z", at.strftime("%Y-%m-%dT%H:%M:%S"))
+}
+
+/// How many times a worker was told that has this annotation.
+#[must_use]
+pub fn times_told(annotation: &str) -> u8 {
+    let digits = annotation.split_once('.').map_or(0, |(_, rest)| rest.bytes().take_while(u8::is_ascii_digit).count());
+    u8::try_from(digits.saturating_sub(2)).unwrap_or(u8::MAX).max(1)
+}
 
 /// The component label's value of the `ConfigMap` of the files: `operator-undeploy.sh` removes them by it.
 const FILES_COMPONENT: &str = "loadtest-worker-files";
@@ -226,6 +243,17 @@ mod tests {
         assert!(!value_of(&all, "ARTILLERY_PLUGINS").unwrap().contains("divide"));
         assert_eq!(value_of(&all, "LOADTEST_FILES").unwrap(), "/sources/a:/sources/b");
         assert!(value_of(&all, "NODE_OPTIONS").unwrap().starts_with("--require=/opt/loadtest/files.cjs "));
+    }
+
+    #[test]
+    fn an_instant_is_told_again_in_other_words() {
+        let at: Timestamp = "2026-11-25T10:00:00.12Z".parse().unwrap();
+        for (times, text) in
+            [(1, "2026-11-25T10:00:00.120Z"), (2, "2026-11-25T10:00:00.1200Z"), (3, "2026-11-25T10:00:00.12000Z")]
+        {
+            assert_eq!((instant(at, times).as_str(), times_told(text), text.parse().ok()), (text, times, Some(at)));
+        }
+        assert_eq!(times_told("2026-11-25T10:00:00Z"), 1);
     }
 
     #[test]

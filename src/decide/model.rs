@@ -227,6 +227,7 @@ fn worker((index, pod): (usize, &Pod)) -> Worker {
         ended: (state == WorkerState::Succeeded).then(|| at(20)),
         ready: *pod == Pod::Running,
         start_at: (*pod == Pod::Told).then(|| at(3)),
+        told: u8::MAX,
         snapshot: None,
         lingers: false,
         deleted,

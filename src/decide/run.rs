@@ -129,6 +129,8 @@ impl Scene<'_> {
         };
         let write = due <= self.now;
         let refresh = if write { self.refresh_after(self.now, seen.refresh) } else { due };
+        let (tell_again, next) = if phase == Phase::Running { self.telling_again(workers) } else { (None, None) };
+        let refresh = next.map_or(refresh, |next| refresh.min(next));
         let look_again = if phase == Phase::Starting { refresh.min(start_deadline) } else { refresh };
         Plan {
             events,
@@ -136,7 +138,7 @@ impl Scene<'_> {
             status: write.then_some(status),
             change: self.steer(job, phase == Phase::Stopping).or(match gathering {
                 Some(Gathering::Tell(start)) if phase == Phase::Starting => Some(Change::StartWorkers(start)),
-                _ => None,
+                _ => tell_again.map(Change::StartWorkers),
             }),
             ..Plan::default()
         }

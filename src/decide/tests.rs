@@ -48,6 +48,7 @@ fn worker(index: u32, state: WorkerState) -> Worker {
         ended: None,
         ready: false,
         start_at: started.then(|| at(0)),
+        told: u8::MAX,
         snapshot: None,
         lingers: false,
         deleted: None,

@@ -2,6 +2,7 @@
 
 use artillery_operator::api::v1alpha1::LoadTest;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
@@ -11,8 +12,8 @@ use crate::support::{Bed, condition, control_plane};
 const ANNOTATION: &str = "loadtest.artillery.io/start-at";
 
 /// The instants that the workers of a test were told.
-async fn told(bed: &Bed, test: &str, count: usize) -> Vec<Option<String>> {
-    bed.pods(test, count).await.iter().map(|pod| pod.annotations().get(ANNOTATION).cloned()).collect()
+async fn told(bed: &Bed, test: &str, count: usize) -> Vec<Option<Timestamp>> {
+    bed.pods(test, count).await.iter().map(|pod| Some(pod.annotations().get(ANNOTATION)?.parse().unwrap())).collect()
 }
 
 async fn until_waiting(bed: &Bed, name: &str, who: &str) -> LoadTest {
@@ -40,7 +41,7 @@ async fn workers_are_told_one_instant_once_all_are_ready() {
     bed.api::<Pod>().patch(&pods[1].name_any(), &PatchParams::default(), &patch).await.unwrap();
     bed.start_operator(&[]).await;
     let running = bed.until_phase("gather", "Running").await;
-    assert_eq!(told(&bed, "gather", 3).await, vec![Some(instant.to_owned()); 3]);
+    assert_eq!(told(&bed, "gather", 3).await, vec![Some(instant.parse().unwrap()); 3]);
     let at = running.status.unwrap().load_start_time.unwrap().0;
     assert_eq!(at.to_string(), instant);
 }
@@ -50,14 +51,14 @@ async fn the_instant_is_a_little_ahead_and_immediate_tests_have_none() {
     let bed = Bed::with_operator(control_plane()).await;
     bed.load_test("ahead", 2).await;
     let pods = bed.pods("ahead", 2).await;
-    let begun = k8s_openapi::jiff::Timestamp::now();
+    let begun = Timestamp::now();
     bed.set_running_and(&pods[0], true).await;
     bed.set_running_and(&pods[1], true).await;
     let running = bed.until_phase("ahead", "Running").await;
     let at = running.status.unwrap().load_start_time.unwrap().0;
     assert!(at.duration_since(begun).as_millis() > 1000, "{at} is not ahead of {begun}");
     let instants = told(&bed, "ahead", 2).await;
-    assert_eq!((instants[0].as_deref(), &instants[1]), (Some(at.to_string().as_str()), &instants[0]));
+    assert_eq!(instants, [Some(at), Some(at)]);
 
     bed.load_test_with("now", 2, json!({"start": "Immediate"})).await;
     for pod in &bed.pods("now", 2).await {

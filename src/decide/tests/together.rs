@@ -62,6 +62,22 @@ fn an_operator_that_was_ended_while_it_told_them_tells_the_rest_the_same() {
 }
 
 #[test]
+fn all_are_told_twice_more_after_the_instant_as_a_kubelet_may_pass_over_the_first() {
+    let mut test = begun(2);
+    let told = |index, told| Worker { start_at: Some(at(5)), told, ..waits(index, true) };
+    let plan = step(&mut test, &ours(vec![told(0, 1), told(1, 1)]), 5);
+    assert_eq!((started(&plan), plan.look_again), (None, Some(at(6))));
+    let plan = step(&mut test, &ours(vec![told(0, 1), told(1, 2)]), 6);
+    assert_eq!((started(&plan), plan.look_again), (Some((5000, vec!["t-0-x"])), Some(at(11))));
+    assert!(matches!(plan.change, Some(Change::StartWorkers(start)) if start.times == 2));
+    let ended = Worker { ended: Some(at(9)), ..told(0, 2) };
+    let plan = step(&mut test, &ours(vec![ended, told(1, 2)]), 11);
+    assert_eq!(started(&plan), Some((5000, vec!["t-1-x"])));
+    let plan = step(&mut test, &ours(vec![told(0, 3), told(1, 3)]), 100);
+    assert_eq!(started(&plan), None);
+}
+
+#[test]
 fn nobody_waits_for_one_that_has_ended() {
     let mut test = with(begun(2), &json!({"failurePolicy": "Continue"}));
     let failed = Worker { ended: Some(at(2)), start_at: None, ..failed(0, 1, "Error: x") };
