@@ -104,7 +104,7 @@ async fn a_stopped_test_keeps_what_its_workers_have_measured() {
     script(&bed, load("/kept", 600)).await;
     bed.start_operator(&[]).await;
     bed.load_test_with("kept", 2, json!({})).await;
-    bed.until("its load has begun", async || (requests_answered()["/kept"].as_u64()? >= before + 6).then_some(())).await;
+    bed.until("its load has begun", async || (requests_answered()["/kept"].as_u64()? >= before + 16).then_some(())).await;
     let stop = Patch::Merge(json!({"spec": {"stop": true}}));
     bed.api::<LoadTest>().patch("kept", &PatchParams::default(), &stop).await.unwrap();
     let stopped = bed.until_phase("kept", "Stopped").await;
