@@ -153,6 +153,8 @@ async fn workers_that_end_while_the_kubelet_is_away_are_counted_once() {
     bed.start_operator(&[]).await;
     bed.load_test_with("kubelet", 2, json!({})).await;
     bed.until_phase("kubelet", "Running").await;
+    // Both have been told when to begin: that takes the kubelet.
+    bed.until("their load has begun", async || (requests_answered()["/kubelet"].as_u64()? >= before + 4).then_some(())).await;
 
     let state = kubeconfig.parent().unwrap();
     let pid = std::fs::read_to_string(state.join("kubelet.pid")).expect("the cluster is of hack/local-cluster");
