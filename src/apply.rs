@@ -36,7 +36,7 @@ pub async fn create_worker_files(ctx: &Context, test: &LoadTest) -> Result<Optio
         Err(error) if matches!(error.status(), Some(400 | 403 | 422)) => return Ok(Some(refused(error))),
         Err(source) => return Err(Error::Apply { what: "create the workers' files", source }),
     }
-    ctx.note_worker_files(&namespace, true, Instant::now());
+    ctx.note_worker_files(&namespace, Instant::now());
     Ok(None)
 }
 

@@ -234,14 +234,9 @@ impl Context {
         there.contains_key(namespace)
     }
 
-    /// Notes that a namespace has the workers' files, or that it may lack them.
-    pub fn note_worker_files(&self, namespace: &str, there: bool, now: Instant) {
-        let mut namespaces = self.worker_files.lock().unwrap_or_else(PoisonError::into_inner);
-        if there {
-            namespaces.insert(namespace.to_owned(), now);
-        } else {
-            namespaces.remove(namespace);
-        }
+    /// Notes that a namespace has the workers' files.
+    pub fn note_worker_files(&self, namespace: &str, now: Instant) {
+        self.worker_files.lock().unwrap_or_else(PoisonError::into_inner).insert(namespace.to_owned(), now);
     }
 
     /// What the events of a namespace said when they were asked last.

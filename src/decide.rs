@@ -329,7 +329,7 @@ fn later(time: Timestamp, by: SignedDuration) -> Timestamp {
     time.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
-/// The most workers that a message names.
+/// The most workers, or broken thresholds, that a message names.
 const MOST_NAMED: usize = 5;
 
 /// The pods of workers, with their nodes, for a message.

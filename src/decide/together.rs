@@ -47,8 +47,7 @@ impl Scene<'_> {
     pub(super) fn gathering(&self, workers: &[Worker]) -> Gathering {
         let told = workers.iter().filter_map(|w| w.start_at).min();
         // Nobody waits for one that has ended before the others were ready: whether the test goes on is the Job's matter.
-        let untold: Vec<&Worker> =
-            workers.iter().filter(|w| w.start_at.is_none() && !w.has_ended() && w.deleted.is_none()).collect();
+        let untold: Vec<&Worker> = workers.iter().filter(|w| w.start_at.is_none() && goes_on(w)).collect();
         if untold.is_empty() || !self.test.spec.starts_together() {
             return Gathering::Begun { at: told };
         }
@@ -59,9 +58,7 @@ impl Scene<'_> {
         let pods = untold.into_iter().map(|w| (w.pod.clone(), w.uid.clone())).collect::<Vec<_>>();
         Gathering::Tell(StartWorkers { at: told.unwrap_or_else(|| start(self.now, pods.len())), times: 1, pods })
     }
-}
 
-impl Scene<'_> {
     /// Who is to be told again of those that were told, and when the next time comes.
     pub(super) fn telling_again(&self, workers: &[Worker]) -> (Option<StartWorkers>, Option<Timestamp>) {
         let Some(at) = workers.iter().filter_map(|w| w.start_at).min().filter(|_| self.test.spec.starts_together()) else {
@@ -69,13 +66,19 @@ impl Scene<'_> {
         };
         let due = AGAIN.iter().filter(|after| super::later(at, **after) <= self.now).count();
         let times = u8::try_from(due).unwrap_or_default().saturating_add(1);
-        let alive = |w: &&Worker| !w.has_ended() && w.deleted.is_none();
-        let late = workers.iter().filter(alive).filter(|w| w.start_at.is_some() && w.told < times);
+        let late = workers.iter().filter(|w| goes_on(w) && w.start_at.is_some() && w.told < times);
         let pods: Vec<_> = late.map(|w| (w.pod.clone(), w.uid.clone())).collect();
-        let next =
-            AGAIN.get(due).map(|after| super::later(at, *after)).filter(|_| workers.iter().any(|w| alive(&w) && w.told <= times));
+        let next = AGAIN
+            .get(due)
+            .map(|after| super::later(at, *after))
+            .filter(|_| workers.iter().any(|w| goes_on(w) && w.told <= times));
         ((!pods.is_empty()).then_some(StartWorkers { at, times, pods }), next)
     }
+}
+
+/// Whether a worker has not ended, and is not about to.
+fn goes_on(worker: &Worker) -> bool {
+    !worker.has_ended() && worker.deleted.is_none()
 }
 
 /// The instant for so many workers, in whole milliseconds, which is what they read.

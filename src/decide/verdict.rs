@@ -2,14 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{Ending, Say, Scene, Wanted};
+use super::{Ending, MOST_NAMED, Say, Scene, Wanted};
 use crate::api::v1alpha1::{ConditionType, LoadTestStatus, Reason, Verdict};
 use crate::progress::{Worker, WorkerState};
 use crate::results::{Measurements, Results, SnapshotError, parse};
 use crate::verdict::{Judged, Outcome, Rule, judge, passed, told};
-
-/// The most broken thresholds, and the most workers, that a message names.
-const MOST_NAMED: usize = 5;
 
 /// What the workers' snapshots hold, one of each worker.
 #[derive(Default)]
