@@ -59,6 +59,8 @@ struct PodCondition {
 struct ContainerStatus {
     name: String,
     #[serde(default)]
+    started: Option<bool>,
+    #[serde(default)]
     ready: bool,
     #[serde(default)]
     state: ContainerState,
@@ -93,6 +95,17 @@ struct Terminated {
     finished_at: Option<Time>,
 }
 
+/// What a worker's probes say of it (see `worker::probes`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Readiness {
+    /// Not yet that it could begin its load.
+    Loads,
+    /// That it could begin.
+    CouldBegin,
+    /// That it knows when to begin.
+    KnowsStart,
+}
+
 /// One worker, as its pod shows it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Worker {
@@ -110,8 +123,8 @@ pub struct Worker {
     pub running_since: Option<Timestamp>,
     /// When its container ended, if it has run.
     pub ended: Option<Timestamp>,
-    /// Whether its container says that it is ready.
-    pub ready: bool,
+    /// How far it says that it is, where workers begin together.
+    pub readiness: Readiness,
     /// When it was told to begin its load.
     pub start_at: Option<Timestamp>,
     /// How often it was told.
@@ -196,7 +209,11 @@ impl Worker {
             started: ran || running.is_some(),
             running_since: running.and_then(|r| r.started_at.as_ref()).map(|t| t.0),
             ended: terminated.filter(|_| ran).and_then(|t| t.finished_at.as_ref()).map(|t| t.0),
-            ready: status.is_some_and(|s| s.ready),
+            readiness: status.map_or(Readiness::Loads, |s| match (s.ready, s.started) {
+                (true, _) => Readiness::KnowsStart,
+                (false, Some(true)) => Readiness::CouldBegin,
+                (false, _) => Readiness::Loads,
+            }),
             start_at: annotation(START_ANNOTATION).and_then(|at| at.parse().ok()),
             told: annotation(START_ANNOTATION).map(|at| times_told(at)).unwrap_or_default(),
             snapshot: terminated.and_then(|t| t.message.as_deref()).filter(|m| results::is_snapshot(m)).map(Arc::from),
@@ -222,6 +239,7 @@ impl Worker {
                 deleted.version = earlier.version;
             }
             self.started |= earlier.started;
+            self.readiness = self.readiness.max(earlier.readiness);
             self.snapshot = self.snapshot.or_else(|| earlier.snapshot.clone());
         }
         self
@@ -238,7 +256,6 @@ impl Worker {
             self.state = WorkerState::Aborted;
         }
         self.running_since = None;
-        self.ready = false;
         self.lingers = false;
         self
     }

@@ -40,8 +40,11 @@ const FILES_COMPONENT: &str = "loadtest-worker-files";
 /// The file in the folder that holds what the annotation says.
 const START_FILE: &str = "start-at";
 
-/// The port on which a worker listens once it is ready.
+/// The port on which a worker listens once it could begin its load.
 const READY_PORT: i32 = 8899;
+
+/// And the port on which it listens once it knows when to begin.
+const INFORMED_PORT: i32 = 8898;
 
 /// Where the files are in a worker.
 pub const FOLDER: &str = "/opt/loadtest";
@@ -104,11 +107,17 @@ pub fn volume(volume: &str) -> Volume {
     Volume { name: volume.into(), projected: Some(projected), ..Volume::default() }
 }
 
-/// Asks a worker that waits for the others whether it is ready: whether it listens.
+/// The startup probe and the readiness probe of a worker that waits for the others: whether it could begin, and whether it
+/// knows when to. A readiness probe begins once the startup probe has succeeded, and the pod is ready while its load runs.
 #[must_use]
-pub fn readiness_probe() -> Probe {
-    let tcp = TCPSocketAction { port: IntOrString::Int(READY_PORT), ..TCPSocketAction::default() };
-    Probe { tcp_socket: Some(tcp), period_seconds: Some(1), ..Probe::default() }
+pub fn probes() -> (Probe, Probe) {
+    let listens = |port| Probe {
+        tcp_socket: Some(TCPSocketAction { port: IntOrString::Int(port), ..TCPSocketAction::default() }),
+        period_seconds: Some(1),
+        ..Probe::default()
+    };
+    // How long a worker may take is for `startDeadlineSeconds` to say.
+    (Probe { failure_threshold: Some(i32::MAX), ..listens(READY_PORT) }, listens(INFORMED_PORT))
 }
 
 /// What the environment of a worker depends on.
@@ -161,6 +170,7 @@ pub fn environment(share: &Share<'_>, users: Vec<EnvVar>) -> Vec<EnvVar> {
     if share.together {
         environment.push(plain("LOADTEST_START_FILE", &format!("{FOLDER}/{START_FILE}")));
         environment.push(plain("LOADTEST_READY_PORT", &READY_PORT.to_string()));
+        environment.push(plain("LOADTEST_INFORMED_PORT", &INFORMED_PORT.to_string()));
         plugins.push("loadtest-together");
     }
     if share.is_judged {

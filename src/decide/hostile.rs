@@ -80,7 +80,7 @@ fn pod() -> BoxedStrategy<Value> {
     (state, conditions(), object(&["phase", "reason", "message"], &value()), meta, value(), "[a-c]")
         .prop_map(|(state, conditions, mut status, mut meta, index, name)| {
             status["conditions"] = conditions;
-            status["containerStatuses"] = json!([{"name": "t", "state": state, "ready": name == "a"}]);
+            status["containerStatuses"] = json!([{"name": "t", "state": state, "ready": name == "a", "started": index}]);
             meta["name"] = json!(name);
             meta["namespace"] = json!("n");
             meta["uid"] = json!(name);

@@ -11,7 +11,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::*;
-use crate::progress::{Deletion, Outcome, WorkerState};
+use crate::progress::{Deletion, Outcome, Readiness, WorkerState};
 
 /// A status or an event, kept once and named by its number, so that states are small and can be compared.
 type Id = u16;
@@ -225,7 +225,11 @@ fn worker((index, pod): (usize, &Pod)) -> Worker {
         started,
         running_since: None,
         ended: (state == WorkerState::Succeeded).then(|| at(20)),
-        ready: *pod == Pod::Running,
+        readiness: match pod {
+            Pod::Running => Readiness::CouldBegin,
+            Pod::Told => Readiness::KnowsStart,
+            _ => Readiness::Loads,
+        },
         start_at: (*pod == Pod::Told).then(|| at(3)),
         told: u8::MAX,
         snapshot: None,

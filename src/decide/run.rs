@@ -239,7 +239,7 @@ impl Scene<'_> {
         (!settled).then(|| Change::SteerJob(Steer { uid: job.uid.clone(), to: Setting::Deadline(deadline) }))
     }
 
-    /// What is wrong with workers that have started: a lost node, or no end when their load is over.
+    /// What is wrong with workers that have started: a lost node, no begin when it is time, or no end when their load is over.
     fn trouble(&self, workers: &[Worker]) -> Option<(Reason, String)> {
         let lost: Vec<_> = workers
             .iter()
@@ -254,6 +254,9 @@ impl Scene<'_> {
                     lost[0].pod
                 ),
             ));
+        }
+        if let Some(late) = self.late(workers) {
+            return Some((Reason::WorkersLate, late));
         }
         let expected = self.current.expected_duration.as_deref().and_then(duration::parse)?;
         let load_start = self.current.load_start_time.as_ref().map_or(Timestamp::MIN, |t| t.0);

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 use super::*;
-use crate::progress::{Outcome, WorkerState};
+use crate::progress::{Outcome, Readiness, WorkerState};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
@@ -46,7 +46,7 @@ fn worker(index: u32, state: WorkerState) -> Worker {
         started,
         running_since: (state == WorkerState::Running).then(|| at(0)),
         ended: None,
-        ready: false,
+        readiness: if started { Readiness::KnowsStart } else { Readiness::Loads },
         start_at: started.then(|| at(0)),
         told: u8::MAX,
         snapshot: None,

@@ -6,17 +6,24 @@
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::{Scene, StartWorkers, named};
-use crate::progress::Worker;
+use crate::progress::{Readiness, Worker};
 
-/// So far ahead is the instant, for the kubelets to bring it to the workers: it takes them a quarter of a second.
-const LEAD: SignedDuration = SignedDuration::from_secs(1);
+/// So far ahead is the instant. It takes the kubelets a quarter of a second to bring it to the workers, and up to 1.2 s until
+/// these say so.
+const LEAD: SignedDuration = SignedDuration::from_millis(1800);
 
 /// And so much further for each worker that is to be told.
 const LEAD_OF_EACH: SignedDuration = SignedDuration::from_millis(2);
 
-/// So long after the instant all are told again. A busy kubelet sometimes passes over a change of a pod that comes close to
-/// another, until it looks at the pod a minute or more later: seen with 16 workers on two cores. Whoever has begun does not heed it.
-const AGAIN: [SignedDuration; 2] = [SignedDuration::from_secs(1), SignedDuration::from_secs(6)];
+/// So many milliseconds after the instant those are told again that do not say that they know it: the first time while they can
+/// still begin with the others. A kubelet passes over a change of a pod now and then, until it looks at the pod a minute or
+/// more later: where its volume manager has just listed the volumes with the pod as it was, it brings that to the pod's files
+/// and takes the change for done (1.34, pkg/kubelet/volumemanager: the populator comes in between in reconcile). With many
+/// workers on a node it is one test in ten.
+const AGAIN: [i64; 6] = [-350, 1500, 3000, 7000, 15_000, 30_000];
+
+/// And so long after it they are late.
+const LATE: SignedDuration = SignedDuration::from_secs(10);
 
 /// How far the workers are that wait for each other.
 pub(super) enum Gathering {
@@ -51,7 +58,7 @@ impl Scene<'_> {
         if untold.is_empty() || !self.test.spec.starts_together() {
             return Gathering::Begun { at: told };
         }
-        let missing: Vec<&Worker> = untold.iter().copied().filter(|w| !w.ready).collect();
+        let missing: Vec<&Worker> = untold.iter().copied().filter(|w| w.readiness == Readiness::Loads).collect();
         if told.is_none() && !missing.is_empty() {
             return Gathering::Waits(named(&missing));
         }
@@ -59,20 +66,31 @@ impl Scene<'_> {
         Gathering::Tell(StartWorkers { at: told.unwrap_or_else(|| start(self.now, pods.len())), times: 1, pods })
     }
 
-    /// Who is to be told again of those that were told, and when the next time comes.
+    /// Who is to be told again of those that were told, and when to look at this the next time.
     pub(super) fn telling_again(&self, workers: &[Worker]) -> (Option<StartWorkers>, Option<Timestamp>) {
         let Some(at) = workers.iter().filter_map(|w| w.start_at).min().filter(|_| self.test.spec.starts_together()) else {
             return (None, None);
         };
-        let due = AGAIN.iter().filter(|after| super::later(at, **after) <= self.now).count();
+        let after = |ms: &i64| super::later(at, SignedDuration::from_millis(*ms));
+        let uninformed: Vec<_> =
+            workers.iter().filter(|w| goes_on(w) && w.start_at.is_some() && w.readiness < Readiness::KnowsStart).collect();
+        let due = AGAIN.iter().filter(|ms| after(ms) <= self.now).count();
         let times = u8::try_from(due).unwrap_or_default().saturating_add(1);
-        let late = workers.iter().filter(|w| goes_on(w) && w.start_at.is_some() && w.told < times);
-        let pods: Vec<_> = late.map(|w| (w.pod.clone(), w.uid.clone())).collect();
-        let next = AGAIN
-            .get(due)
-            .map(|after| super::later(at, *after))
-            .filter(|_| workers.iter().any(|w| goes_on(w) && w.told <= times));
+        let again = uninformed.iter().filter(|w| w.told < times);
+        let pods: Vec<_> = again.map(|w| (w.pod.clone(), w.uid.clone())).collect();
+        let next = AGAIN.get(due).map(after).filter(|_| !uninformed.is_empty());
         ((!pods.is_empty()).then_some(StartWorkers { at, times, pods }), next)
+    }
+
+    /// Those that do not say that they know when to begin, though it is over, if there are any.
+    pub(super) fn late(&self, workers: &[Worker]) -> Option<String> {
+        let at = self.current.load_start_time.as_ref()?.0;
+        let late: Vec<_> =
+            workers.iter().filter(|w| goes_on(w) && w.start_at.is_some() && w.readiness < Readiness::KnowsStart).collect();
+        let is_time = super::later(at, LATE) <= self.now && !late.is_empty();
+        is_time.then(|| {
+            format!("worker {} does not say that it knows to begin at {at}: see its log, and how busy its node is", named(&late))
+        })
     }
 }
 

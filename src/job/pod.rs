@@ -60,6 +60,7 @@ fn spec(test: &LoadTest, settings: &WorkerSettings, script: &Found, worker: Work
         thresholds: &test.spec.thresholds,
         folders: files.folders,
     };
+    let (startup_probe, readiness_probe) = test.spec.starts_together().then(worker::probes).unzip();
     let container = Container {
         name: test.name_any(),
         image: Some(worker.image.unwrap_or_else(|| settings.image.clone())),
@@ -68,7 +69,8 @@ fn spec(test: &LoadTest, settings: &WorkerSettings, script: &Found, worker: Work
         env: Some(worker::environment(&share, worker.env)),
         env_from: some(worker.env_from),
         resources: worker.resources,
-        readiness_probe: test.spec.starts_together().then(worker::readiness_probe),
+        startup_probe,
+        readiness_probe,
         volume_mounts: Some(files.mounts.into_iter().chain(worker.volume_mounts).collect()),
         // A worker that fails says why in its last lines.
         termination_message_policy: Some("FallbackToLogsOnError".into()),

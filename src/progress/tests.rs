@@ -36,6 +36,20 @@ fn a_worker_runs_only_when_its_own_container_runs() {
 }
 
 #[test]
+fn a_worker_could_begin_once_it_has_started_and_knows_when_to_once_it_is_ready() {
+    for (started, ready, readiness) in [
+        (json!(null), false, Readiness::Loads),
+        (json!(false), false, Readiness::Loads),
+        (json!(true), false, Readiness::CouldBegin),
+        (json!(true), true, Readiness::KnowsStart),
+    ] {
+        let status = json!({"phase": "Running", "containerStatuses": [
+            {"name": "t", "started": started, "ready": ready, "state": {"running": {}}}]});
+        assert_eq!(worker(&status, false).readiness, readiness, "{status}");
+    }
+}
+
+#[test]
 fn a_pod_that_cannot_start_tells_its_obstacle() {
     let image = worker(
         &json!({"phase": "Pending", "containerStatuses": [{"name": "t", "state": {"waiting":

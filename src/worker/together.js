@@ -6,6 +6,7 @@
 //   LOADTEST_START_FILE     a file that will hold the instant, such as 2026-11-25T10:00:00.123Z; until then it is empty or
 //                           missing. Nobody waits where this is unset
 //   LOADTEST_READY_PORT     a TCP port that accepts connections from when this worker could begin
+//   LOADTEST_INFORMED_PORT  another, that accepts them from when it knows the instant
 //   LOADTEST_WORKERS, JOB_COMPLETION_INDEX    how many workers there are and which of them this is; only to be told
 //
 // Artillery has each of its threads load the script and all that it needs (`prepare`), and when all have, has them begin
@@ -24,6 +25,8 @@ const { isMainThread, Worker } = require('node:worker_threads');
 const POLL_MS = 50;
 // A clock may be set while this worker sleeps.
 const MOST_SLEEP_MS = 1000;
+// So long only the load runs: all workers of a node begin at the same moment, and what they print takes its processors.
+const QUIET_MS = 300;
 const INSTANT = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/;
 
 /** The instant that a text is, in ms since 1970. Undefined where there is none yet. Throws where it is something else. */
@@ -44,9 +47,9 @@ function readFile(file) {
   }
 }
 
-function readPort(text) {
+function readPort(name, { [name]: text }) {
   const port = Number(text || NaN);
-  if (!Number.isInteger(port) || port < 1 || port > 65_535) throw new Error(`LOADTEST_READY_PORT is no port: ${text}`);
+  if (!Number.isInteger(port) || port < 1 || port > 65_535) throw new Error(`${name} is no port: ${text}`);
   return port;
 }
 
@@ -57,8 +60,11 @@ function nameOf({ LOADTEST_WORKERS: workers, JOB_COMPLETION_INDEX: index }) {
 
 class Plugin {
   constructor() {
-    const { LOADTEST_START_FILE: file, LOADTEST_READY_PORT: port } = process.env;
-    if (file && isMainThread) holdBack(new Start({ file, port: readPort(port), name: nameOf(process.env) }));
+    const { env } = process;
+    const file = env.LOADTEST_START_FILE;
+    if (!file || !isMainThread) return;
+    const ports = { readyPort: readPort('LOADTEST_READY_PORT', env), informedPort: readPort('LOADTEST_INFORMED_PORT', env) };
+    holdBack(new Start({ file, ...ports, name: nameOf(env) }));
   }
 }
 
@@ -84,8 +90,8 @@ function holdBack(start) {
 }
 
 class Start {
-  constructor({ file, port, name }) {
-    Object.assign(this, { file, port, name, hasCome: false, givenUp: false });
+  constructor({ file, readyPort, informedPort, name }) {
+    Object.assign(this, { file, readyPort, informedPort, name, hasCome: false, givenUp: false });
   }
 
   giveUp() {
@@ -93,9 +99,14 @@ class Start {
   }
 
   async wait(begin) {
-    await this.open();
+    await this.listen(this.readyPort, (error) => {
+      console.error(`${this.name} cannot tell that it is ready: ${error.message}`);
+      process.exit(1);
+    });
     console.log(`${this.name} is ready and waits for the others`);
     const instant = await this.read();
+    // It begins all the same.
+    this.listen(this.informedPort, (error) => console.error(`${this.name} cannot tell that it will begin: ${error.message}`));
     for (;;) {
       if (this.givenUp) return;
       const left = instant - Date.now();
@@ -104,21 +115,18 @@ class Start {
     }
     this.hasCome = true;
     begin();
-    console.log(`${this.name} begins, ${Date.now() - instant} ms after ${new Date(instant).toISOString()}`);
+    const late = Date.now() - instant;
+    await sleep(QUIET_MS);
+    console.log(`${this.name} begins, ${late} ms after ${new Date(instant).toISOString()}`);
   }
 
-  /** Tells the kubelet that this worker is ready, by its `tcpSocket` probe. */
-  async open() {
+  /** Tells the kubelet something by its `tcpSocket` probe. */
+  async listen(port, failed) {
     const server = net.createServer((socket) => socket.destroy());
-    server.on('error', (error) => {
-      // Nobody waits for this worker any more.
-      if (this.hasCome) return;
-      console.error(`${this.name} cannot tell that it is ready: ${error.message}`);
-      process.exit(1);
-    });
+    server.on('error', () => {});
     server.unref();
-    server.listen(this.port);
-    await once(server, 'listening');
+    server.listen(port);
+    await once(server, 'listening').catch(failed);
   }
 
   async read() {

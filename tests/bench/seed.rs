@@ -83,7 +83,7 @@ async fn one(client: &Client, namespace: &str, name: String, count: usize, at: S
         let container = &template["spec"]["containers"][0];
         let status = json!({"phase": phase, "startTime": started, "hostIP": "127.0.0.1", "podIP": "10.0.0.1",
             "containerStatuses": [{"name": container["name"], "image": container["image"], "imageID": "simulated",
-                "ready": at == Stage::Running, "restartCount": 0, "state": state}]});
+                "started": at == Stage::Running, "ready": at == Stage::Running, "restartCount": 0, "state": state}]});
         let pod: WorkerPod =
             send(client, "PATCH", &format!("{pods}/{name}-{index}-abcde/status"), &json!({"status": status})).await;
         workers.push(Worker::from_pod(&pod, &name));

@@ -17,11 +17,11 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use artillery_operator::api::v1alpha1::LoadTest;
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
-use kube::api::LogParams;
+use kube::api::{ListParams, LogParams};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, OnceCell};
 
@@ -52,14 +52,32 @@ async fn target(bed: &Bed) {
     TARGET
         .get_or_init(async || {
             kubectl(&["apply", "-k", "hack/examples/target"]);
-            let deployments: kube::Api<Deployment> = kube::Api::namespaced(bed.client.clone(), "default");
-            bed.until("the target is ready", async || {
-                let target = deployments.get("target").await.unwrap();
-                (target.status?.ready_replicas? >= 1).then_some(())
-            })
-            .await;
+            until_target_is_ready(bed, "default").await;
         })
         .await;
+}
+
+/// Applies an example that brings its target along to the test's own namespace.
+async fn apply_with_target(bed: &Bed, example: &str) {
+    // A node that is busy with other tests can take longer to start the target than the workers, whose requests are refused then.
+    kubectl(&["apply", "-n", &bed.namespace, "-k", "hack/examples/target/in-any-namespace"]);
+    until_target_is_ready(bed, &bed.namespace).await;
+    kubectl(&["apply", "-n", &bed.namespace, "-k", &format!("hack/examples/{example}-loadtest")]);
+}
+
+/// The examples' target in a namespace accepts requests, and is what its service leads to.
+async fn until_target_is_ready(bed: &Bed, namespace: &str) {
+    let slices: kube::Api<EndpointSlice> = kube::Api::namespaced(bed.client.clone(), namespace);
+    let of_target = ListParams::default().labels("kubernetes.io/service-name=target");
+    bed.until("the target is ready", async || {
+        let slices = slices.list(&of_target).await.unwrap().items;
+        slices
+            .iter()
+            .flat_map(|s| &s.endpoints)
+            .any(|e| e.conditions.as_ref().is_some_and(|c| c.ready == Some(true)))
+            .then_some(())
+    })
+    .await;
 }
 
 /// How many requests the target has answered, by path.

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::security::as_user;
 use crate::support::{Bed, condition};
-use crate::{cluster, kubectl, load, requests, requests_answered, script, target};
+use crate::{apply_with_target, cluster, kubectl, load, requests, requests_answered, script, target};
 
 fn results(test: &LoadTest) -> &Results {
     test.status.as_ref().unwrap().results.as_ref().unwrap()
@@ -32,7 +32,7 @@ fn ci_gate(bed: &Bed, test: &str, timeout: &str) -> (i32, String) {
 async fn thresholds_are_judged_over_all_workers_and_gate_a_pipeline() {
     let mut bed = Bed::new(&cluster()).await;
     bed.start_operator(&[]).await;
-    kubectl(&["apply", "-n", &bed.namespace, "-k", "hack/examples/thresholds-loadtest"]);
+    apply_with_target(&bed, "thresholds").await;
     let (code, told) = ci_gate(&bed, "thresholds", "150s");
     let test = bed.api::<LoadTest>().get("thresholds").await.unwrap();
     assert_eq!((code, condition(&test, "Passed").2.as_str()), (0, "5 thresholds hold"), "{told}");

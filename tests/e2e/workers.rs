@@ -11,13 +11,13 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::support::{Bed, condition};
-use crate::{cluster, kubectl, load, script};
+use crate::{apply_with_target, cluster, kubectl, load, script};
 
 /// A namespace with an operator, to which an example has been applied.
 async fn apply(example: &str) -> Bed {
     let mut bed = Bed::new(&cluster()).await;
     bed.start_operator(&[]).await;
-    kubectl(&["apply", "-n", &bed.namespace, "-k", &format!("hack/examples/{example}-loadtest")]);
+    apply_with_target(&bed, example).await;
     bed
 }
 

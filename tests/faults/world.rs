@@ -396,7 +396,7 @@ impl World<'_> {
         let container = &pod.spec.as_ref().unwrap().containers[0];
         let status = json!({"metadata": {"uid": pod.uid()}, "status": {"phase": phase, "startTime": now(),
             "containerStatuses": [{"name": container.name, "image": container.image, "imageID": "",
-                "ready": phase == "Running", "restartCount": 0, "state": state}]}});
+                "started": phase == "Running", "ready": phase == "Running", "restartCount": 0, "state": state}]}});
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), self.namespace);
         let _ = pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(status)).await;
     }

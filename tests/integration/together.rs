@@ -11,6 +11,11 @@ use crate::support::{Bed, condition, control_plane};
 
 const ANNOTATION: &str = "loadtest.artillery.io/start-at";
 
+/// What a worker's probes say, the startup probe's first.
+const LOADS: [bool; 2] = [false, false];
+const COULD_BEGIN: [bool; 2] = [true, false];
+const KNOWS_START: [bool; 2] = [true, true];
+
 /// The instants that the workers of a test were told.
 async fn told(bed: &Bed, test: &str, count: usize) -> Vec<Option<Timestamp>> {
     bed.pods(test, count).await.iter().map(|pod| Some(pod.annotations().get(ANNOTATION)?.parse().unwrap())).collect()
@@ -28,9 +33,9 @@ async fn workers_are_told_one_instant_once_all_are_ready() {
     let mut bed = Bed::with_operator(control_plane()).await;
     bed.load_test("gather", 3).await;
     let pods = bed.pods("gather", 3).await;
-    bed.set_running_and(&pods[0], true).await;
-    bed.set_running_and(&pods[1], true).await;
-    bed.set_running_and(&pods[2], false).await;
+    bed.set_running_and(&pods[0], COULD_BEGIN).await;
+    bed.set_running_and(&pods[1], COULD_BEGIN).await;
+    bed.set_running_and(&pods[2], LOADS).await;
     until_waiting(&bed, "gather", &pods[2].name_any()).await;
     assert_eq!(told(&bed, "gather", 3).await, [None, None, None]);
 
@@ -52,17 +57,24 @@ async fn the_instant_is_a_little_ahead_and_immediate_tests_have_none() {
     bed.load_test("ahead", 2).await;
     let pods = bed.pods("ahead", 2).await;
     let begun = Timestamp::now();
-    bed.set_running_and(&pods[0], true).await;
-    bed.set_running_and(&pods[1], true).await;
+    bed.set_running_and(&pods[0], COULD_BEGIN).await;
+    bed.set_running_and(&pods[1], COULD_BEGIN).await;
     let running = bed.until_phase("ahead", "Running").await;
     let at = running.status.unwrap().load_start_time.unwrap().0;
-    assert!(at.duration_since(begun).as_millis() > 1000, "{at} is not ahead of {begun}");
+    assert!(at.duration_since(begun).as_millis() > 1800, "{at} is not ahead of {begun}");
     let instants = told(&bed, "ahead", 2).await;
     assert_eq!(instants, [Some(at), Some(at)]);
 
+    // One does not say that it knows: it is told again, in other words.
+    bed.set_running_and(&pods[0], KNOWS_START).await;
+    let words = async |index: usize| bed.pods("ahead", 2).await[index].annotations()[ANNOTATION].clone();
+    let first = words(0).await;
+    bed.until("the other is told again", async || (words(1).await == first.replace('Z', "0Z")).then_some(())).await;
+    assert_eq!(words(0).await, first);
+
     bed.load_test_with("now", 2, json!({"start": "Immediate"})).await;
     for pod in &bed.pods("now", 2).await {
-        assert!(pod.spec.as_ref().unwrap().containers[0].readiness_probe.is_none());
+        assert!(pod.spec.as_ref().unwrap().containers[0].startup_probe.is_none());
         bed.set_running(pod).await;
     }
     let running = bed.until_phase("now", "Running").await;
@@ -74,8 +86,8 @@ async fn who_never_gets_ready_ends_the_test_in_time() {
     let bed = Bed::with_operator(control_plane()).await;
     bed.load_test_with("stuck", 2, json!({"startDeadlineSeconds": 6})).await;
     let pods = bed.pods("stuck", 2).await;
-    bed.set_running_and(&pods[0], true).await;
-    bed.set_running_and(&pods[1], false).await;
+    bed.set_running_and(&pods[0], COULD_BEGIN).await;
+    bed.set_running_and(&pods[1], LOADS).await;
     let failed = bed.until_phase("stuck", "Failed").await;
     let (_, reason, message) = condition(&failed, "Failed");
     assert_eq!(reason, "StartDeadlineExceeded");

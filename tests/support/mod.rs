@@ -325,25 +325,25 @@ impl Bed {
 
     /// Sets the state of a pod, as a kubelet would.
     pub async fn set_pod(&self, pod: &Pod, phase: &str, container_state: Value) {
-        self.set_pod_ready(pod, phase, container_state, phase == "Running").await;
+        self.set_pod_and(pod, phase, container_state, [phase == "Running"; 2]).await;
     }
 
-    async fn set_pod_ready(&self, pod: &Pod, phase: &str, container_state: Value, ready: bool) {
+    async fn set_pod_and(&self, pod: &Pod, phase: &str, container_state: Value, [started, ready]: [bool; 2]) {
         let container = &pod.spec.as_ref().unwrap().containers[0];
         let status = json!({"status": {"phase": phase, "startTime": "2026-01-01T00:00:00Z", "containerStatuses": [{
-            "name": container.name, "image": container.image, "imageID": "", "ready": ready, "restartCount": 0,
+            "name": container.name, "image": container.image, "imageID": "", "started": started, "ready": ready, "restartCount": 0,
             "state": container_state}]}});
         self.api::<Pod>().patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
     }
 
     pub async fn set_running(&self, pod: &Pod) {
-        self.set_running_and(pod, true).await;
+        self.set_running_and(pod, [true, true]).await;
     }
 
-    /// Its container runs, and is ready or not.
-    pub async fn set_running_and(&self, pod: &Pod, ready: bool) {
+    /// Its container runs, and could begin its load or not, and knows when to or not.
+    pub async fn set_running_and(&self, pod: &Pod, probes: [bool; 2]) {
         let since = k8s_openapi::jiff::Timestamp::now().strftime("%FT%TZ").to_string();
-        self.set_pod_ready(pod, "Running", json!({"running": {"startedAt": since}}), ready).await;
+        self.set_pod_and(pod, "Running", json!({"running": {"startedAt": since}}), probes).await;
     }
 
     pub async fn set_exited(&self, pod: &Pod, code: i32, message: &str) {

@@ -26,8 +26,10 @@ test('an instant is read as it is written, and nothing else is one', () => {
 });
 
 test('a port is a number', () => {
-  assert.equal(readPort('8080'), 8080);
-  for (const bad of [undefined, '', '0', '65536', '1.5', 'http', '-1']) assert.throws(() => readPort(bad), /LOADTEST_READY_PORT/, bad);
+  assert.equal(readPort('PORT', { PORT: '8080' }), 8080);
+  for (const bad of [undefined, '', '0', '65536', '1.5', 'http', '-1']) {
+    assert.throws(() => readPort('PORT', { PORT: bad }), /PORT is no port/, bad);
+  }
 });
 
 test('a worker is known by its number, from 1', () => {
@@ -121,8 +123,9 @@ describe('in Artillery', { skip, concurrency: 1, timeout: 300_000 }, () => {
     return file(`start-${files}`);
   }
 
-  async function startPod(start, { index = 0, workers = 1, threads = 1, plugins = ['together'], port, preload, environment } = {}) {
-    const pod = { output: '', port: port ?? (await freePort()), message: file(`message-${index}`) };
+  async function startPod(start, { index = 0, workers = 1, threads = 1, plugins = ['together'], port, informed, preload, environment } = {}) {
+    const ports = { port: port ?? (await freePort()), informed: informed ?? (await freePort()) };
+    const pod = { output: '', ...ports, message: file(`message-${index}`) };
     fs.rmSync(pod.message, { force: true });
     pod.child = spawn(process.execPath, [path.resolve(ARTILLERY, 'artillery/bin/run'), 'run', 'script.json'], {
       cwd: directory,
@@ -139,6 +142,7 @@ describe('in Artillery', { skip, concurrency: 1, timeout: 300_000 }, () => {
         LOADTEST_TERMINATION_LOG: pod.message,
         LOADTEST_START_FILE: start,
         LOADTEST_READY_PORT: String(pod.port),
+        LOADTEST_INFORMED_PORT: String(pod.informed),
         ...environment,
       },
     });
@@ -182,8 +186,11 @@ describe('in Artillery', { skip, concurrency: 1, timeout: 300_000 }, () => {
     fs.writeFileSync(file('go-on'), '');
     await until('the worker is ready', () => accepts(pod.port));
     await pod.says(/^Load test worker 2 of 4 is ready and waits for the others$/m);
-    const instant = inFuture(500);
+    assert.equal(await accepts(pod.informed), false);
+    const instant = inFuture(1500);
     write(start, instant);
+    await until('the worker knows when to begin', () => accepts(pod.informed));
+    assert.deepEqual(requests.map((one) => one.path), ['/before']);
     assert.equal(await pod.ended, 0, pod.output);
     assert.match(pod.output, new RegExp(`^Load test worker 2 of 4 begins, \\d+ ms after ${instant}$`, 'm'));
     const load = requests.slice(1);
@@ -311,9 +318,21 @@ describe('in Artillery', { skip, concurrency: 1, timeout: 300_000 }, () => {
     assert.deepEqual(requests, []);
   });
 
+  test('a worker that cannot tell that it will begin does so all the same', async () => {
+    const taken = net.createServer().listen(0);
+    await once(taken, 'listening');
+    const start = newTest(FAST);
+    write(start, inFuture(0));
+    const pod = await startPod(start, { informed: taken.address().port });
+    assert.equal(await pod.ended, 0, pod.output);
+    taken.close();
+    assert.match(pod.output, /^Load test worker 1 of 1 cannot tell that it will begin: .*EADDRINUSE/m);
+    assert.equal(requests.length, 40);
+  });
+
   test('without a file nobody waits', async () => {
     newTest(FAST);
-    const pod = await startPod('', { environment: { LOADTEST_READY_PORT: '' } });
+    const pod = await startPod('', { environment: { LOADTEST_READY_PORT: '', LOADTEST_INFORMED_PORT: '' } });
     assert.equal(await pod.ended, 0, pod.output);
     assert.doesNotMatch(pod.output, /Load test worker/);
     assert.equal(requests.length, 40);

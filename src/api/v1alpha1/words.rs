@@ -127,6 +127,8 @@ pub enum Reason {
     WaitingForWorkers,
     /// All workers have started (condition), or one has (event).
     Running,
+    /// Workers do not say that they know when to begin their load, though it is over.
+    WorkersLate,
     /// Workers run longer than the script's phases can explain.
     Overdue,
     /// All workers succeeded.

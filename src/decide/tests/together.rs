@@ -4,7 +4,8 @@ use super::*;
 
 /// A worker that runs and has not been told to begin.
 fn waits(index: u32, ready: bool) -> Worker {
-    Worker { ready, start_at: None, ..worker(index, WorkerState::Running) }
+    let readiness = if ready { Readiness::CouldBegin } else { Readiness::Loads };
+    Worker { readiness, start_at: None, ..worker(index, WorkerState::Running) }
 }
 
 fn started(plan: &Plan) -> Option<(i64, Vec<&str>)> {
@@ -42,7 +43,7 @@ fn all_are_told_one_instant_once_all_are_ready() {
     assert_eq!((progress(&test), test.status.as_ref().unwrap().phase), (("WaitingForWorkers", message), Some(Phase::Starting)));
 
     let plan = step(&mut test, &ours(vec![waits(0, true), waits(1, true)]), 4);
-    assert_eq!(started(&plan), Some((5004, vec!["t-0-x", "t-1-x"])), "a second ahead, and two milliseconds for each");
+    assert_eq!(started(&plan), Some((5804, vec!["t-0-x", "t-1-x"])), "1.8 s ahead, and two milliseconds for each");
     assert!(plan.status.is_none(), "who is missing is written now and then");
     assert_eq!(test.status.as_ref().unwrap().load_start_time, None);
 
@@ -62,19 +63,29 @@ fn an_operator_that_was_ended_while_it_told_them_tells_the_rest_the_same() {
 }
 
 #[test]
-fn all_are_told_twice_more_after_the_instant_as_a_kubelet_may_pass_over_the_first() {
-    let mut test = begun(2);
-    let told = |index, told| Worker { start_at: Some(at(5)), told, ..waits(index, true) };
-    let plan = step(&mut test, &ours(vec![told(0, 1), told(1, 1)]), 5);
-    assert_eq!((started(&plan), plan.look_again), (None, Some(at(6))));
-    let plan = step(&mut test, &ours(vec![told(0, 1), told(1, 2)]), 6);
-    assert_eq!((started(&plan), plan.look_again), (Some((5000, vec!["t-0-x"])), Some(at(11))));
+fn who_does_not_say_that_it_knows_is_told_again_and_named_when_it_is_late() {
+    let mut test = begun(3);
+    let told = |index, times| Worker { start_at: Some(at(5)), told: times, ..waits(index, true) };
+    let knows = |index| Worker { readiness: Readiness::KnowsStart, ..told(index, 1) };
+    let plan = step(&mut test, &ours(vec![told(0, 1), told(1, 1), knows(2)]), 4);
+    let before = at(5) - SignedDuration::from_millis(350);
+    assert_eq!((started(&plan), plan.look_again), (None, Some(before)), "once more before it is time");
+    let plan = step(&mut test, &ours(vec![told(0, 1), told(1, 2), knows(2)]), 5);
+    let after = at(5) + SignedDuration::from_millis(1500);
+    assert_eq!((started(&plan), plan.look_again), (Some((5000, vec!["t-0-x"])), Some(after)));
     assert!(matches!(plan.change, Some(Change::StartWorkers(start)) if start.times == 2));
-    let ended = Worker { ended: Some(at(9)), ..told(0, 2) };
-    let plan = step(&mut test, &ours(vec![ended, told(1, 2)]), 11);
-    assert_eq!(started(&plan), Some((5000, vec!["t-1-x"])));
-    let plan = step(&mut test, &ours(vec![told(0, 3), told(1, 3)]), 100);
-    assert_eq!(started(&plan), None);
+    let ended = Worker { ended: Some(at(7)), ..told(0, 2) };
+    let plan = step(&mut test, &ours(vec![ended.clone(), told(1, 2), knows(2)]), 7);
+    assert_eq!((started(&plan), progress(&test).0), (Some((5000, vec!["t-1-x"])), "Running"));
+
+    let plan = step(&mut test, &ours(vec![ended.clone(), told(1, 7), knows(2)]), 15);
+    let (reason, message) = progress(&test);
+    assert_eq!((reason, reasons(&plan)), ("WorkersLate", vec!["WorkersLate"]));
+    assert!(message.contains("worker t-1-x does not say that it knows to begin at "), "{message}");
+    let plan = step(&mut test, &ours(vec![ended.clone(), told(1, 7), knows(2)]), 100);
+    assert_eq!(started(&plan), None, "but not for ever");
+    let plan = step(&mut test, &ours(vec![ended, knows(1), knows(2)]), 101);
+    assert_eq!((progress(&test).0, reasons(&plan)), ("Running", vec![]));
 }
 
 #[test]
@@ -114,7 +125,7 @@ fn one_alone_and_those_that_need_not_wait_begin_when_they_can() {
 fn the_time_that_workers_waited_is_not_counted_as_load() {
     let mut test = begun(2);
     test.status.as_mut().unwrap().expected_duration = Some("1m40s".into());
-    let told = |index| Worker { start_at: Some(at(200)), ..waits(index, true) };
+    let told = |index| Worker { start_at: Some(at(200)), readiness: Readiness::KnowsStart, ..waits(index, true) };
     let both = ours(vec![told(0), told(1)]);
     step(&mut test, &both, 200);
     step(&mut test, &both, 359);
