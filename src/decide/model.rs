@@ -5,6 +5,10 @@
 //! The states are bounded by the numbers of workers, of faults and of users' actions in a run.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::struct_excessive_bools)]
 
+mod check;
+mod objects;
+mod steps;
+
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Instant;
 
@@ -12,6 +16,8 @@ use serde_json::json;
 
 use super::*;
 use crate::progress::{Deletion, Outcome, Readiness, WorkerState};
+use check::check_status;
+use objects::{at, load_test, test_job, worker};
 
 /// A status or an event, kept once and named by its number, so that states are small and can be compared.
 type Id = u16;
@@ -165,77 +171,6 @@ impl Names {
 
     fn phase(&self, test: Test) -> Option<Phase> {
         test.status.and_then(|id| self.statuses[usize::from(id)].phase)
-    }
-}
-
-fn at(seconds: i64) -> Timestamp {
-    Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_000_000 + seconds)
-}
-
-fn load_test(test: Test, workers: usize, names: &Names) -> LoadTest {
-    let mut object: LoadTest = serde_json::from_value(json!({"apiVersion": "loadtest.artillery.io/v1alpha1", "kind": "LoadTest",
-        "metadata": {"name": "t", "namespace": "n", "uid": format!("{}", test.uid), "generation": 1},
-        "spec": {"count": workers, "stop": test.stop, "testScript": {"config": {"configMap": "s"}}}}))
-    .unwrap();
-    object.status = test.status.map(|id| names.statuses[usize::from(id)].clone());
-    object
-}
-
-fn test_job(job: Job, pods: &[Pod]) -> TestJob {
-    let count = |wanted: Pod| i32::try_from(pods.iter().filter(|p| **p == wanted).count()).unwrap();
-    let outcome = job.outcome.map(|end| match end {
-        End::Complete => Outcome::Complete { at: at(20) },
-        End::Workers => failed("BackoffLimitExceeded"),
-        End::Deadline => failed("DeadlineExceeded"),
-    });
-    TestJob {
-        uid: job.uid.to_string(),
-        owner_uid: Some(job.owner.to_string()),
-        started: job.started.then(|| at(1)),
-        active: count(Pod::Running) + count(Pod::Told) + count(Pod::Pending),
-        succeeded: count(Pod::Succeeded),
-        failed: i32::from(job.failing.is_some()),
-        suspended: job.suspended,
-        deadline: job.at_once.then_some(AT_ONCE),
-        ttl: None,
-        failing: job.failing.is_some(),
-        outcome,
-    }
-}
-
-fn failed(reason: &str) -> Outcome {
-    Outcome::Failed { at: at(20), reason: reason.into(), message: "m".into() }
-}
-
-fn worker((index, pod): (usize, &Pod)) -> Worker {
-    let (state, started, deleted) = match *pod {
-        Pod::Pending => (WorkerState::Pending { obstacle: None }, false, None),
-        Pod::Running | Pod::Told => (WorkerState::Running, true, None),
-        Pod::Succeeded => (WorkerState::Succeeded, true, None),
-        Pod::Failed => (WorkerState::Failed { exit_code: Some(1), reason: "Error".into(), message: None }, true, None),
-        Pod::Gone { ran, by_hand } => {
-            (WorkerState::Aborted, ran, Some(Deletion { due: at(20), version: if by_hand { 1 } else { 2 }, gone: true }))
-        }
-    };
-    Worker {
-        pod: format!("t-{index}"),
-        uid: format!("p{index}"),
-        index: u32::try_from(index).ok(),
-        node: None,
-        started,
-        running_since: None,
-        ended: (state == WorkerState::Succeeded).then(|| at(20)),
-        readiness: match pod {
-            Pod::Running => Readiness::CouldBegin,
-            Pod::Told => Readiness::KnowsStart,
-            _ => Readiness::Loads,
-        },
-        start_at: (*pod == Pod::Told).then(|| at(3)),
-        told: u8::MAX,
-        snapshot: None,
-        lingers: false,
-        deleted,
-        state,
     }
 }
 
@@ -468,150 +403,6 @@ impl State {
         next
     }
 
-    fn see_test(&mut self) {
-        self.view.test = self.world.test;
-    }
-
-    fn see_job(&mut self) {
-        if self.view.job != self.world.job {
-            if self.world.job.is_none() {
-                self.view.lost = self.view.job;
-            }
-            self.view.job = self.world.job;
-        }
-    }
-
-    fn see_pods(&mut self) {
-        // Pods are kept by their Job: those of another are not taken for this one's.
-        if self.view.job.map(|j| j.uid) == self.world.job.map(|j| j.uid) {
-            self.view.pods.clone_from(&self.world.pods);
-        }
-    }
-
-    /// The Job controller, the kubelet, the garbage collector and time.
-    fn world_steps(&self, add: &mut Add) {
-        if let Some(job) = self.world.job {
-            let orphan = job.owner != 0 && self.world.test.map(|t| t.uid) != Some(job.owner);
-            if orphan {
-                add("garbage collected", &mut |s| {
-                    s.world.job = None;
-                    s.world.pods.clear();
-                    s.job_since_write = true;
-                });
-            }
-            if job.owner != 0 && job.outcome.is_none() {
-                self.job_steps(job, add);
-            }
-        }
-        let not_started = self.world.pods.contains(&Pod::Pending);
-        if !self.late && (not_started || !self.script || self.world.job.is_some_and(|j| j.owner == 0)) {
-            add("time passes", &mut |s| s.late = true);
-        }
-    }
-
-    fn job_steps(&self, job: Job, add: &mut Add) {
-        let change = |s: &mut Self, f: &dyn Fn(&mut Job)| {
-            let mut job = s.world.job.unwrap();
-            f(&mut job);
-            s.world.job = Some(job);
-            s.job_since_write = true;
-        };
-        if !job.started && !job.suspended && job.failing.is_none() {
-            add("job starts", &mut |s| {
-                change(s, &|j| j.started = true);
-                s.world.pods.resize(s.workers, Pod::Pending);
-                // Pods that were stopped by a suspension are made anew; this is what sends load twice.
-                for pod in s.world.pods.iter_mut().filter(|p| matches!(p, Pod::Gone { .. })) {
-                    *pod = Pod::Pending;
-                }
-            });
-            return;
-        }
-        if job.suspended && job.failing.is_none() {
-            return;
-        }
-        for index in 0..self.world.pods.len() {
-            let becomes: &[Pod] = match self.world.pods[index] {
-                Pod::Pending => &[Pod::Running],
-                // One that is alone waits for nobody.
-                Pod::Running if self.workers > 1 => &[Pod::Failed],
-                Pod::Running | Pod::Told => &[Pod::Succeeded, Pod::Failed],
-                _ => &[],
-            };
-            for pod in becomes {
-                add("pod", &mut |s| s.world.pods[index] = *pod);
-            }
-        }
-        let pods = &self.world.pods;
-        if job.failing.is_none() {
-            if pods.iter().all(|p| *p == Pod::Succeeded) {
-                add("job complete", &mut |s| change(s, &|j| j.outcome = Some(End::Complete)));
-            } else if pods.iter().any(|p| matches!(p, Pod::Failed | Pod::Gone { .. })) {
-                add("job failing", &mut |s| change(s, &|j| j.failing = Some(End::Workers)));
-            } else if job.at_once {
-                add("job too late", &mut |s| change(s, &|j| j.failing = Some(End::Deadline)));
-            }
-        } else if pods.iter().any(|p| matches!(p, Pod::Pending | Pod::Running | Pod::Told)) {
-            add("pods stopped", &mut |s| s.stop_pods());
-        } else {
-            add("job failed", &mut |s| change(s, &|j| j.outcome = j.failing));
-        }
-    }
-
-    fn stop_pods(&mut self) {
-        for pod in &mut self.world.pods {
-            if matches!(pod, Pod::Pending | Pod::Running | Pod::Told) {
-                *pod = Pod::Gone { ran: *pod != Pod::Pending, by_hand: false };
-            }
-        }
-    }
-
-    fn user_steps(&self, names: &Names, add: &mut Add) {
-        let mut act = |what, change: &mut dyn FnMut(&mut Self)| {
-            add(what, &mut |s| {
-                s.users -= 1;
-                change(s);
-            });
-        };
-        if let Some(test) = self.world.test {
-            act("test deleted", &mut |s| s.world.test = None);
-            if !test.stop && !names.phase(test).is_some_and(Phase::is_terminal) {
-                act("stop", &mut |s| s.world.test = Some(Test { stop: true, version: test.version + 1, ..test }));
-            }
-        }
-        if self.world.test.is_some_and(|t| t.uid == 1) {
-            act("test created anew", &mut |s| {
-                s.world.test = Some(Test { uid: 2, version: 100, status: None, stop: false });
-            });
-        }
-        match self.world.job {
-            Some(job) => {
-                act("job deleted", &mut |s| {
-                    s.world.job = None;
-                    s.world.pods.clear();
-                    s.job_since_write = true;
-                });
-                if job.owner != 0 && job.outcome.is_none() {
-                    act("job suspended", &mut |s| {
-                        s.stop_pods();
-                        s.world.job = Some(Job { suspended: !job.suspended, started: false, ..job });
-                        s.job_since_write = true;
-                    });
-                }
-                if let Some(index) = self.world.pods.iter().position(|p| matches!(p, Pod::Running | Pod::Told)) {
-                    act("pod deleted", &mut |s| s.world.pods[index] = Pod::Gone { ran: true, by_hand: true });
-                }
-            }
-            None => act("foreign job", &mut |s| {
-                let owner = 0;
-                s.world.job =
-                    Some(Job { uid: 99, owner, started: true, suspended: false, at_once: false, failing: None, outcome: None });
-                s.job_since_write = true;
-            }),
-        }
-        act("script comes or goes", &mut |s| s.script = !s.script);
-    }
-
     /// Goes on without faults and users until nothing is left to do.
     fn settled(&self, names: &mut Names) -> Self {
         let mut state = Self { faults: 0, users: 0, ..self.clone() };
@@ -633,73 +424,6 @@ impl State {
         names.settled.extend(path.into_iter().map(|state| (state, end.clone())));
         end
     }
-
-    fn check(&self) {
-        for (created, late) in self.created.iter().zip(self.created_late) {
-            assert!(created - late <= 1, "I1: two Jobs of one test: {self:#?}");
-        }
-    }
-
-    /// What holds when nothing is left to do.
-    fn check_settled(&self, names: &Names, from: &Self) {
-        let Some(test) = self.world.test else {
-            assert!(self.world.job.is_none_or(|j| j.owner == 0), "I8: a Job without its test: {self:#?}");
-            return;
-        };
-        let phase = names.phase(test);
-        let blocked = self.world.job.is_some_and(|j| j.owner == 0) || !self.script;
-        match phase {
-            Some(phase) if phase.is_terminal() => {
-                let reasons: Vec<_> = self.said.iter().map(|id| names.events[usize::from(*id)]).collect();
-                let told = match phase {
-                    Phase::Completed => Reason::Completed,
-                    Phase::Stopped => Reason::Stopped,
-                    _ => Reason::Failed,
-                };
-                assert!(reasons.contains(&(test.uid, told)), "an end without its event: {self:#?}");
-            }
-            Some(Phase::Pending) => {
-                let status = &names.statuses[usize::from(test.status.unwrap())];
-                let waits_since_then = status.conditions[0].last_transition_time.0 == at(700);
-                assert!(blocked && (!self.late || waits_since_then), "I11: it waits for nothing: {self:#?}\nfrom {from:#?}");
-            }
-            Some(Phase::Suspended) => assert!(self.world.job.is_some_and(|j| j.suspended), "I11: it is not held: {self:#?}"),
-            _ => panic!("I11: it hangs in {phase:?}: {self:#?}\nfrom {from:#?}"),
-        }
-        // A Job that a late request made after the end sends no load for long.
-        if let Some(job) = self.world.job.filter(|j| j.owner == test.uid && phase != Some(Phase::Suspended)) {
-            let all_done = self.world.pods.len() == self.workers && self.world.pods.iter().all(|p| *p == Pod::Succeeded);
-            assert!(
-                job.outcome.is_some() || job.suspended && (job.at_once || all_done),
-                "I2: a Job runs on: {self:#?}\nfrom {from:#?}"
-            );
-        }
-    }
-}
-
-/// What holds between a status and the next of the same test.
-fn check_status(before: Option<&LoadTestStatus>, after: &LoadTestStatus) {
-    let ends = |s: &LoadTestStatus| -> Vec<String> {
-        let ends = ["Completed", "Failed", "Stopped"];
-        let holds = s.conditions.iter().filter(|c| ends.contains(&c.type_.as_str()) && c.status == "True");
-        holds.map(|c| c.type_.clone()).collect()
-    };
-    assert!(ends(after).len() <= 1, "I3: two ends: {after:#?}");
-    assert_eq!(ends(after).len() == 1, after.phase.is_some_and(Phase::is_terminal), "I3: the phase and the conditions differ");
-    let types: Vec<_> = after.conditions.iter().map(|c| c.type_.as_str()).collect();
-    let order = ConditionType::ALL.iter().map(|c| c.as_str()).filter(|c| types.contains(c));
-    assert_eq!(types, order.collect::<Vec<_>>(), "I5: the order");
-    let Some(before) = before else { return };
-    assert!(!before.phase.is_some_and(Phase::is_terminal), "I3: an end is written over: {before:#?} {after:#?}");
-    let counts = |s: &LoadTestStatus| [s.succeeded, s.failed];
-    assert!(counts(before).iter().zip(counts(after)).all(|(b, a)| *b <= a), "I4: {before:#?} {after:#?}");
-    for condition in &before.conditions {
-        let same = after.conditions.iter().find(|c| c.type_ == condition.type_ && c.status == condition.status);
-        assert!(same.is_none_or(|c| c.last_transition_time == condition.last_transition_time), "I5: a time changed");
-    }
-    let started = |s: &LoadTestStatus| s.phase.is_some_and(Phase::has_started);
-    let back = started(before) && !started(after);
-    assert!(!back || before.start_time.is_none(), "a test that has started is as if it had not: {before:#?} {after:#?}");
 }
 
 /// Goes through all states of a test of so many workers, with at most so many faults and users' actions in a run. Gives

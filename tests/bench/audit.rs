@@ -79,14 +79,26 @@ pub fn length(log: &Path) -> u64 {
 
 /// The requests of a user since the log had this length. A watch is one from when it begins.
 pub fn requests(log: &Path, since: u64, user: &str) -> Vec<Request> {
+    // Others write most of the log: their lines are not worth parsing.
+    let marked = format!("\"username\":\"{user}\"");
+    requests_in(log, since, |line| line.contains(&marked), |entry| entry.user.username == user)
+}
+
+/// When what simulates the nodes wrote the status of a pod.
+pub fn pod_statuses(log: &Path, since: u64) -> Vec<SystemTime> {
+    let marked = r#""subresource":"status""#;
+    let requests = requests_in(log, since, |line| line.contains(marked), |_| true);
+    requests.into_iter().filter(|r| r.kind() == "patch pods/status" && r.code == 200).map(|r| r.received).collect()
+}
+
+fn requests_in(log: &Path, since: u64, may_count: impl Fn(&str) -> bool, counts: impl Fn(&Entry) -> bool) -> Vec<Request> {
     let mut file = File::open(log).expect("the audit log can be read");
     file.seek(SeekFrom::Start(since)).expect("the audit log is a file");
-    let marked = format!("\"username\":\"{user}\"");
     let lines = BufReader::new(file).lines().map_while(Result::ok);
-    // Others write most of the log: their lines are not worth parsing. A last line may be half written.
-    let entries = lines.filter(|line| line.contains(&marked)).filter_map(|line| serde_json::from_str::<Entry>(&line).ok());
+    // A last line may be half written.
+    let entries = lines.filter(|line| may_count(line)).filter_map(|line| serde_json::from_str::<Entry>(&line).ok());
     entries
-        .filter(|e| e.user.username == user && (e.stage == "ResponseStarted") == (e.verb == "watch"))
+        .filter(|e| counts(e) && (e.stage == "ResponseStarted") == (e.verb == "watch"))
         .map(|e| {
             let object = e.object_ref.unwrap_or_default();
             let subresource = object.subresource.map(|s| format!("/{s}")).unwrap_or_default();

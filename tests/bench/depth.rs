@@ -1,6 +1,6 @@
 //! One test of many workers.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use kube::Client;
 
@@ -30,6 +30,14 @@ pub async fn measure(client: &Client, plan: &Plan) {
     writes.sort();
     let close = writes.windows(2).filter(|w| w[1].duration_since(w[0]).unwrap_or_default() < Duration::from_secs(2)).count();
     let told = seen.job_finished_to_finished().first().copied().unwrap_or(f64::NAN);
+    let mut tellings: Vec<_> = requests.iter().filter(|r| r.kind() == "patch pods").map(|r| r.received).collect();
+    tellings.sort();
+    let first = tellings.first().copied().unwrap_or(SystemTime::UNIX_EPOCH);
+    let ready = audit::pod_statuses(&plan.audit_log, offset).into_iter().filter(|at| *at < first).max();
+    // Not those that are told again.
+    let last = tellings.get(plan.count.saturating_sub(1)).copied();
+    let all_told =
+        ready.zip(last).and_then(|(ready, last)| last.duration_since(ready).ok()).map_or(f64::NAN, |d| d.as_secs_f64());
     let cpu = operator.cpu();
     operator.terminate().await;
     print(
@@ -40,6 +48,8 @@ pub async fn measure(client: &Client, plan: &Plan) {
             Line::told("of these less than 2 s after another", close.to_string()),
             Line::at_most("RSS a pod, at most, KiB", (most - idle.rss) * 1024.0 / count(plan.count), 2, 2.0),
             Line::at_most("Job finished -> LoadTest finished, s", told, 2, 2.0),
+            Line::at_most("last worker ready -> all told when to begin, s", all_told, 2, 5.0),
+            Line::told("workers told again", tellings.len().saturating_sub(plan.count).to_string()),
             Line::told("CPU, ms a worker", format!("{:.2}", cpu * 1000.0 / count(plan.count))),
         ],
     );

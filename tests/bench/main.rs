@@ -350,10 +350,11 @@ fn tell_requests(plan: &Plan, figures: &mut Figures, requests: &[audit::Request]
         per_test(counted.len()),
         figures.requests,
     );
+    let told = if plan.count > 1 { plan.count } else { 0 };
     println!(
-        "  expected: 1 get of the ConfigMap, 1 Job, {} events, 3 writes of the status = {}",
+        "  expected: 1 get of the ConfigMap, 1 Job, {} events, 3 writes of the status, {told} workers told when to begin = {}",
         plan.worker_events() + 2,
-        plan.worker_events() + 7
+        plan.worker_events() + 7 + told
     );
     println!(
         "  status writes beyond intent, Running, end and refreshes: {}; writes seen, by phase: {:?}",

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use artillery_operator::worker::START_ANNOTATION;
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -16,9 +17,10 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions
 use kube::runtime::watcher::{Config, Event};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource, ResourceExt};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 
 /// What becomes of a pod once it is bound to a node.
@@ -72,9 +74,11 @@ struct Spec {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Container {
     name: String,
     image: Option<String>,
+    startup_probe: Option<IgnoredAny>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -119,6 +123,15 @@ impl BoundPod {
 
     fn phase(&self) -> &str {
         self.status.phase.as_deref().unwrap_or("Pending")
+    }
+
+    /// Whether its worker waits until it is told when to begin.
+    fn waits(&self) -> bool {
+        self.spec.containers.iter().any(|c| c.startup_probe.is_some()) && !self.is_told()
+    }
+
+    fn is_told(&self) -> bool {
+        self.annotations().contains_key(START_ANNOTATION)
     }
 
     fn has_ended(&self) -> bool {
@@ -204,6 +217,7 @@ enum Change {
 struct Underway {
     task: AbortHandle,
     going: bool,
+    told: Arc<Notify>,
 }
 
 impl Kubelet {
@@ -236,20 +250,27 @@ impl Kubelet {
                     }
                     let uid = pod.uid().unwrap_or_default();
                     let going = pod.metadata.deletion_timestamp.is_some();
+                    if let Some(underway) = pods.get(&uid).filter(|_| pod.is_told()) {
+                        underway.told.notify_one();
+                    }
                     match pods.get(&uid) {
                         Some(underway) if underway.going || !going => continue,
                         Some(underway) => underway.task.abort(),
                         None => {}
                     }
-                    let task =
-                        if going { tasks.spawn(self.clone().let_go(pod)) } else { tasks.spawn(self.clone().let_live(pod)) };
-                    pods.insert(uid, Underway { task, going });
+                    let told = Arc::<Notify>::default();
+                    let task = if going {
+                        tasks.spawn(self.clone().let_go(pod))
+                    } else {
+                        tasks.spawn(self.clone().let_live(pod, told.clone()))
+                    };
+                    pods.insert(uid, Underway { task, going, told });
                 }
             }
         }
     }
 
-    async fn let_live(self: Arc<Self>, mut pod: BoundPod) {
+    async fn let_live(self: Arc<Self>, mut pod: BoundPod, told: Arc<Notify>) {
         let fate = (self.fate)(&pod);
         if fate == Fate::StayPending || pod.has_ended() {
             return;
@@ -263,9 +284,13 @@ impl Kubelet {
         let (code, after) = match fate {
             Fate::Succeed { after } => (0, after),
             Fate::Fail { code, after } => (code, after),
-            Fate::RunOn | Fate::StayPending => return,
+            Fate::RunOn | Fate::StayPending => (0, Duration::MAX),
         };
-        tokio::time::sleep(after).await;
+        let begun = Instant::now();
+        if pod.waits() && tokio::time::timeout(after, told.notified()).await.is_ok() {
+            self.write(&pod, runs(&pod, true)).await;
+        }
+        tokio::time::sleep(after.saturating_sub(begun.elapsed())).await;
         self.write(&pod, ended(&pod, code)).await;
     }
 
@@ -317,15 +342,21 @@ impl Kubelet {
 
     fn running(&self, pod: &BoundPod) -> Value {
         let address = Ipv4Addr::from(0x0a00_0000 | (self.next_address.fetch_add(1, Ordering::Relaxed) & 0x00ff_ffff));
-        let state = json!({"running": {"startedAt": pod.status.start_time}});
-        json!({
-            "phase": "Running",
-            "hostIP": Ipv4Addr::LOCALHOST, "podIP": address, "podIPs": [{"ip": address}],
-            "startTime": pod.status.start_time,
-            "conditions": conditions(["Initialized", "Ready", "ContainersReady"], true, None),
-            "containerStatuses": containers(pod, true, &state),
-        })
+        let mut status = runs(pod, !pod.waits());
+        status["hostIP"] = json!(Ipv4Addr::LOCALHOST);
+        status["podIP"] = json!(address);
+        status["podIPs"] = json!([{"ip": address}]);
+        status
     }
+}
+
+/// The status of a pod whose containers run, and are ready or not.
+fn runs(pod: &BoundPod, ready: bool) -> Value {
+    let started = &pod.status.start_time;
+    let mut conditions = conditions(["Ready", "ContainersReady"], ready, None);
+    conditions.extend(self::conditions(["Initialized"], true, None));
+    json!({"phase": "Running", "startTime": started, "conditions": conditions,
+        "containerStatuses": containers(pod, true, ready, &json!({"running": {"startedAt": started}}))})
 }
 
 /// The status of a pod whose containers have exited. Those of a pod that never ran have none.
@@ -335,19 +366,19 @@ fn ended(pod: &BoundPod, code: i32) -> Value {
     if let Some(started) = &pod.status.start_time {
         let reason = if code == 0 { "Completed" } else { "Error" };
         let state = json!({"terminated": {"exitCode": code, "reason": reason, "startedAt": started, "finishedAt": now()}});
-        status["containerStatuses"] = containers(pod, false, &state);
+        status["containerStatuses"] = containers(pod, false, false, &state);
     }
     status
 }
 
-fn conditions<const N: usize>(types: [&str; N], hold: bool, reason: Option<&str>) -> Value {
+fn conditions<const N: usize>(types: [&str; N], hold: bool, reason: Option<&str>) -> Vec<Value> {
     let status = if hold { "True" } else { "False" };
     types.iter().map(|t| json!({"type": t, "status": status, "reason": reason, "lastTransitionTime": now()})).collect()
 }
 
-fn containers(pod: &BoundPod, ready: bool, state: &Value) -> Value {
+fn containers(pod: &BoundPod, started: bool, ready: bool, state: &Value) -> Value {
     let status = |c: &Container| {
-        json!({"name": c.name, "image": c.image, "imageID": "simulated", "restartCount": 0, "ready": ready, "started": ready,
+        json!({"name": c.name, "image": c.image, "imageID": "simulated", "restartCount": 0, "ready": ready, "started": started,
             "state": state})
     };
     pod.spec.containers.iter().map(status).collect()
