@@ -84,7 +84,9 @@ for run in "${runs[@]}"; do
   operator_kubeconfig=$(dirname "$user")/operator.kubeconfig
   cp "$user" "$operator_kubeconfig"
   plane exec --name "$NAME" kubectl apply --server-side -f config/crd/loadtest.artillery.io_loadtests.yaml
-  plane exec --name "$NAME" kubectl wait --for=condition=Established crd/loadtests.loadtest.artillery.io --timeout=30s
+  # The condition Established is missing at first, which `kubectl wait` takes for an error.
+  timeout 30 sh -c 'until "$@" >/dev/null 2>&1; do sleep 0.1; done' - hack/local-cluster/cluster.sh control-plane exec --name "$NAME" \
+    kubectl get loadtests -A || { echo "bench.sh: the API server does not serve LoadTests after 30 s" >&2; exit 1; }
   read -ra numbers <<<"$run"
   OPERATOR_KUBECONFIG=$operator_kubeconfig plane exec --name "$NAME" "${bench[@]}" -- "${numbers[@]}" "${CONCURRENCY:-20}" -- \
     "${operator[@]}"

@@ -114,14 +114,18 @@ pub async fn steer_job(ctx: &Context, test: &LoadTest, steer: &Steer) -> Result<
 /// # Errors
 /// [`Error::Apply`]; some may have been told then.
 pub async fn start_workers(ctx: &Context, test: &LoadTest, start: &StartWorkers) -> Result<(), Error> {
-    let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &test.namespace().unwrap_or_default());
+    let namespace = test.namespace().unwrap_or_default();
+    let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &namespace);
     let tell = |(name, uid): &(String, String)| {
         let patch =
             json!({"metadata": {"uid": uid, "annotations": {worker::START_ANNOTATION: worker::instant(start.at, start.times)}}});
-        let (pods, name) = (pods.clone(), name.clone());
+        let (pods, name, key) = (pods.clone(), name.clone(), (namespace.clone(), test.name_any()));
         async move {
             match within_deadline(pods.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch))).await {
-                Ok(_) => Ok(()),
+                Ok(_) => {
+                    ctx.index().note_told(&key, &name, start.at, start.times);
+                    Ok(())
+                }
                 // It has gone: its end is seen by the watch.
                 Err(error) if matches!(error.status(), Some(404 | 409)) => Ok(()),
                 Err(source) => Err(Error::Apply { what: "tell a worker when to begin", source }),

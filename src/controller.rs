@@ -77,7 +77,10 @@ async fn carry_on(ctx: &Context, test: &Arc<LoadTest>) -> Result<Action, Error> 
     match &plan.change {
         None => Ok(next(&plan, now)),
         Some(Change::SteerJob(steer)) => apply::steer_job(ctx, &test, steer).await.map(|()| next(&plan, now)),
-        Some(Change::StartWorkers(start)) => apply::start_workers(ctx, &test, start).await.map(|()| next(&plan, now)),
+        // What they were told is known already: no watch comes to tell of it.
+        Some(Change::StartWorkers(start)) => {
+            apply::start_workers(ctx, &test, start).await.map(|()| Action::requeue(Duration::ZERO))
+        }
         Some(Change::DeleteTest) => apply::delete_test(ctx, &test).await.map(|()| Action::await_change()),
         Some(Change::CreateJob(job)) => match apply::create_job(ctx, &test, job, age(&test, now)).await? {
             // The watch tells of it next.

@@ -87,6 +87,14 @@ impl Index {
         }
     }
 
+    /// Takes in that a worker of a test was told when to begin. The watch may be seconds behind: who goes by it would tell
+    /// workers again, and even another instant.
+    pub fn note_told(&mut self, key: &Key, pod: &str, at: Timestamp, times: u8) {
+        let Some(entry) = self.jobs.get(key) else { return };
+        let Some(worker) = self.workers.get_mut(&entry.job.uid).and_then(|w| w.by_pod.get_mut(pod)) else { return };
+        (worker.start_at, worker.told) = (Some(at), worker.told.max(times));
+    }
+
     /// Forgets what is kept of a test only for its sake.
     pub fn forget_test(&mut self, key: &Key) {
         if self.jobs.get(key).is_some_and(|entry| entry.gone) {
@@ -283,6 +291,18 @@ mod tests {
         assert!(index.job_event(Event::Apply(job("j", "test-1", 0))).is_empty());
         assert_eq!(index.pod_event(Event::Apply(pod("t-0", "Pending")), NOW).len(), 1);
         assert!(index.pod_event(Event::Apply(pod("t-0", "Pending")), NOW).is_empty());
+    }
+
+    #[test]
+    fn what_a_worker_was_told_is_known_before_the_watch_tells_of_it() {
+        let mut index = Index::default();
+        index.job_event(Event::Apply(job("j", "test-1", 0)));
+        index.pod_event(Event::Apply(pod("t-0", "Pending")), NOW);
+        index.note_told(&key(), "t-0", NOW, 1);
+        index.note_told(&key(), "t-1", NOW, 1);
+        index.pod_event(Event::Apply(pod("t-0", "Running")), NOW);
+        let told: Vec<_> = index.workers("j").iter().map(|w| (w.start_at, w.told)).collect();
+        assert_eq!(told, [(Some(NOW), 1)], "an event from before it says nothing else");
     }
 
     #[test]

@@ -240,6 +240,7 @@ impl Worker {
             }
             self.started |= earlier.started;
             self.readiness = self.readiness.max(earlier.readiness);
+            (self.start_at, self.told) = (earlier.start_at.or(self.start_at), self.told.max(earlier.told));
             self.snapshot = self.snapshot.or_else(|| earlier.snapshot.clone());
         }
         self

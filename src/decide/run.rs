@@ -76,6 +76,8 @@ impl Scene<'_> {
         let all_begun = has_run || matches!(gathering, Some(Gathering::Begun { .. }));
         let begun = job.started.or(self.progress_so_far("True").map(|(since, ..)| since)).unwrap_or(self.now);
         let start_deadline = later(begun, self.start_deadline());
+        // A pod may wait a moment for its node or its image, or for the other workers, which is nothing to be told of.
+        let settled = later(begun, USUAL_START);
         let obstacle = obstacle(seen);
 
         let (phase, holds, reason, message) =
@@ -89,7 +91,7 @@ impl Scene<'_> {
                     n => format!("all {n} workers have started"),
                 };
                 (Phase::Running, true, Reason::Running, message)
-            } else if let Some(waits) = gathering.as_ref().and_then(Gathering::told) {
+            } else if let Some(waits) = gathering.as_ref().and_then(Gathering::told).filter(|_| settled <= self.now) {
                 (Phase::Starting, true, Reason::WaitingForWorkers, format!("all {count} workers run, to begin together; {waits}"))
             } else {
                 let message = format!("starting {} in the Job {}", self::workers(count), self.test.name_any());
@@ -104,8 +106,6 @@ impl Scene<'_> {
             _ => (reason, message),
         };
         let mut events = self.beginnings(workers);
-        // A pod may wait a moment for its node or its image, which is nothing to be warned of.
-        let settled = later(begun, USUAL_START);
         let unsettled = phase == Phase::Starting && settled > self.now;
         if reason.is_trouble() && !unsettled {
             events.push(Say::warning(reason, message.clone()));

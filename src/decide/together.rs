@@ -74,9 +74,11 @@ impl Scene<'_> {
         let after = |ms: &i64| super::later(at, SignedDuration::from_millis(*ms));
         let uninformed: Vec<_> =
             workers.iter().filter(|w| goes_on(w) && w.start_at.is_some() && w.readiness < Readiness::KnowsStart).collect();
+        // Where none has said it, it is not the one kubelet that is late.
+        let too_early = self.now < at && !workers.iter().any(|w| w.readiness == Readiness::KnowsStart);
         let due = AGAIN.iter().filter(|ms| after(ms) <= self.now).count();
         let times = u8::try_from(due).unwrap_or_default().saturating_add(1);
-        let again = uninformed.iter().filter(|w| w.told < times);
+        let again = uninformed.iter().filter(|w| w.told < times && !too_early);
         let pods: Vec<_> = again.map(|w| (w.pod.clone(), w.uid.clone())).collect();
         let next = AGAIN.get(due).map(after).filter(|_| !uninformed.is_empty());
         ((!pods.is_empty()).then_some(StartWorkers { at, times, pods }), next)

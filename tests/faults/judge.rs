@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use artillery_operator::worker::START_ANNOTATION;
+use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
 /// What became of an object.
@@ -81,6 +83,7 @@ pub fn judge(history: &[Seen], freed: &BTreeSet<String>) -> Vec<Violation> {
         conditions_are_in_order(versions, &mut found);
         nothing_is_taken_over(versions, &jobs, &mut found);
     }
+    workers_are_told_one_instant(history, &mut found);
     events_are_said_once(history, &mut found);
     foreign_objects_are_untouched(history, freed, &mut found);
     found
@@ -192,6 +195,21 @@ fn nothing_is_taken_over(versions: &[&Seen], jobs: &[&Seen], found: &mut Vec<Vio
         if !start.is_empty() && start < created {
             found.push(violation("I9", format!("startTime {start} is before its Job was created, {created}")));
         }
+    }
+}
+
+/// However often they are told.
+fn workers_are_told_one_instant(history: &[Seen], found: &mut Vec<Violation>) {
+    let mut told: BTreeMap<&str, BTreeSet<Timestamp>> = BTreeMap::new();
+    for pod in history.iter().filter(|s| s.kind == "Pod") {
+        let annotation =
+            pod.object.pointer("/metadata/annotations").and_then(|a| a.get(START_ANNOTATION)).and_then(Value::as_str);
+        if let (Some(job), Some(instant)) = (pod.owner(), annotation.and_then(|a| a.parse().ok())) {
+            told.entry(job).or_default().insert(instant);
+        }
+    }
+    for (job, instants) in told.iter().filter(|(_, instants)| instants.len() > 1) {
+        found.push(violation("together", format!("the workers of the Job {job} were told several instants: {instants:?}")));
     }
 }
 

@@ -129,3 +129,16 @@ fn a_foreign_object_that_is_changed_or_deleted_is_found() {
 fn results_without_a_job_are_found() {
     assert_eq!(broken(&[test(1, Value::Null), running(2, 1)]), ["I9"]);
 }
+
+#[test]
+fn workers_told_two_instants_are_found() {
+    let told = |version, pod: &str, instant| {
+        let owners = [json!({"uid": "job", "controller": true})];
+        let metadata = json!({"name": pod, "uid": pod, "ownerReferences": owners, "annotations": {START_ANNOTATION: instant}});
+        seen(version, "Pod", Change::Modified, json!({"metadata": metadata}))
+    };
+    let first = [told(8, "a", "2026-01-01T00:00:05.123Z"), told(9, "b", "2026-01-01T00:00:05.123Z")];
+    let again = told(10, "b", "2026-01-01T00:00:05.1230Z");
+    assert_eq!(broken(&[good(), first.to_vec(), vec![again]].concat()), Vec::<&str>::new());
+    assert_eq!(broken(&[good(), first.to_vec(), vec![told(10, "b", "2026-01-01T00:00:05.124Z")]].concat()), ["together"]);
+}

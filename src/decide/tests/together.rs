@@ -39,18 +39,20 @@ fn all_are_told_one_instant_once_all_are_ready() {
     let mut test = begun(2);
     let plan = step(&mut test, &ours(vec![waits(0, true), waits(1, false)]), 3);
     assert_eq!((started(&plan), reasons(&plan)), (None, vec!["Created", "Running", "Running"]));
+    assert_eq!(progress(&test).0, "Starting", "most are ready in a moment");
+    step(&mut test, &ours(vec![waits(0, true), waits(1, false)]), 5);
     let message = "all 2 workers run, to begin together; waiting until t-1-x is ready";
     assert_eq!((progress(&test), test.status.as_ref().unwrap().phase), (("WaitingForWorkers", message), Some(Phase::Starting)));
 
-    let plan = step(&mut test, &ours(vec![waits(0, true), waits(1, true)]), 4);
-    assert_eq!(started(&plan), Some((5804, vec!["t-0-x", "t-1-x"])), "1.8 s ahead, and two milliseconds for each");
+    let plan = step(&mut test, &ours(vec![waits(0, true), waits(1, true)]), 6);
+    assert_eq!(started(&plan), Some((7804, vec!["t-0-x", "t-1-x"])), "1.8 s ahead, and two milliseconds for each");
     assert!(plan.status.is_none(), "who is missing is written now and then");
     assert_eq!(test.status.as_ref().unwrap().load_start_time, None);
 
-    let told = |index| Worker { start_at: Some(at(5)), ..waits(index, true) };
-    let plan = step(&mut test, &ours(vec![told(0), told(1)]), 5);
+    let told = |index| Worker { start_at: Some(at(8)), ..waits(index, true) };
+    let plan = step(&mut test, &ours(vec![told(0), told(1)]), 7);
     assert_eq!((plan.change.is_none(), progress(&test).0), (true, "Running"));
-    assert_eq!(test.status.unwrap().load_start_time.unwrap().0, at(5));
+    assert_eq!(test.status.unwrap().load_start_time.unwrap().0, at(8));
 }
 
 #[test]
@@ -74,6 +76,8 @@ fn who_does_not_say_that_it_knows_is_told_again_and_named_when_it_is_late() {
     let after = at(5) + SignedDuration::from_millis(1500);
     assert_eq!((started(&plan), plan.look_again), (Some((5000, vec!["t-0-x"])), Some(after)));
     assert!(matches!(plan.change, Some(Change::StartWorkers(start)) if start.times == 2));
+    let none_knows = vec![told(0, 1), told(1, 1), told(2, 1)];
+    assert_eq!(started(&super::plan(&test, &ours(none_knows), 5)), Some((5000, vec!["t-0-x", "t-1-x", "t-2-x"])));
     let ended = Worker { ended: Some(at(7)), ..told(0, 2) };
     let plan = step(&mut test, &ours(vec![ended.clone(), told(1, 2), knows(2)]), 7);
     assert_eq!((started(&plan), progress(&test).0), (Some((5000, vec!["t-1-x"])), "Running"));
