@@ -85,7 +85,7 @@ undeploy: ## Remove the operator, the CRD and all load tests.
 ##@ Image
 
 $(PROGRAM): FORCE
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target $(TARGET) --bin artillery-operator
+	RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs" cargo build --release --target $(TARGET) --bin artillery-operator
 
 docker-build: $(PROGRAM) ## Build the operator's image IMG, by docker, podman or buildah.
 	@[ -n "$(CONTAINER_TOOL)" ] || { echo "docker-build: one of docker, podman, buildah is needed" >&2; exit 1; }
