@@ -18,7 +18,7 @@ use crate::progress::TestJob;
 use crate::worker;
 
 /// So many of a test's workers are told at a time when to begin.
-const TOLD_AT_ONCE: usize = 32;
+const TOLD_AT_ONCE: usize = 50;
 
 /// Creates the files that workers in a test's namespace need, if they are not there; gives what keeps them from being there.
 ///

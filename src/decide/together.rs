@@ -13,7 +13,7 @@ use crate::progress::{Readiness, Worker};
 const LEAD: SignedDuration = SignedDuration::from_millis(1800);
 
 /// And so much further for each worker that is to be told.
-const LEAD_OF_EACH: SignedDuration = SignedDuration::from_millis(2);
+const LEAD_OF_EACH: SignedDuration = SignedDuration::from_millis(5);
 
 /// So many milliseconds after the instant those are told again that do not say that they know it: the first time while they can
 /// still begin with the others. A kubelet passes over a change of a pod now and then, until it looks at the pod a minute or
