@@ -171,7 +171,8 @@ pub async fn run(
     let scope = namespace.as_deref();
     let shown: Store<LoadTest> = store.clone();
     reports.metrics.show_tests(move || shown.state());
-    let tests = reflector::reflector(writer, tests(api(&client, scope), selector.as_deref(), &reports));
+    let tests = after_the_others(tests(api(&client, scope), selector.as_deref(), &reports), ctx.clone());
+    let tests = reflector::reflector(writer, tests);
     let tests = forgetting(tests, ctx.clone(), store.clone()).touched_objects();
     let labelled = |component: &str| watch_config().labels(&format!("{COMPONENT_LABEL}={component}"));
     let jobs = events(watcher(api(&client, scope), labelled(JOB_COMPONENT)), "jobs", reports.clone());
@@ -189,6 +190,23 @@ pub async fn run(
         // Failures are dealt with by `on_error`; the rest is Jobs and pods of tests that are gone.
         .for_each(|_| futures::future::ready(()))
         .await;
+}
+
+/// Ends the first list of tests only when those of Jobs and workers have been read, as no reconcile begins before its end. If all
+/// began and waited, each Job and pod that comes would have all of them polled.
+fn after_the_others(
+    tests: impl Stream<Item = watcher::Result<Event<LoadTest>>> + Send,
+    ctx: Arc<Context>,
+) -> impl Stream<Item = watcher::Result<Event<LoadTest>>> + Send {
+    tests.then(move |event| {
+        let ctx = ctx.clone();
+        async move {
+            if matches!(event, Ok(Event::InitDone)) {
+                ctx.until_synced().await;
+            }
+            event
+        }
+    })
 }
 
 /// Takes the events of a watch into the index, and gives the tests that they concern.
