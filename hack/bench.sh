@@ -64,7 +64,7 @@ if [ -n "${OPERATOR:-}" ]; then
   read -ra operator <<<"$OPERATOR"
 else
   # as for the image
-  RUSTFLAGS='-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs' cargo build --release --target "$TARGET" --bin artillery-operator
+  make --no-print-directory "TARGET=$TARGET" "target/$TARGET/release/artillery-operator"
   operator=("target/$TARGET/release/artillery-operator" --leader-elect --leader-elect-namespace=default
     --metrics-bind-address=127.0.0.1:0 --health-probe-bind-address=127.0.0.1:0)
   echo "the program: $(($(stat -c %s "${operator[0]}") / 1024)) KiB, of at most 12288"

@@ -9,8 +9,8 @@ fi
 command -v buildah >/dev/null || { echo "operator-image.sh: buildah is missing; Debian has it in the package of this name" >&2; exit 1; }
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/artillery-operator
 TARGET=${TARGET:-$(uname -m)-unknown-linux-gnu}
-RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs" cargo build --release --target "$TARGET" --bin artillery-operator >&2
 folder=target/$TARGET/release
+make --no-print-directory "TARGET=$TARGET" "$folder/artillery-operator" >&2
 archive=$CACHE/operator-$(sha256sum "$folder/artillery-operator" Dockerfile | sha256sum | cut -c1-12).tar
 if [ ! -f "$archive" ]; then
   mkdir -p "$CACHE"

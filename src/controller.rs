@@ -35,7 +35,6 @@ const UNBOUNDED: u16 = 0;
 /// The whole of a reconcile: look, decide, say, record, and only then act. Thousands may wait for their turn, so what is
 /// large is made only when it comes.
 async fn reconcile(test: Arc<LoadTest>, ctx: Arc<Context>) -> Result<Action, Error> {
-    ctx.until_synced().await;
     let _turn = ctx.turn(&test).await;
     Box::pin(reconcile_now(&test, &ctx)).await
 }

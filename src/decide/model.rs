@@ -472,7 +472,7 @@ fn in_every_order_of_steps_what_must_hold_holds() {
 
 /// The same, further: `make model-check`.
 #[test]
-#[ignore = "it takes some minutes"]
+#[ignore = "it takes some minutes: run by make model-check"]
 fn in_every_order_of_more_steps_what_must_hold_holds() {
     explore(2, true, 0, 0);
     explore(2, false, 0, 1);

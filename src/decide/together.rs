@@ -72,28 +72,31 @@ impl Scene<'_> {
             return (None, None);
         };
         let after = |ms: &i64| super::later(at, SignedDuration::from_millis(*ms));
-        let uninformed: Vec<_> =
-            workers.iter().filter(|w| goes_on(w) && w.start_at.is_some() && w.readiness < Readiness::KnowsStart).collect();
+        let unaware: Vec<_> = unaware(workers).collect();
         // Where none has said it, it is not the one kubelet that is late.
         let too_early = self.now < at && !workers.iter().any(|w| w.readiness == Readiness::KnowsStart);
         let due = AGAIN.iter().filter(|ms| after(ms) <= self.now).count();
         let times = u8::try_from(due).unwrap_or_default().saturating_add(1);
-        let again = uninformed.iter().filter(|w| w.told < times && !too_early);
+        let again = unaware.iter().filter(|w| w.told < times && !too_early);
         let pods: Vec<_> = again.map(|w| (w.pod.clone(), w.uid.clone())).collect();
-        let next = AGAIN.get(due).map(after).filter(|_| !uninformed.is_empty());
+        let next = AGAIN.get(due).map(after).filter(|_| !unaware.is_empty());
         ((!pods.is_empty()).then_some(StartWorkers { at, times, pods }), next)
     }
 
     /// Those that do not say that they know when to begin, though it is over, if there are any.
     pub(super) fn late(&self, workers: &[Worker]) -> Option<String> {
         let at = self.current.load_start_time.as_ref()?.0;
-        let late: Vec<_> =
-            workers.iter().filter(|w| goes_on(w) && w.start_at.is_some() && w.readiness < Readiness::KnowsStart).collect();
+        let late: Vec<_> = unaware(workers).collect();
         let is_time = super::later(at, LATE) <= self.now && !late.is_empty();
         is_time.then(|| {
             format!("worker {} does not say that it knows to begin at {at}: see its log, and how busy its node is", named(&late))
         })
     }
+}
+
+/// Those that were told when to begin, and do not say that they know it.
+fn unaware(workers: &[Worker]) -> impl Iterator<Item = &Worker> {
+    workers.iter().filter(|w| goes_on(w) && w.start_at.is_some() && w.readiness < Readiness::KnowsStart)
 }
 
 /// Whether a worker has not ended, and is not about to.

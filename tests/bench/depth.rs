@@ -34,7 +34,7 @@ pub async fn measure(client: &Client, plan: &Plan) {
     tellings.sort();
     let first = tellings.first().copied().unwrap_or(SystemTime::UNIX_EPOCH);
     let ready = audit::pod_statuses(&plan.audit_log, offset).into_iter().filter(|at| *at < first).max();
-    // Not those that are told again.
+    // At the earliest, where some are told again before the last is told.
     let last = tellings.get(plan.count.saturating_sub(1)).copied();
     let all_told =
         ready.zip(last).and_then(|(ready, last)| last.duration_since(ready).ok()).map_or(f64::NAN, |d| d.as_secs_f64());

@@ -168,14 +168,14 @@ fn expand(namespace: Option<&str>, rules: &[PolicyRule]) -> Vec<Right> {
 }
 
 #[test]
-#[ignore = "looks at what the other tests did"]
+#[ignore = "looks at what the other tests did: run by make test, after them"]
 fn no_request_lacked_a_right() {
     let refused: Vec<_> = requests().into_iter().filter(|r| !r.allowed).collect();
     assert!(refused.is_empty(), "{refused:#?}");
 }
 
 #[tokio::test]
-#[ignore = "looks at what the other tests did"]
+#[ignore = "looks at what the other tests did: run by make test, after them"]
 async fn every_right_was_used_and_every_request_has_one() {
     let (rights, user) = (rights().await, format!("system:serviceaccount:{NAMESPACE}:{NAME}"));
     let mut counts: BTreeMap<_, _> = rights.iter().map(|right| (right.to_string(), 0)).collect();
