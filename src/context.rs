@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use k8s_openapi::jiff::SignedDuration;
 use kube::Client;
 use kube::runtime::reflector::Store;
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::sync::watch;
 
-use crate::api::v1alpha1::{LoadTest, Phase};
+use crate::api::v1alpha1::LoadTest;
 use crate::decide::refresh_every;
 use crate::index::Index;
 use crate::metrics::Metrics;
@@ -19,10 +19,6 @@ use crate::script::Read;
 use crate::settings::WorkerSettings;
 use crate::waiting::Waiting;
 
-/// The most reconciles at a time of those that start tests: each makes three calls, one after the other.
-const STARTS: usize = 32;
-/// The most at a time of those that report on tests. Each holds a connection; one whose calls hang takes one turn, not all.
-const REPORTS: usize = 16;
 /// How long a script that was seen is taken to be there: many tests of one script, created at once, look for it once.
 const SCRIPT_SEEN: Duration = Duration::from_secs(2);
 /// How long the workers' files are taken to be in a namespace that had them.
@@ -50,8 +46,6 @@ pub struct Context {
     pub back_off: BackOff,
     /// The tests, as the watch shows them.
     pub tests: Store<LoadTest>,
-    starts: Semaphore,
-    reports: Semaphore,
     index: Mutex<Index>,
     scripts: Mutex<Scripts>,
     asked: Mutex<HashMap<String, Asked>>,
@@ -169,8 +163,6 @@ impl Context {
             metrics,
             back_off: BackOff::default(),
             tests,
-            starts: Semaphore::new(STARTS),
-            reports: Semaphore::new(REPORTS),
             index: Mutex::default(),
             scripts: Mutex::default(),
             asked: Mutex::default(),
@@ -193,15 +185,6 @@ impl Context {
             None => counted.insert((self.index().running(), now)).0,
         };
         refresh_every(running)
-    }
-
-    /// Waits for a turn, which lasts until what is given here is dropped. Tests that are to start have turns of their own:
-    /// however much there is to say about those that run, they do not wait behind it.
-    pub async fn turn(&self, test: &LoadTest) -> Option<SemaphorePermit<'_>> {
-        let has_started = test.status.as_ref().and_then(|s| s.phase).is_some_and(Phase::has_started);
-        let turns = if has_started { &self.reports } else { &self.starts };
-        // It fails only when the semaphore is closed, which nobody does.
-        turns.acquire().await.ok()
     }
 
     /// Notes that a watch has given its first complete list.

@@ -3,24 +3,24 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::stream::{self, BoxStream};
+use futures::stream::{self, BoxStream, FuturesUnordered};
 use futures::{Stream, StreamExt};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::Api;
 use kube::core::{DeserializeGuard, NamespaceResourceScope};
 use kube::runtime::WatchStreamExt;
-use kube::runtime::controller::{Action, Config as ControllerConfig, Controller};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, Config, Event, watcher};
 use kube::{Client, Resource, ResourceExt};
 
-use crate::api::v1alpha1::{LoadTest, Reason};
+use crate::api::v1alpha1::{LoadTest, Phase, Reason};
 use crate::context::{Context, Synced};
 use crate::decide::{Change, Observed, Plan, SeenJob, decide, is_over};
 use crate::error::Error;
 use crate::index::{Index, Key};
 use crate::job::{COMPONENT_LABEL, JOB_COMPONENT, WORKER_COMPONENT};
 use crate::metrics::Metrics;
+use crate::queue::{Lane, Queue};
 use crate::server::Health;
 use crate::settings::WorkerSettings;
 use crate::waiting::Waiting;
@@ -29,38 +29,49 @@ use crate::{apply, observe, report};
 /// After this many seconds a watch is begun anew: a connection that died without a word is noticed by then.
 pub const WATCH_SECONDS: u32 = 60;
 
-/// As many reconciles as there are tests to be looked at: the turns in [`Context`] bound those that do something.
-const UNBOUNDED: u16 = 0;
+/// The most tests at a time that are started: each takes three calls, one after the other.
+const STARTS: usize = 32;
+/// The most at a time that are reported on. Each holds a connection; one whose calls hang takes one lane, not all.
+const REPORTS: usize = 16;
 
-/// The whole of a reconcile: look, decide, say, record, and only then act. Thousands may wait for their turn, so what is
-/// large is made only when it comes.
-async fn reconcile(test: Arc<LoadTest>, ctx: Arc<Context>) -> Result<Action, Error> {
-    let _turn = ctx.turn(&test).await;
-    Box::pin(reconcile_now(&test, &ctx)).await
-}
+/// After a conflict the newer test is on its way by the watch; this is for the case that it is not.
+const AFTER_A_CONFLICT: Duration = Duration::from_secs(1);
 
-async fn reconcile_now(test: &LoadTest, ctx: &Context) -> Result<Action, Error> {
-    // It may have changed while it waited for its turn.
-    let Some(test) = ctx.tests.get(&ObjectRef::from_obj(test)) else { return Ok(Action::await_change()) };
-    let begun = Instant::now();
-    if let Some(rest) = ctx.back_off.rest(&test.uid().unwrap_or_default(), begun) {
-        return Ok(Action::requeue(rest));
+/// The whole of a reconcile: look, decide, say, record, and only then act. Gives when to look again, if nothing happens before.
+async fn reconcile(key: &Key, ctx: &Context) -> Option<Instant> {
+    let test = ctx.tests.get(&reference(key))?;
+    let (uid, begun) = (test.uid().unwrap_or_default(), Instant::now());
+    if let Some(rest) = ctx.back_off.rest(&uid, begun) {
+        return begun.checked_add(rest);
     }
     ctx.metrics.reconciling();
     let test = ctx.memory.newest(&test);
     let result = carry_on(ctx, &test).await;
     ctx.metrics.reconciled(begun.elapsed(), result.as_ref().err().map(Error::class));
-    if result.is_ok() {
-        ctx.back_off.recovered(&test.uid().unwrap_or_default());
-    }
-    result
+    let (namespace, name, now) = (&key.0, &key.1, Instant::now());
+    let delay = match result {
+        Ok(delay) => {
+            ctx.back_off.recovered(&uid);
+            delay?
+        }
+        Err(error) if error.is_conflict() => {
+            tracing::debug!(namespace, name, "the test has changed in the meantime");
+            AFTER_A_CONFLICT
+        }
+        Err(error) => {
+            let delay = ctx.back_off.failed(&uid, now);
+            tracing::warn!(namespace, name, %error, retry_in = ?delay, "reconcile failed");
+            delay
+        }
+    };
+    now.checked_add(delay)
 }
 
-/// Brings a test one step on.
-async fn carry_on(ctx: &Context, test: &Arc<LoadTest>) -> Result<Action, Error> {
+/// Brings a test one step on. Gives how long to wait then, if nothing happens before.
+async fn carry_on(ctx: &Context, test: &Arc<LoadTest>) -> Result<Option<Duration>, Error> {
     if test.metadata.deletion_timestamp.is_some() {
         ctx.waiting.stop(&key(test));
-        return Ok(Action::await_change());
+        return Ok(None);
     }
     let now = Timestamp::now();
     let seen = observe::observe(ctx, test, now).await?;
@@ -78,14 +89,14 @@ async fn carry_on(ctx: &Context, test: &Arc<LoadTest>) -> Result<Action, Error> 
         Some(Change::SteerJob(steer)) => apply::steer_job(ctx, &test, steer).await.map(|()| next(&plan, now)),
         // What they were told is known already: no watch comes to tell of it.
         Some(Change::StartWorkers(start)) => {
-            apply::start_workers(ctx, &test, start).await.map(|()| Action::requeue(Duration::ZERO))
+            apply::start_workers(ctx, &test, start).await.map(|()| Some(Duration::ZERO))
         }
-        Some(Change::DeleteTest) => apply::delete_test(ctx, &test).await.map(|()| Action::await_change()),
+        Some(Change::DeleteTest) => apply::delete_test(ctx, &test).await.map(|()| None),
         Some(Change::CreateJob(job)) => match apply::create_job(ctx, &test, job, age(&test, now)).await? {
             // The watch tells of it next.
             SeenJob::Ours(job) => {
                 ctx.index().note_job(key(&test), job);
-                Ok(Action::await_change())
+                Ok(None)
             }
             obstacle => {
                 let refused = matches!(obstacle, SeenJob::Refused(_));
@@ -121,20 +132,8 @@ fn age(test: &LoadTest, now: Timestamp) -> Duration {
     created.and_then(|c| Duration::try_from(now.duration_since(c.0)).ok()).unwrap_or_default()
 }
 
-fn next(plan: &Plan, now: Timestamp) -> Action {
-    plan.look_again
-        .map_or_else(Action::await_change, |at| Action::requeue(Duration::try_from(at.duration_since(now)).unwrap_or_default()))
-}
-
-fn on_error(test: &LoadTest, error: &Error, ctx: &Context) -> Action {
-    if error.is_conflict() {
-        // The newer test is on its way by the watch; the delay is for the case that it is not.
-        tracing::debug!(namespace = test.namespace(), name = test.name_any(), "the test has changed in the meantime");
-        return Action::requeue(Duration::from_secs(1));
-    }
-    let delay = ctx.back_off.failed(&test.uid().unwrap_or_default(), Instant::now());
-    tracing::warn!(namespace = test.namespace(), name = test.name_any(), %error, retry_in = ?delay, "reconcile failed");
-    Action::requeue(delay)
+fn next(plan: &Plan, now: Timestamp) -> Option<Duration> {
+    plan.look_again.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default())
 }
 
 /// Where the controller says how it fares.
@@ -161,7 +160,7 @@ pub async fn run(
     scope: Scope,
     settings: WorkerSettings,
     reports: Reports,
-    shutdown: impl Future<Output = ()> + Send + Sync + 'static,
+    shutdown: impl Future<Output = ()> + Send,
 ) {
     let (waiting, woken) = Waiting::new(client.clone());
     let (store, writer) = reflector::store();
@@ -171,24 +170,62 @@ pub async fn run(
     let shown: Store<LoadTest> = store.clone();
     reports.metrics.show_tests(move || shown.state());
     let tests = after_the_others(tests(api(&client, scope), selector.as_deref(), &reports), ctx.clone());
-    let tests = reflector::reflector(writer, tests);
-    let tests = forgetting(tests, ctx.clone(), store.clone()).touched_objects();
+    let tests = concerned(reflector::reflector(writer, tests), ctx.clone());
     let labelled = |component: &str| watch_config().labels(&format!("{COMPONENT_LABEL}={component}"));
     let jobs = events(watcher(api(&client, scope), labelled(JOB_COMPONENT)), "jobs", reports.clone());
     let jobs = indexed(jobs, ctx.clone(), Index::job_event, |s| s.jobs = true);
     let pods = events(watcher(api(&client, scope), labelled(WORKER_COMPONENT)), "pods", reports);
     let pods = indexed(pods, ctx.clone(), |index, event| index.pod_event(event, Timestamp::now()), |s| s.pods = true);
-    let concerned =
-        stream::select(jobs, pods).flat_map(stream::iter).map(|(namespace, name)| ObjectRef::new(&name).within(&namespace));
-    Controller::for_stream(tests, store)
-        .with_config(ControllerConfig::default().concurrency(UNBOUNDED))
-        .reconcile_on(concerned)
-        .reconcile_on(woken)
-        .graceful_shutdown_on(shutdown)
-        .run(reconcile, |test, error, ctx| on_error(&test, error, &ctx), ctx)
-        // Failures are dealt with by `on_error`; the rest is Jobs and pods of tests that are gone.
-        .for_each(|_| futures::future::ready(()))
-        .await;
+    let woken = woken.map(|key| vec![key]);
+    look_at_all(stream::select_all([tests.boxed(), jobs.boxed(), pods.boxed(), woken.boxed()]), &ctx, shutdown).await;
+}
+
+/// Reconciles the tests that something happens to, or whose time has come, until `shutdown` is done.
+async fn look_at_all(
+    mut concerned: impl Stream<Item = Vec<Key>> + Unpin,
+    ctx: &Context,
+    shutdown: impl Future<Output = ()> + Send,
+) {
+    let (mut queue, mut looks) = (Queue::default(), FuturesUnordered::new());
+    let mut shutdown = std::pin::pin!(shutdown);
+    let lanes = |lane| match lane {
+        Lane::Start => STARTS,
+        Lane::Report => REPORTS,
+    };
+    loop {
+        while let Some(key) = queue.take(lanes) {
+            looks.push(async move {
+                let look_again = Box::pin(reconcile(&key, ctx)).await;
+                (key, look_again)
+            });
+        }
+        let next_due = queue.next_due();
+        tokio::select! {
+            () = &mut shutdown => break,
+            Some(keys) = concerned.next() => keys.into_iter().for_each(|key| add(&mut queue, key, ctx)),
+            Some((key, look_again)) = looks.next() => queue.done(key, look_again),
+            () = until(next_due) => while let Some(key) = queue.due(Instant::now()) {
+                add(&mut queue, key, ctx);
+            },
+            else => break,
+        }
+    }
+    while looks.next().await.is_some() {}
+}
+
+/// Has a test looked at, if there is one of this key: a Job and its pods may outlive theirs.
+fn add(queue: &mut Queue, key: Key, ctx: &Context) {
+    let Some(test) = ctx.tests.get(&reference(&key)) else { return queue.forget(&key) };
+    let has_started = test.status.as_ref().and_then(|s| s.phase).is_some_and(Phase::has_started);
+    queue.add(key, if has_started { Lane::Report } else { Lane::Start });
+}
+
+/// Never, where there is no time.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Ends the first list of tests only when those of Jobs and workers have been read, as no reconcile begins before its end. If all
@@ -223,6 +260,10 @@ fn indexed<K: Send + 'static>(
         }
         concerned
     })
+}
+
+fn reference(key: &Key) -> ObjectRef<LoadTest> {
+    ObjectRef::new(&key.1).within(&key.0)
 }
 
 fn key(test: &LoadTest) -> Key {
@@ -295,16 +336,26 @@ fn tests(
     })
 }
 
-/// Passes the events of the tests on, and forgets the tests that are gone.
-fn forgetting(
+/// The tests that the events of their watch concern, once the store shows them. Forgets those that are gone.
+fn concerned(
     tests: impl Stream<Item = watcher::Result<Event<LoadTest>>> + Send,
     ctx: Arc<Context>,
-    store: Store<LoadTest>,
-) -> impl Stream<Item = watcher::Result<Event<LoadTest>>> + Send {
-    tests.inspect(move |event| match event {
-        Ok(Event::Delete(test)) => ctx.forget(&key(test), &test.uid().unwrap_or_default()),
-        // Deletions that happened while the watch was down are told by nobody.
-        Ok(Event::InitDone) => ctx.memory.keep_only(&store.state().iter().filter_map(|t| t.uid()).collect()),
-        _ => {}
+) -> impl Stream<Item = Vec<Key>> + Send {
+    tests.filter_map(move |event| {
+        let keys = match event {
+            Ok(Event::Apply(test)) => vec![key(&test)],
+            Ok(Event::Delete(test)) => {
+                ctx.forget(&key(&test), &test.uid().unwrap_or_default());
+                vec![key(&test)]
+            }
+            // Deletions that happened while the watch was down are told by nobody.
+            Ok(Event::InitDone) => {
+                let tests = ctx.tests.state();
+                ctx.memory.keep_only(&tests.iter().filter_map(|t| t.uid()).collect());
+                tests.iter().map(|test| key(test)).collect()
+            }
+            Ok(Event::Init | Event::InitApply(_)) | Err(_) => Vec::new(),
+        };
+        std::future::ready((!keys.is_empty()).then_some(keys))
     })
 }

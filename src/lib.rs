@@ -8,9 +8,10 @@
 pub mod api;
 pub mod settings;
 
-// Watch: what happens in the cluster.
+// Watch: what happens in the cluster, and which tests it concerns. `queue` is pure.
 pub mod context;
 pub mod controller;
+pub mod queue;
 pub mod waiting;
 
 // Observe: what there is of a test. `index` and `progress` are pure.

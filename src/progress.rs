@@ -129,6 +129,9 @@ pub struct Worker {
     pub start_at: Option<Timestamp>,
     /// How often it was told.
     pub told: u8,
+    /// How often its pod itself shows that it was told: less where the watch is behind, which says nothing then of what the
+    /// worker makes of it.
+    pub shows_told: u8,
     /// What it has measured, as its container left it.
     pub snapshot: Option<Arc<str>>,
     /// Whether its pod goes on though its container has ended, as other containers do.
@@ -200,6 +203,7 @@ impl Worker {
         // A container that could not be started at all is terminated too, with a start time of 0 or none.
         let ran = terminated.is_some_and(|t| t.started_at.as_ref().is_some_and(|t| t.0 > Timestamp::UNIX_EPOCH));
         let running = state.and_then(|s| s.running.as_ref());
+        let told = annotation(START_ANNOTATION).map(|at| times_told(at)).unwrap_or_default();
         let version = || meta.resource_version.as_ref().and_then(|v| v.parse().ok()).unwrap_or_default();
         Self {
             pod: meta.name.clone().unwrap_or_default(),
@@ -215,7 +219,8 @@ impl Worker {
                 (false, _) => Readiness::Loads,
             }),
             start_at: annotation(START_ANNOTATION).and_then(|at| at.parse().ok()),
-            told: annotation(START_ANNOTATION).map(|at| times_told(at)).unwrap_or_default(),
+            told,
+            shows_told: told,
             snapshot: terminated.and_then(|t| t.message.as_deref()).filter(|m| results::is_snapshot(m)).map(Arc::from),
             lingers: ran && matches!(pod.status.phase.as_deref(), Some("Pending" | "Running")),
             deleted: meta.deletion_timestamp.as_ref().map(|t| Deletion { due: t.0, version: version(), gone: false }),

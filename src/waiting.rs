@@ -12,12 +12,10 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
-use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Client, Resource};
 use tokio::task::JoinHandle;
 
-use crate::api::v1alpha1::LoadTest;
 use crate::decide::WaitFor;
 use crate::index::Key;
 
@@ -25,7 +23,7 @@ use crate::index::Key;
 #[derive(Clone)]
 pub struct Waiting {
     client: Client,
-    wake: UnboundedSender<ObjectRef<LoadTest>>,
+    wake: UnboundedSender<Key>,
     watched: Arc<Mutex<HashMap<Object, Waiters>>>,
 }
 
@@ -40,7 +38,7 @@ struct Waiters {
 impl Waiting {
     /// Nobody waits yet. The second is where the tests come out that are to be looked at again.
     #[must_use]
-    pub fn new(client: Client) -> (Self, UnboundedReceiver<ObjectRef<LoadTest>>) {
+    pub fn new(client: Client) -> (Self, UnboundedReceiver<Key>) {
         let (wake, woken) = unbounded();
         (Self { client, wake, watched: Arc::default() }, woken)
     }
@@ -97,9 +95,9 @@ impl Waiting {
                     continue;
                 }
             }
-            for (namespace, name) in self.watched().get(&object).iter().flat_map(|w| &w.tests) {
+            for test in self.watched().get(&object).iter().flat_map(|w| &w.tests) {
                 // It fails only when the controller has ended, and with it this process.
-                let _ = self.wake.unbounded_send(ObjectRef::new(name).within(namespace));
+                let _ = self.wake.unbounded_send(test.clone());
             }
         }
     }

@@ -15,8 +15,9 @@ use crate::duration;
 use crate::progress::{Obstacle, Outcome, TestJob, Worker, WorkerState};
 use crate::report::fnv1a;
 
-/// So long after a Job's start its pods are usually there, and their containers created.
-const USUAL_START: SignedDuration = SignedDuration::from_secs(5);
+/// So long after a Job's start, at most, its pods are usually there and their containers created, however many tests run. Where
+/// few do it is half of the time between two refreshes: five seconds.
+const MOST_USUAL_START: SignedDuration = SignedDuration::from_secs(30);
 
 /// So long after a Job's start events are asked, or after half of its time to start: the API server reads all events of a
 /// namespace to answer, which many tests that start at once must not ask of it.
@@ -77,7 +78,7 @@ impl Scene<'_> {
         let begun = job.started.or(self.progress_so_far("True").map(|(since, ..)| since)).unwrap_or(self.now);
         let start_deadline = later(begun, self.start_deadline());
         // A pod may wait a moment for its node or its image, or for the other workers, which is nothing to be told of.
-        let settled = later(begun, USUAL_START);
+        let settled = later(begun, MOST_USUAL_START.min(seen.refresh / 2));
         let obstacle = obstacle(seen);
 
         let (phase, holds, reason, message) =

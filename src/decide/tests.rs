@@ -50,6 +50,7 @@ fn worker(index: u32, state: WorkerState) -> Worker {
         readiness: if started { Readiness::KnowsStart } else { Readiness::Loads },
         start_at: started.then(|| at(0)),
         told: u8::MAX,
+        shows_told: u8::MAX,
         snapshot: None,
         lingers: false,
         deleted: None,

@@ -94,9 +94,11 @@ impl Scene<'_> {
     }
 }
 
-/// Those that were told when to begin, and do not say that they know it.
+/// Those that were told when to begin, and do not say that they know it. Where the watch is behind what they were told, it
+/// does not show either what they say.
 fn unaware(workers: &[Worker]) -> impl Iterator<Item = &Worker> {
-    workers.iter().filter(|w| goes_on(w) && w.start_at.is_some() && w.readiness < Readiness::KnowsStart)
+    let unaware = |w: &&Worker| goes_on(w) && w.start_at.is_some() && w.readiness < Readiness::KnowsStart;
+    workers.iter().filter(move |w| unaware(w) && w.shows_told >= w.told)
 }
 
 /// Whether a worker has not ended, and is not about to.

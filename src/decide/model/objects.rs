@@ -66,6 +66,7 @@ pub(super) fn worker((index, pod): (usize, &Pod)) -> Worker {
         },
         start_at: (*pod == Pod::Told).then(|| at(3)),
         told: u8::MAX,
+        shows_told: u8::MAX,
         snapshot: None,
         lingers: false,
         deleted,
