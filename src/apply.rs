@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::json;
@@ -123,7 +124,7 @@ pub async fn start_workers(ctx: &Context, test: &LoadTest, start: &StartWorkers)
         async move {
             match within_deadline(pods.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch))).await {
                 Ok(_) => {
-                    ctx.index().note_told(&key, &name, start.at, start.times);
+                    ctx.index().note_told(&key, &name, start.at, start.times, Timestamp::now());
                     Ok(())
                 }
                 // It has gone: its end is seen by the watch.

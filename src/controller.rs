@@ -30,9 +30,9 @@ use crate::{apply, observe, report};
 pub const WATCH_SECONDS: u32 = 60;
 
 /// The most tests at a time that are started: each takes three calls, one after the other.
-const STARTS: usize = 32;
+const STARTS: usize = 48;
 /// The most at a time that are reported on. Each holds a connection; one whose calls hang takes one lane, not all.
-const REPORTS: usize = 16;
+const REPORTS: usize = 32;
 
 /// After a conflict the newer test is on its way by the watch; this is for the case that it is not.
 const AFTER_A_CONFLICT: Duration = Duration::from_secs(1);
@@ -88,9 +88,7 @@ async fn carry_on(ctx: &Context, test: &Arc<LoadTest>) -> Result<Option<Duration
         None => Ok(next(&plan, now)),
         Some(Change::SteerJob(steer)) => apply::steer_job(ctx, &test, steer).await.map(|()| next(&plan, now)),
         // What they were told is known already: no watch comes to tell of it.
-        Some(Change::StartWorkers(start)) => {
-            apply::start_workers(ctx, &test, start).await.map(|()| Some(Duration::ZERO))
-        }
+        Some(Change::StartWorkers(start)) => apply::start_workers(ctx, &test, start).await.map(|()| Some(Duration::ZERO)),
         Some(Change::DeleteTest) => apply::delete_test(ctx, &test).await.map(|()| None),
         Some(Change::CreateJob(job)) => match apply::create_job(ctx, &test, job, age(&test, now)).await? {
             // The watch tells of it next.

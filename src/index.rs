@@ -89,10 +89,11 @@ impl Index {
 
     /// Takes in that a worker of a test was told when to begin. The watch may be seconds behind: who goes by it would tell
     /// workers again, and even another instant.
-    pub fn note_told(&mut self, key: &Key, pod: &str, at: Timestamp, times: u8) {
+    pub fn note_told(&mut self, key: &Key, pod: &str, at: Timestamp, times: u8, now: Timestamp) {
         let Some(entry) = self.jobs.get(key) else { return };
         let Some(worker) = self.workers.get_mut(&entry.job.uid).and_then(|w| w.by_pod.get_mut(pod)) else { return };
         (worker.start_at, worker.told) = (Some(at), worker.told.max(times));
+        worker.told_at = worker.told_at.or(Some(now));
     }
 
     /// Forgets what is kept of a test only for its sake.
@@ -168,11 +169,9 @@ impl Index {
                     self.unseen_pods.remove(&(job.uid.clone(), worker.pod.clone()));
                 }
                 let workers = self.workers.entry(job.uid.clone()).or_insert_with(|| Workers { test, by_pod: BTreeMap::new() });
-                let worker = match workers.by_pod.get(&worker.pod) {
-                    Some(earlier) => worker.seen_after(earlier),
-                    None => worker,
-                };
-                if workers.by_pod.get(&worker.pod) == Some(&worker) {
+                let earlier = workers.by_pod.get(&worker.pod);
+                let worker = worker.seen_after(earlier, now);
+                if earlier == Some(&worker) {
                     return Vec::new();
                 }
                 workers.by_pod.insert(worker.pod.clone(), worker);
@@ -183,7 +182,7 @@ impl Index {
                 // What is told with the deletion is the newest there is of the pod.
                 let last = Worker::from_pod(&pod, &job.name);
                 if let Some(earlier) = self.workers.get_mut(&job.uid).and_then(|w| w.by_pod.get_mut(&last.pod)) {
-                    *earlier = last.clone().seen_after(earlier);
+                    *earlier = last.clone().seen_after(Some(earlier), now);
                 }
                 let version = pod.resource_version().and_then(|v| v.parse().ok()).unwrap_or_default();
                 self.remove_pod(&job.uid, &last.pod, version, now).into_iter().collect()
@@ -298,11 +297,38 @@ mod tests {
         let mut index = Index::default();
         index.job_event(Event::Apply(job("j", "test-1", 0)));
         index.pod_event(Event::Apply(pod("t-0", "Pending")), NOW);
-        index.note_told(&key(), "t-0", NOW, 1);
-        index.note_told(&key(), "t-1", NOW, 1);
+        index.note_told(&key(), "t-0", NOW, 1, NOW);
+        index.note_told(&key(), "t-1", NOW, 1, NOW);
         index.pod_event(Event::Apply(pod("t-0", "Running")), NOW);
         let told: Vec<_> = index.workers("j").iter().map(|w| (w.start_at, w.told)).collect();
         assert_eq!(told, [(Some(NOW), 1)], "an event from before it says nothing else");
+    }
+
+    #[test]
+    fn an_answer_is_due_when_the_watch_has_shown_what_was_told_and_later_where_that_took_long() {
+        let told = |annotation: &str| {
+            let mut pod = pod("t-0", "Running");
+            let start = (crate::worker::START_ANNOTATION.to_owned(), annotation.to_owned());
+            pod.metadata.annotations = Some([start].into());
+            pod
+        };
+        let at = |ms| Timestamp::from_millisecond(ms).unwrap();
+        let due = |index: &Index| index.workers("j")[0].answer_due.map(Timestamp::as_millisecond);
+        for (shown, answer) in [(100, 1350), (2000, 6000)] {
+            let mut index = Index::default();
+            index.job_event(Event::Apply(job("j", "test-1", 0)));
+            index.pod_event(Event::Apply(pod("t-0", "Pending")), NOW);
+            index.note_told(&key(), "t-0", at(5000), 1, NOW);
+            index.pod_event(Event::Apply(pod("t-0", "Running")), at(50));
+            assert_eq!(due(&index), None, "this is from before it was told");
+            index.pod_event(Event::Apply(told("1970-01-01T00:00:05.000Z")), at(shown));
+            assert_eq!(due(&index), Some(answer));
+            index.pod_event(Event::Apply(told("1970-01-01T00:00:05.000Z")), at(shown + 500));
+            assert_eq!(due(&index), Some(answer), "more news makes it no later");
+        }
+        let mut restarted = Index::default();
+        restarted.pod_event(Event::InitApply(told("1970-01-01T00:00:05.000Z")), at(7000));
+        assert_eq!(due(&restarted), Some(8250));
     }
 
     #[test]

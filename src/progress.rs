@@ -7,7 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Resource;
 use serde::{Deserialize, Deserializer};
 
@@ -129,9 +129,11 @@ pub struct Worker {
     pub start_at: Option<Timestamp>,
     /// How often it was told.
     pub told: u8,
-    /// How often its pod itself shows that it was told: less where the watch is behind, which says nothing then of what the
-    /// worker makes of it.
-    pub shows_told: u8,
+    /// When it was told first, if by this process.
+    pub told_at: Option<Timestamp>,
+    /// When it is to have said that it knows. None until the watch shows that it was told: one that is behind says nothing of
+    /// what the worker makes of it.
+    pub answer_due: Option<Timestamp>,
     /// What it has measured, as its container left it.
     pub snapshot: Option<Arc<str>>,
     /// Whether its pod goes on though its container has ended, as other containers do.
@@ -187,6 +189,9 @@ pub enum WorkerState {
     Aborted,
 }
 
+/// A kubelet has brought to a worker what it was told, and says what the worker makes of it, within this time.
+const ANSWER: SignedDuration = SignedDuration::from_millis(1250);
+
 /// Reasons of a waiting container that say no more than that it is about to start.
 const USUAL_WAITS: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
@@ -203,7 +208,6 @@ impl Worker {
         // A container that could not be started at all is terminated too, with a start time of 0 or none.
         let ran = terminated.is_some_and(|t| t.started_at.as_ref().is_some_and(|t| t.0 > Timestamp::UNIX_EPOCH));
         let running = state.and_then(|s| s.running.as_ref());
-        let told = annotation(START_ANNOTATION).map(|at| times_told(at)).unwrap_or_default();
         let version = || meta.resource_version.as_ref().and_then(|v| v.parse().ok()).unwrap_or_default();
         Self {
             pod: meta.name.clone().unwrap_or_default(),
@@ -219,8 +223,9 @@ impl Worker {
                 (false, _) => Readiness::Loads,
             }),
             start_at: annotation(START_ANNOTATION).and_then(|at| at.parse().ok()),
-            told,
-            shows_told: told,
+            told: annotation(START_ANNOTATION).map(|at| times_told(at)).unwrap_or_default(),
+            told_at: None,
+            answer_due: None,
             snapshot: terminated.and_then(|t| t.message.as_deref()).filter(|m| results::is_snapshot(m)).map(Arc::from),
             lingers: ran && matches!(pod.status.phase.as_deref(), Some("Pending" | "Running")),
             deleted: meta.deletion_timestamp.as_ref().map(|t| Deletion { due: t.0, version: version(), gone: false }),
@@ -238,14 +243,20 @@ impl Worker {
 
     /// The same worker as a later look shows it, with what only the earlier look could know.
     #[must_use]
-    pub fn seen_after(mut self, earlier: &Self) -> Self {
-        if self.uid == earlier.uid {
+    pub fn seen_after(mut self, earlier: Option<&Self>, now: Timestamp) -> Self {
+        let earlier = earlier.filter(|earlier| self.uid == earlier.uid);
+        // The way there is as long as the way back.
+        let news = earlier.and_then(|e| e.told_at).map(|at| now.duration_since(at)).unwrap_or_default();
+        let due = now.checked_add(ANSWER.max(news.saturating_mul(2))).ok().filter(|_| self.told > 0);
+        self.answer_due = earlier.and_then(|e| e.answer_due).or(due);
+        if let Some(earlier) = earlier {
             if let (Some(deleted), Some(earlier)) = (&mut self.deleted, &earlier.deleted) {
                 deleted.version = earlier.version;
             }
             self.started |= earlier.started;
             self.readiness = self.readiness.max(earlier.readiness);
             (self.start_at, self.told) = (earlier.start_at.or(self.start_at), self.told.max(earlier.told));
+            self.told_at = earlier.told_at;
             self.snapshot = self.snapshot.or_else(|| earlier.snapshot.clone());
         }
         self

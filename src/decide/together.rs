@@ -22,7 +22,7 @@ const LEAD_OF_EACH: SignedDuration = SignedDuration::from_millis(5);
 /// workers on a node it is one test in ten.
 const AGAIN: [i64; 6] = [-350, 1500, 3000, 7000, 15_000, 30_000];
 
-/// And so long after it they are late.
+/// And so long after it, and after their answer was due, they are late.
 const LATE: SignedDuration = SignedDuration::from_secs(10);
 
 /// How far the workers are that wait for each other.
@@ -72,33 +72,32 @@ impl Scene<'_> {
             return (None, None);
         };
         let after = |ms: &i64| super::later(at, SignedDuration::from_millis(*ms));
-        let unaware: Vec<_> = unaware(workers).collect();
         // Where none has said it, it is not the one kubelet that is late.
         let too_early = self.now < at && !workers.iter().any(|w| w.readiness == Readiness::KnowsStart);
         let due = AGAIN.iter().filter(|ms| after(ms) <= self.now).count();
         let times = u8::try_from(due).unwrap_or_default().saturating_add(1);
-        let again = unaware.iter().filter(|w| w.told < times && !too_early);
+        let unaware = silent(workers).filter(|w| w.answer_due.is_some_and(|due| due <= self.now));
+        let again = unaware.filter(|w| w.told < times && !too_early);
         let pods: Vec<_> = again.map(|w| (w.pod.clone(), w.uid.clone())).collect();
-        let next = AGAIN.get(due).map(after).filter(|_| !unaware.is_empty());
-        ((!pods.is_empty()).then_some(StartWorkers { at, times, pods }), next)
+        let answer = silent(workers).filter_map(|w| w.answer_due).filter(|due| *due > self.now).min();
+        let next = AGAIN.get(due).map(after).filter(|_| silent(workers).next().is_some());
+        ((!pods.is_empty()).then_some(StartWorkers { at, times, pods }), [next, answer].into_iter().flatten().min())
     }
 
     /// Those that do not say that they know when to begin, though it is over, if there are any.
     pub(super) fn late(&self, workers: &[Worker]) -> Option<String> {
         let at = self.current.load_start_time.as_ref()?.0;
-        let late: Vec<_> = unaware(workers).collect();
-        let is_time = super::later(at, LATE) <= self.now && !late.is_empty();
-        is_time.then(|| {
+        let is_late = |w: &&Worker| w.answer_due.is_some_and(|due| super::later(due.max(at), LATE) <= self.now);
+        let late: Vec<_> = silent(workers).filter(is_late).collect();
+        (!late.is_empty()).then(|| {
             format!("worker {} does not say that it knows to begin at {at}: see its log, and how busy its node is", named(&late))
         })
     }
 }
 
-/// Those that were told when to begin, and do not say that they know it. Where the watch is behind what they were told, it
-/// does not show either what they say.
-fn unaware(workers: &[Worker]) -> impl Iterator<Item = &Worker> {
-    let unaware = |w: &&Worker| goes_on(w) && w.start_at.is_some() && w.readiness < Readiness::KnowsStart;
-    workers.iter().filter(move |w| unaware(w) && w.shows_told >= w.told)
+/// Those that were told when to begin, and have not said that they know it.
+fn silent(workers: &[Worker]) -> impl Iterator<Item = &Worker> {
+    workers.iter().filter(|w| goes_on(w) && w.start_at.is_some() && w.readiness < Readiness::KnowsStart)
 }
 
 /// Whether a worker has not ended, and is not about to.

@@ -76,6 +76,15 @@ fn who_does_not_say_that_it_knows_is_told_again_and_named_when_it_is_late() {
     let after = at(5) + SignedDuration::from_millis(1500);
     assert_eq!((started(&plan), plan.look_again), (Some((5000, vec!["t-0-x"])), Some(after)));
     assert!(matches!(plan.change, Some(Change::StartWorkers(start)) if start.times == 2));
+    let behind = Worker { answer_due: None, ..told(0, 1) };
+    assert_eq!(
+        started(&super::plan(&test, &ours(vec![behind, told(1, 2), knows(2)]), 5)),
+        None,
+        "the watch does not show it yet"
+    );
+    let slow = Worker { answer_due: Some(at(6)), ..told(0, 1) };
+    let waits = super::plan(&test, &ours(vec![slow, told(1, 2), knows(2)]), 5);
+    assert_eq!((started(&waits), waits.look_again), (None, Some(at(6))), "its answer is not due");
     let none_knows = vec![told(0, 1), told(1, 1), told(2, 1)];
     assert_eq!(started(&super::plan(&test, &ours(none_knows), 5)), Some((5000, vec!["t-0-x", "t-1-x", "t-2-x"])));
     let ended = Worker { ended: Some(at(7)), ..told(0, 2) };
