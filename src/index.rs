@@ -26,7 +26,8 @@ pub struct Index {
 #[derive(Debug)]
 struct Workers {
     test: Key,
-    by_pod: BTreeMap<String, Worker>,
+    /// Boxed, as a node of the map has room for eleven, and most tests have two.
+    by_pod: BTreeMap<String, Box<Worker>>,
 }
 
 #[derive(Debug)]
@@ -74,7 +75,7 @@ impl Index {
     /// The workers of the Job with this UID.
     #[must_use]
     pub fn workers(&self, job_uid: &str) -> Vec<Worker> {
-        self.workers.get(job_uid).map(|w| w.by_pod.values().cloned().collect()).unwrap_or_default()
+        self.workers.get(job_uid).map(|w| w.by_pod.values().map(|w| (**w).clone()).collect()).unwrap_or_default()
     }
 
     /// Takes in a Job read or created otherwise than by the watch. The watch may be ahead of it: it never replaces.
@@ -170,11 +171,11 @@ impl Index {
                 }
                 let workers = self.workers.entry(job.uid.clone()).or_insert_with(|| Workers { test, by_pod: BTreeMap::new() });
                 let earlier = workers.by_pod.get(&worker.pod);
-                let worker = worker.seen_after(earlier, now);
-                if earlier == Some(&worker) {
+                let worker = worker.seen_after(earlier.map(|w| &**w), now);
+                if earlier.is_some_and(|earlier| **earlier == worker) {
                     return Vec::new();
                 }
-                workers.by_pod.insert(worker.pod.clone(), worker);
+                workers.by_pod.insert(worker.pod.clone(), Box::new(worker));
                 vec![workers.test.clone()]
             }
             Event::Delete(pod) => {
@@ -182,7 +183,7 @@ impl Index {
                 // What is told with the deletion is the newest there is of the pod.
                 let last = Worker::from_pod(&pod, &job.name);
                 if let Some(earlier) = self.workers.get_mut(&job.uid).and_then(|w| w.by_pod.get_mut(&last.pod)) {
-                    *earlier = last.clone().seen_after(Some(earlier), now);
+                    **earlier = last.clone().seen_after(Some(&**earlier), now);
                 }
                 let version = pod.resource_version().and_then(|v| v.parse().ok()).unwrap_or_default();
                 self.remove_pod(&job.uid, &last.pod, version, now).into_iter().collect()
@@ -200,7 +201,7 @@ impl Index {
         let worker = workers.by_pod.remove(pod)?;
         let test = workers.test.clone();
         if self.jobs.get(&test).is_some_and(|entry| !entry.gone && entry.job.uid == job_uid) {
-            workers.by_pod.insert(pod.to_owned(), worker.gone(version, now));
+            workers.by_pod.insert(pod.to_owned(), Box::new(worker.gone(version, now)));
         } else if workers.by_pod.is_empty() {
             self.workers.remove(job_uid);
         }
