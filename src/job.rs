@@ -129,4 +129,41 @@ mod tests {
         let args = job.spec.unwrap().template.spec.unwrap().containers.remove(0).args.unwrap();
         assert_eq!(args, ["run", "/data/test-script.yaml"]);
     }
+
+    #[test]
+    fn what_is_passed_arrives_as_it_is() {
+        let test = test(&json!({"environment": "$(A)", "target": "http://$$(HOME)/a$b", "variables": {"p": "pa$$word"},
+            "testScript": {"config": {"configMap": "s", "key": "$a.yaml"}}}));
+        let job = job(&test, &WorkerSettings::default(), &Found::default());
+        let args = job.spec.unwrap().template.spec.unwrap().containers.remove(0).args.unwrap();
+        // Kubernetes makes one `$` of two, and takes none of them for a variable.
+        assert!(!args.join(" ").replace("$$", "").contains('$'), "{args:?}");
+        let arrived: Vec<_> = args.iter().map(|arg| arg.replace("$$", "$")).collect();
+        assert_eq!(
+            arrived[1..],
+            ["/data/$a.yaml", "--environment", "$(A)", "--target", "http://$$(HOME)/a$b", "--variables", r#"{"p":"pa$$word"}"#]
+        );
+    }
+
+    #[test]
+    fn the_files_of_an_image_are_linked_beside_the_script() {
+        let test = test(&json!({"testScript": {"config": {"configMap": "s"}, "external": {
+            "image": {"reference": "example/files:v1", "pullPolicy": "Always"}}}}));
+        let job = serde_json::to_value(job(&test, &WorkerSettings::default(), &Found::default())).unwrap();
+        let pod = &job["spec"]["template"]["spec"];
+        let volume = pod["volumes"].as_array().unwrap().iter().find(|v| v["name"] == "image-files").unwrap();
+        assert_eq!(volume["image"], json!({"reference": "example/files:v1", "pullPolicy": "Always"}));
+        let container = &pod["containers"][0];
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        let mount = |name: &str| mounts.iter().find(|m| m["name"] == name).unwrap();
+        assert_eq!(mount("image-files"), &json!({"name": "image-files", "mountPath": "/sources/image", "readOnly": true}));
+        assert_eq!(
+            (&mount("test-script")["mountPath"], &mount("data")["mountPath"]),
+            (&json!("/sources/config-maps"), &json!("/data"))
+        );
+        let environment = container["env"].as_array().unwrap();
+        let variable = |name: &str| environment.iter().find(|v| v["name"] == name).unwrap()["value"].as_str().unwrap();
+        assert_eq!(variable("LOADTEST_FILES"), "/sources/config-maps:/sources/image");
+        assert!(variable("NODE_OPTIONS").starts_with("--require=/opt/loadtest/files.cjs "));
+    }
 }

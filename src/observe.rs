@@ -18,6 +18,7 @@ use crate::decide::{MissingJob, Observed, Script, SeenJob, ends_or_waits, missin
 use crate::error::{CallError, Error, within_deadline};
 use crate::progress::{Obstacle, TestJob, WorkerJob};
 use crate::script::{self, Found, Read};
+use crate::worker;
 
 /// Looks at what there is of a test. An ended test is not looked at.
 ///
@@ -125,6 +126,10 @@ async fn job_has_been(ctx: &Context, test: &LoadTest) -> Result<bool, CallError>
 
 /// Looks at the script, and at what files are beside it. Those in volumes only the workers see.
 async fn look_at_script(ctx: &Context, test: &LoadTest) -> Result<Script, CallError> {
+    let worker = test.spec.worker.as_deref();
+    if let Some(fault) = worker.and_then(|worker| worker::environment_fault(&worker.env)) {
+        return Ok(Script::Faulty { fault: format!("spec.worker.env: {fault}"), config_map: None });
+    }
     let script = &test.spec.test_script;
     let environment = test.spec.environment.as_deref();
     let (mut read, mut place, mut places) = (Read::default(), "spec.testScript.inline".to_owned(), BTreeMap::new());
@@ -153,17 +158,18 @@ async fn look_at_script(ctx: &Context, test: &LoadTest) -> Result<Script, CallEr
             }
         }
     }
-    let args = test.spec.worker.as_ref().map_or(&[][..], |w| &w.args);
-    if let Some(fault) = read.fault.filter(|f| test.spec.validate && (args.is_empty() || !f.is_missing)) {
+    let arguments = ctx.settings.defaults.args.iter().chain(worker.into_iter().flat_map(|worker| &worker.args));
+    let is_all = !script::bring_more(arguments);
+    if let Some(fault) = read.fault.filter(|f| test.spec.validate && (is_all || !f.is_missing)) {
         let message = fault.message;
         let fault = format!("the test script, {place}: {message}; to start it as it is, set spec.validate to false");
         return Ok(Script::Faulty { fault, config_map: script.config_map().map(str::to_owned) });
     }
     let typescript = |file: &String| Path::new(file).extension().is_some_and(|e| e == "ts");
     Ok(Script::Found(Found {
-        expected_duration: read.expected_duration,
+        expected_duration: read.expected_duration.filter(|_| is_all),
         needs_folder: places.keys().any(typescript),
-        ensure: read.ensure.filter(|_| !args.iter().any(|arg| script::is_of_config(arg))),
+        ensure: read.ensure.filter(|_| is_all),
     }))
 }
 

@@ -1,15 +1,17 @@
 //! What can be told of a test script without running it: pure.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::jiff::SignedDuration;
 use serde_yaml::Value;
 
 use crate::verdict::{Rule, ensured};
 
 mod check;
+mod keys;
+#[cfg(test)]
+mod tests;
+mod text;
 
-pub use check::{Fault, fault};
+pub use check::Fault;
 
 /// What is known of a script that can be run.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,7 +29,8 @@ pub struct Found {
 pub struct Read {
     /// How long its phases take, where that can be told.
     pub expected_duration: Option<SignedDuration>,
-    /// What its `ensure` asks for. None of a script in JavaScript or TypeScript, which only Artillery can read.
+    /// What its `ensure` asks for. None of a script that only Artillery can read: one in JavaScript or TypeScript, or in YAML
+    /// that its parser takes and the operator's does not.
     pub ensure: Option<Vec<Rule>>,
     /// What is wrong with it.
     pub fault: Option<Fault>,
@@ -40,46 +43,51 @@ pub fn read(text: &str, file: &str, environment: Option<&str>) -> Read {
     if !is_data {
         return Read::default();
     }
+    let environment = environment.filter(|name| !name.is_empty());
+    let text = text::readable(text);
+    if check::is_too_large(&text) {
+        return Read::default();
+    }
+    let script = text::parse(&text);
+    let config = script.as_ref().map(|script| text::config(script, environment).unwrap_or_default());
     Read {
-        expected_duration: Durations::parse(text).of(environment),
-        ensure: Some(ensured(text, environment)),
-        fault: fault(text),
+        expected_duration: config.as_ref().and_then(expected_duration),
+        ensure: config.as_ref().map(ensured),
+        fault: check::fault(&text, script.as_ref(), environment),
     }
 }
 
-/// Whether an argument of `artillery run` brings more configuration, which the operator does not read.
+/// Whether arguments of `artillery run` bring more of a script, or choose of it, so that what the operator has read is not what
+/// runs.
+///
+/// Source: Artillery, `lib/cli/common-flags.ts` and `lib/cmds/run.ts`; `@oclif/core`, `lib/parser/parse.js`.
 #[must_use]
-pub fn is_of_config(argument: &str) -> bool {
-    let name = argument.split('=').next().unwrap_or_default();
-    ["--config", "-c", "--overrides", "--input", "-i"].contains(&name)
+pub fn bring_more<'a>(arguments: impl IntoIterator<Item = &'a String>) -> bool {
+    let mut is_value = false;
+    arguments.into_iter().any(|argument| {
+        if std::mem::take(&mut is_value) {
+            return false;
+        }
+        if let Some(option) = argument.strip_prefix("--") {
+            let (name, has_value) = option.split_once('=').map_or((option, false), |(name, _)| (name, true));
+            is_value = !has_value && !["", "insecure", "quiet", "record"].contains(&name);
+            return ["config", "environment", "input", "overrides", "solo"].contains(&name);
+        }
+        let Some(short) = argument.strip_prefix('-') else { return true };
+        // Those without a value can be written together: `-kq`.
+        let short = short.trim_start_matches(['k', 'q']);
+        is_value = short.len() == 1;
+        short.starts_with(['c', 'e', 'i', 's'])
+    })
 }
 
-/// How long the phases of a script take. None where that cannot be told: a script that does not parse, a phase whose length
-/// comes from a variable.
+/// How long the phases of a `config` take. None where that cannot be told, as of a phase whose length comes from a variable.
 ///
 /// Source: Artillery, `lib/core/phases.js` and `lib/util/prepare-test-execution-plan.js`.
-#[derive(Clone, Debug, Default)]
-struct Durations {
-    own: Option<SignedDuration>,
-    /// Of the environments that have phases of their own.
-    environments: BTreeMap<String, Option<SignedDuration>>,
-}
-
-impl Durations {
-    fn parse(script: &str) -> Self {
-        let script = serde_yaml::from_str(script).unwrap_or(Value::Null);
-        let Some(config) = script.get("config") else { return Self::default() };
-        let environments = config.get("environments").and_then(Value::as_mapping).into_iter().flatten();
-        Self {
-            own: config.get("phases").map_or(Some(SignedDuration::from_secs(1)), sum),
-            environments: environments
-                .filter_map(|(name, environment)| Some((name.as_str()?.to_owned(), sum(environment.get("phases")?))))
-                .collect(),
-        }
-    }
-
-    fn of(&self, environment: Option<&str>) -> Option<SignedDuration> {
-        environment.and_then(|name| self.environments.get(name)).copied().unwrap_or(self.own)
+fn expected_duration(config: &Value) -> Option<SignedDuration> {
+    match config.get("phases") {
+        Some(phases) => sum(phases),
+        None => config.is_mapping().then_some(SignedDuration::from_secs(1)),
     }
 }
 
@@ -111,47 +119,4 @@ fn seconds(length: &Value) -> Option<f64> {
         _ => return None,
     };
     Some(number.parse::<f64>().ok()? * unit)
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn expected_duration(script: &str, environment: Option<&str>) -> Option<SignedDuration> {
-        Durations::parse(script).of(environment)
-    }
-
-    const SCRIPT: &str = "
-config:
-  target: http://x
-  phases: [{duration: 60, arrivalRate: 5}, {pause: '30s'}, {duration: 1.5 min, arrivalRate: 1}]
-  environments:
-    short: {phases: [{duration: 2}]}
-    same: {target: http://y}
-";
-
-    #[test]
-    fn the_phases_tell_how_long_it_takes() {
-        let seconds = |script, environment| expected_duration(script, environment).map(|d| d.as_secs());
-        assert_eq!(seconds(SCRIPT, None), Some(180));
-        assert_eq!(seconds(SCRIPT, Some("short")), Some(2));
-        assert_eq!(seconds(SCRIPT, Some("same")), Some(180));
-        assert_eq!(seconds(SCRIPT, Some("none")), Some(180));
-        assert_eq!(seconds("config: {target: x}", None), Some(1), "Artillery's own default");
-    }
-
-    #[test]
-    fn what_cannot_be_told_is_not_guessed() {
-        for script in [
-            "",
-            ":",
-            "config: {phases: 3}",
-            "config: {phases: [{duration: '{{ $env.D }}'}]}",
-            "config: {phases: [{duration: -1e400}]}",
-        ] {
-            assert!(expected_duration(script, None).is_none_or(|d| d.is_zero() || d.as_secs() == 1), "{script}");
-        }
-        assert_eq!(expected_duration("config: {phases: [{duration: '{{ $env.D }}'}]}", None), None);
-    }
 }

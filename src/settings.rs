@@ -5,12 +5,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{ArgAction, Parser};
-use serde::de::{self, Deserialize, Deserializer, Visitor};
-use serde::forward_to_deserialize_any;
-
 use crate::api::v1alpha1::Worker;
 use crate::lease::LEASE_NAME;
+use clap::{ArgAction, Parser};
+
+mod defaults;
 
 /// Runs Artillery load tests: turns `LoadTest` resources into Jobs of Artillery workers and reports back on them.
 ///
@@ -118,53 +117,9 @@ impl WorkerSettings {
         let Some(file) = &self.defaults_file else { return Ok(()) };
         let failed = |error: &dyn Display| format!("--worker-defaults {}: {error}", file.display());
         let text = std::fs::read_to_string(file).map_err(|e| failed(&e))?;
-        self.defaults = parse_defaults(&text).map_err(|e| failed(&e))?;
+        self.defaults = defaults::parse(&text).map_err(|e| failed(&e))?;
         Ok(())
     }
-}
-
-/// Gives, as its error, the names of the fields that a type asks a deserializer for. The schema would tell as well, and make the
-/// program a megabyte larger.
-#[derive(Debug, thiserror::Error)]
-#[error("{0:?}")]
-struct FieldNames(&'static [&'static str]);
-
-impl de::Error for FieldNames {
-    fn custom<T: Display>(_: T) -> Self {
-        Self(&[])
-    }
-}
-
-impl<'de> Deserializer<'de> for FieldNames {
-    type Error = Self;
-
-    fn deserialize_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        fields: &'static [&'static str],
-        _: V,
-    ) -> Result<V::Value, Self> {
-        Err(Self(fields))
-    }
-
-    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self> {
-        Err(self)
-    }
-
-    forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct newtype_struct
-        seq tuple tuple_struct map enum identifier ignored_any
-    }
-}
-
-/// Takes no field that a worker does not have: it would be left out in silence.
-fn parse_defaults(text: &str) -> Result<Worker, String> {
-    let fields: serde_json::Map<String, serde_json::Value> = serde_yaml::from_str(text).map_err(|e| e.to_string())?;
-    let Err(FieldNames(known)) = Worker::deserialize(FieldNames(&[])) else { return Err("spec.worker has no fields".into()) };
-    if let Some(unknown) = fields.keys().find(|name| !known.contains(&name.as_str())) {
-        return Err(format!("spec.worker has no field {unknown}"));
-    }
-    serde_yaml::from_str(text).map_err(|e| e.to_string())
 }
 
 const DEFAULT_IMAGE: &str = "artilleryio/artillery:latest";
@@ -249,13 +204,6 @@ mod tests {
         assert_eq!(parse(&["--metrics-bind-address", "127.0.0.1:9"]).unwrap().metrics_bind_address.0.unwrap().port(), 9);
         assert_eq!(parse(&["--namespaces=a,b"]).unwrap().namespaces, ["a", "b"]);
         assert_eq!(parse(&["--worker-user=none"]).unwrap().worker.run_as_user, None);
-    }
-
-    #[test]
-    fn the_workers_defaults_that_are_installed_change_nothing() {
-        assert_eq!(parse_defaults(include_str!("../config/manager/worker-defaults.yaml")).unwrap(), Worker::default());
-        let refused = parse_defaults("hostNetwork: true").unwrap_err();
-        assert_eq!(refused, "spec.worker has no field hostNetwork");
     }
 
     #[test]

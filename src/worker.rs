@@ -138,7 +138,7 @@ pub struct Share<'a> {
 }
 
 /// The environment of a worker's container, with the user's own variables: those that are of us both are joined, of others
-/// the user's come last, and so hold.
+/// the user's come later, and so hold.
 #[must_use]
 pub fn environment(share: &Share<'_>, users: Vec<EnvVar>) -> Vec<EnvVar> {
     let mut plugins = vec!["loadtest-results"];
@@ -161,7 +161,8 @@ pub fn environment(share: &Share<'_>, users: Vec<EnvVar>) -> Vec<EnvVar> {
             ..EnvVar::default()
         },
     ];
-    if share.workers > 1 {
+    // Where it matters it is said even of one: `envFrom` could say otherwise.
+    if share.workers > 1 || share.load == Load::Divide {
         environment.push(plain("LOADTEST_WORKERS", &share.workers.to_string()));
     }
     if share.load == Load::Divide {
@@ -193,16 +194,50 @@ pub fn environment(share: &Share<'_>, users: Vec<EnvVar>) -> Vec<EnvVar> {
         match (variable.name.as_str(), &variable.value) {
             ("NODE_OPTIONS", Some(value)) => options = format!("{options} {value}"),
             ("ARTILLERY_PLUGIN_PATH", Some(value)) => path = format!("{path}:{value}"),
-            ("ARTILLERY_PLUGINS", Some(value)) if let Ok(Value::Object(more)) = serde_json::from_str(value) => all.extend(more),
+            (PLUGINS, Some(value)) => all.extend(serde_json::from_str::<Map<_, _>>(value).unwrap_or_default()),
+            // Such a test does not start: see `environment_fault`.
+            (name, _) if JOINED.contains(&name) || is_reserved(name) => {}
             _ => others.push(variable),
         }
     }
     all.extend(plugins);
+    // They may refer to the user's others, which so have to come before.
+    environment.extend(others);
     environment.push(plain("NODE_OPTIONS", &options));
     environment.push(plain("ARTILLERY_PLUGIN_PATH", &path));
     environment.push(plain("ARTILLERY_PLUGINS", &Value::Object(all).to_string()));
-    environment.extend(others);
     environment
+}
+
+/// The variables that the operator joins with the user's.
+pub const JOINED: [&str; 3] = ["NODE_OPTIONS", PLUGINS, "ARTILLERY_PLUGIN_PATH"];
+const PLUGINS: &str = "ARTILLERY_PLUGINS";
+
+/// The variables that tell a worker which of them it is; and those with the prefix.
+pub const RESERVED: [&str; 2] = ["JOB_COMPLETION_INDEX", "WORKER_ID"];
+/// What the names of the operator's own variables begin with.
+pub const RESERVED_PREFIX: &str = "LOADTEST_";
+
+/// What is wrong with a user's variables, if anything is: workers with these would each send the whole of a divided load, or
+/// keep no results.
+#[must_use]
+pub fn environment_fault(users: &[EnvVar]) -> Option<String> {
+    users.iter().find_map(|variable| {
+        let name = variable.name.as_str();
+        if is_reserved(name) {
+            return Some(format!("{name} is the operator's: choose another name"));
+        }
+        if JOINED.contains(&name) && variable.value_from.is_some() {
+            return Some(format!("{name} is joined with the operator's own, so it needs a value, and valueFrom is not read"));
+        }
+        let value = variable.value.as_deref().filter(|_| name == PLUGINS)?;
+        let error = serde_json::from_str::<Map<String, Value>>(value).err()?;
+        Some(format!("{name} is no JSON object: {error}"))
+    })
+}
+
+fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name) || name.starts_with(RESERVED_PREFIX)
 }
 
 fn plain(name: &str, value: &str) -> EnvVar {
@@ -253,6 +288,33 @@ mod tests {
         assert!(!value_of(&all, "ARTILLERY_PLUGINS").unwrap().contains("divide"));
         assert_eq!(value_of(&all, "LOADTEST_FILES").unwrap(), "/sources/a:/sources/b");
         assert!(value_of(&all, "NODE_OPTIONS").unwrap().starts_with("--require=/opt/loadtest/files.cjs "));
+    }
+
+    #[test]
+    fn no_variable_of_a_user_switches_the_operators_off() {
+        let from = |name: &str| from_field(name, "metadata.name");
+        for (variable, why) in [
+            (plain("LOADTEST_WORKERS", "1"), "is the operator's"),
+            (from("JOB_COMPLETION_INDEX"), "is the operator's"),
+            (plain("WORKER_ID", "all"), "is the operator's"),
+            (from("NODE_OPTIONS"), "valueFrom is not read"),
+            (from("ARTILLERY_PLUGINS"), "valueFrom is not read"),
+            (from("ARTILLERY_PLUGIN_PATH"), "valueFrom is not read"),
+            (plain("ARTILLERY_PLUGINS", "{a: 1}"), "is no JSON object: key must be a string at line 1 column 2"),
+            (plain("ARTILLERY_PLUGINS", "[]"), "is no JSON object"),
+        ] {
+            let told = environment_fault(std::slice::from_ref(&variable)).unwrap();
+            assert!(told.starts_with(&variable.name) && told.contains(why), "{told}");
+            let share = Share { workers: 2, load: Load::Divide, folders: vec!["/a"], ..Share::default() };
+            assert_eq!(environment(&share, vec![variable]), environment(&share, Vec::new()));
+        }
+        let fine = [plain("ARTILLERY_PLUGINS", "{}"), plain("NODE_OPTIONS", "$(MORE)"), from("NAME"), plain("MORE", "")];
+        assert_eq!(environment_fault(&fine), None);
+        let all = environment(&Share::default(), fine.into());
+        let place = |name| all.iter().position(|v| v.name == name);
+        assert!(place("MORE") < place("NODE_OPTIONS"), "what is referred to comes before");
+        let alone = environment(&Share { workers: 1, load: Load::Divide, ..Share::default() }, Vec::new());
+        assert_eq!(value_of(&alone, "LOADTEST_WORKERS").unwrap(), "1");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{CustomResource, CustomResourceExt, KubeSchema};
@@ -90,10 +90,13 @@ pub struct LoadTestSpec {
     /// The test script, and the files that it needs.
     pub test_script: TestScript,
 
-    /// Variables of the script, as with `artillery run --variables`: the script has them as `{{ name }}`.
+    /// Variables of the script, as with `artillery run --variables`: the script has them as `{{ name }}`. Texts and whole numbers;
+    /// others can be written as texts, such as '0.5' and 'true'.
+    // Any value can be read: one that could not would leave the test alone for ever. The schema is the widest that still lets
+    // the rules above compare them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 256))]
-    pub variables: BTreeMap<String, IntOrString>,
+    #[schemars(with = "BTreeMap<String, IntOrString>", extend("maxProperties" = 256))]
+    pub variables: BTreeMap<String, serde_json::Value>,
 
     /// The URL to test, in place of the script's `config.target`, as with `artillery run --target`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -224,9 +227,56 @@ pub fn crd() -> CustomResourceDefinition {
     for schema in schemas {
         unwrap_lines(schema);
         let spec = schema.properties.as_mut().and_then(|fields| fields.get_mut("spec"));
-        if let Some(worker) = spec.and_then(|spec| spec.properties.as_mut()).and_then(|fields| fields.get_mut("worker")) {
+        let Some(fields) = spec.and_then(|spec| spec.properties.as_mut()) else { continue };
+        let values = fields.get_mut("variables").and_then(|variables| variables.additional_properties.as_mut());
+        if let Some(JSONSchemaPropsOrBool::Schema(value)) = values {
+            value.description = Some("A text or a whole number".into());
+        }
+        if let Some(worker) = fields.get_mut("worker") {
             worker::restrict(worker);
         }
     }
     crd
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::Value;
+
+    use super::*;
+
+    /// The paths of the fields without a description.
+    fn unexplained(schema: &Value, path: &str, all: &mut Vec<String>) {
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            if field["description"].as_str().is_none_or(str::is_empty) {
+                all.push(path.clone());
+            }
+            unexplained(field, &path, all);
+        }
+        for below in ["items", "additionalProperties"] {
+            if schema[below].is_object() {
+                unexplained(&schema[below], path, all);
+            }
+        }
+    }
+
+    #[test]
+    fn every_field_is_explained() {
+        let schema = serde_json::to_value(crd()).unwrap()["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
+        let mut all = Vec::new();
+        for part in ["spec", "status"] {
+            assert!(schema["properties"][part].is_object());
+            unexplained(&schema["properties"][part], part, &mut all);
+        }
+        assert_eq!(all, Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_crd_fits_into_the_annotation_of_kubectl_apply() {
+        // 256 KiB are allowed for all annotations of an object.
+        let size = serde_json::to_string(&crd()).unwrap().len();
+        assert!(size < 150 * 1024, "{size}");
+    }
 }

@@ -107,9 +107,9 @@ fn spec(test: &LoadTest, settings: &WorkerSettings, script: &Found, worker: Work
     }
 }
 
-/// The arguments of `artillery`. What they quote is taken as it is: `$(NAME)` in it is no variable of the container.
+/// The arguments of `artillery`. What they quote is taken as it is: to Kubernetes `$(NAME)` is a variable, and `$$` is `$`.
 fn arguments(test: &LoadTest, more: Vec<String>) -> Vec<String> {
-    let literal = |text: &str| text.replace("$(", "$$(");
+    let literal = |text: &str| text.replace('$', "$$");
     let spec = &test.spec;
     let mut args = vec!["run".to_owned(), format!("{DATA}/{}", literal(spec.test_script.file()))];
     let mut option = |name: &str, value: String| args.extend([name.to_owned(), literal(&value)]);

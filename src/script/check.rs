@@ -2,163 +2,108 @@
 //! run as it is meant.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, EnumAccess, IgnoredAny, MapAccess, SeqAccess, VariantAccess, Visitor};
 use serde::{Deserializer, de};
+use serde_yaml::Value;
 
-/// A part of a script, with keys of its own.
-#[derive(Clone, Copy)]
-enum Part {
-    Script,
-    Config,
-    Environments,
-    Phases,
-    Phase,
-    Scenarios,
-    Scenario,
-    Other,
-}
-
-impl Part {
-    /// The keys that Artillery knows here, and whether there can be no others: in some places plugins and engines have theirs.
-    ///
-    /// Source: Artillery, `lib/util/validate-script.ts`, `lib/core/phases.ts`, `lib/core/runner.ts`.
-    fn keys(self) -> (&'static [&'static str], bool) {
-        match self {
-            Self::Script => (&["config", "scenarios", "before", "after"], true),
-            Self::Config => (
-                &[
-                    "target",
-                    "phases",
-                    "environments",
-                    "payload",
-                    "processor",
-                    "plugins",
-                    "variables",
-                    "defaults",
-                    "http",
-                    "tls",
-                    "ws",
-                    "socketio",
-                    "engines",
-                    "ensure",
-                    "statsInterval",
-                    "includeFiles",
-                    "bundling",
-                    "timeout",
-                ],
-                false,
-            ),
-            Self::Phase => (&["name", "duration", "arrivalRate", "arrivalCount", "rampTo", "maxVusers", "pause", "mode"], true),
-            Self::Scenario => (
-                &[
-                    "name",
-                    "weight",
-                    "flow",
-                    "engine",
-                    "beforeScenario",
-                    "afterScenario",
-                    "beforeRequest",
-                    "afterResponse",
-                    "onError",
-                    "socketio",
-                    "variables",
-                ],
-                false,
-            ),
-            _ => (&[], false),
-        }
-    }
-
-    /// What is behind a key.
-    fn of(self, key: &str) -> Self {
-        match (self, key) {
-            (Self::Script, "config") | (Self::Environments, _) => Self::Config,
-            (Self::Script, "scenarios") => Self::Scenarios,
-            (Self::Config, "environments") => Self::Environments,
-            (Self::Config, "phases") => Self::Phases,
-            _ => Self::Other,
-        }
-    }
-
-    /// What is in a list.
-    fn item(self) -> Self {
-        match self {
-            Self::Phases => Self::Phase,
-            Self::Scenarios => Self::Scenario,
-            _ => Self::Other,
-        }
-    }
-
-    /// What is wrong with a key, if anything is.
-    fn fault(self, key: &str) -> Option<String> {
-        let (known, no_others) = self.keys();
-        // A merge key, and what people keep their anchors in.
-        if known.contains(&key) || key == "<<" || ["x-", ".", "_"].iter().any(|mark| key.starts_with(mark)) {
-            return None;
-        }
-        let near = known.iter().find(|k| key.len() >= 3 && distance(k, key) <= if key.len() > 4 { 2 } else { 1 });
-        match near {
-            Some(near) => Some(format!("there is no key `{key}` here, and Artillery would ignore it: `{near}` may be meant")),
-            None if no_others => {
-                Some(format!("there is no key `{key}` here, and Artillery would ignore it: it knows {}", known.join(", ")))
-            }
-            None => None,
-        }
-    }
-}
+use super::keys::{Own, Part};
 
 /// What is wrong with a script.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fault {
     /// In words, with line and column where it has a place.
     pub message: String,
-    /// Whether it is that a section is missing. Of a script of several files it may be in another.
+    /// Whether it is that something is missing. Of a script of several files it may be in another.
     pub is_missing: bool,
 }
 
-/// What is wrong with a script in YAML or JSON, if anything is.
-#[must_use]
-pub fn fault(script: &str) -> Option<Fault> {
-    let found = Found::default();
-    let walk = Walk { part: Part::Script, found: &found };
-    if let Err(error) = walk.deserialize(serde_yaml::Deserializer::from_str(script)) {
+/// What is wrong with a script in YAML or JSON, if anything is. Given are its text and what that says, where it can be read.
+pub(super) fn fault(text: &str, script: Option<&Value>, environment: Option<&str>) -> Option<Fault> {
+    let own = Own::of(text, script);
+    let walk = Walk { part: Part::Script, own: &own, size: &Cell::new(0) };
+    if let Err(error) = walk.deserialize(serde_yaml::Deserializer::from_str(text)) {
         return Some(Fault { message: error.to_string(), is_missing: false });
     }
-    if found.more_files.get() {
-        return None;
+    let script = script?;
+    if let Some(message) = without_flow(script) {
+        return Some(Fault { message, is_missing: false });
     }
-    let missing = |what: &str| Some(Fault { message: format!("it has no {what}"), is_missing: true });
-    match (found.config.get(), found.scenarios.get()) {
-        (true, true) => None,
-        (false, _) => missing("section `config`"),
-        (_, false) => missing("`scenarios`, so there is nothing to run"),
-    }
+    let message = missing(script, environment.filter(|_| !text.contains("$environment")))?;
+    Some(Fault { message, is_missing: true })
 }
 
-/// What has been come across.
-#[derive(Default)]
-struct Found {
-    config: Cell<bool>,
-    scenarios: Cell<bool>,
-    more_files: Cell<bool>,
+/// What a script lacks, if it is all there is.
+fn missing(script: &Value, environment: Option<&str>) -> Option<String> {
+    let config = script.get("config");
+    if config.is_some_and(|config| config.get("includeFiles").is_some()) {
+        return None;
+    }
+    let Some(config) = config else { return Some("it has no section `config`".into()) };
+    if script.get("scenarios").and_then(Value::as_sequence).is_none_or(Vec::is_empty) {
+        return Some("it has no `scenarios`, so there is nothing to run".into());
+    }
+    let environments = config.get("environments").and_then(Value::as_mapping).filter(|all| !all.is_empty())?;
+    let environment = environment.filter(|name| !environments.contains_key(*name))?;
+    let there: Vec<_> = environments.keys().filter_map(Value::as_str).collect();
+    Some(format!(
+        "it has no environment `{environment}`, and Artillery would run it without one: its config.environments has {}",
+        there.join(", ")
+    ))
+}
+
+/// A scenario without `flow`, which those of the built-in engines need.
+///
+/// Source: Artillery, `lib/util/validate-script.ts`.
+fn without_flow(script: &Value) -> Option<String> {
+    let scenarios = script.get("scenarios").and_then(Value::as_sequence).into_iter().flatten().enumerate();
+    let hooks = ["before", "after"].into_iter().filter_map(|name| Some((name.to_owned(), script.get(name)?)));
+    let mut all = scenarios.map(|(n, scenario)| (format!("scenarios[{n}]"), scenario)).chain(hooks);
+    let lacks = |one: &Value| {
+        let is_built_in =
+            one.get("engine").is_none_or(|engine| ["http", "socketio", "ws"].iter().any(|built_in| engine == built_in));
+        one.is_mapping() && is_built_in && one.get("flow").is_none()
+    };
+    all.find(|(_, one)| lacks(one)).map(|(name, _)| format!("{name} has no `flow`, so Artillery would not run the script"))
+}
+
+/// Several times what a `ConfigMap` can hold.
+const LARGEST: usize = 4 << 20;
+/// What a value takes at least.
+const VALUE: usize = 8;
+
+/// Whether a script is too large to be read. A small text can be: each use of an anchor is all that is behind it once more.
+pub(super) fn is_too_large(text: &str) -> bool {
+    let size = Cell::new(0);
+    let walk = Walk { part: Part::Other, own: &Own::of(text, None), size: &size };
+    // What else is wrong is told by the walk that knows the keys.
+    let _ = walk.deserialize(serde_yaml::Deserializer::from_str(text));
+    size.get() > LARGEST
 }
 
 #[derive(Clone, Copy)]
 struct Walk<'a> {
     part: Part,
-    found: &'a Found,
+    own: &'a Own<'a>,
+    /// Of what has been gone through.
+    size: &'a Cell<usize>,
+}
+
+impl Walk<'_> {
+    fn grown<E: de::Error>(&self, by: usize) -> Result<(), E> {
+        self.size.set(self.size.get() + by);
+        if self.size.get() > LARGEST { Err(E::custom("it is too large")) } else { Ok(()) }
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for Walk<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        match self.part {
-            Part::Other => deserializer.deserialize_ignored_any(IgnoredAny).map(drop),
-            _ => deserializer.deserialize_any(self),
-        }
+        self.grown(VALUE)?;
+        deserializer.deserialize_any(self)
     }
 }
 
@@ -170,24 +115,19 @@ impl<'de> Visitor<'de> for Walk<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(key) = map.next_key_seed(Key(self.part))? {
-            let key = key.unwrap_or_default();
-            match (self.part, key.as_str()) {
-                (Part::Script, "config") => self.found.config.set(true),
-                (Part::Config, "includeFiles") => self.found.more_files.set(true),
-                _ => {}
-            }
-            map.next_value_seed(Walk { part: self.part.of(&key), ..self })?;
+        let mut keys = HashSet::new();
+        while let Some(key) = map.next_key_seed(Key { walk: self, before: &keys })? {
+            let part = self.part.of(key.as_deref().unwrap_or_default());
+            let part = if part == Part::Flow && !self.own.is_http { Part::Other } else { part };
+            self.grown(key.as_ref().map_or(0, String::len))?;
+            keys.extend(key.filter(|key| key != "<<"));
+            map.next_value_seed(Walk { part, ..self })?;
         }
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element_seed(Walk { part: self.part.item(), ..self })?.is_some() {
-            if matches!(self.part, Part::Scenarios) {
-                self.found.scenarios.set(true);
-            }
-        }
+        while seq.next_element_seed(Walk { part: self.part.item(), ..self })?.is_some() {}
         Ok(())
     }
 
@@ -208,12 +148,20 @@ impl<'de> Visitor<'de> for Walk<'_> {
         Ok(())
     }
 
+    fn visit_i128<E>(self, _: i128) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u128<E>(self, _: u128) -> Result<(), E> {
+        Ok(())
+    }
+
     fn visit_f64<E>(self, _: f64) -> Result<(), E> {
         Ok(())
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<(), E> {
+        self.grown(text.len())
     }
 
     fn visit_unit<E>(self) -> Result<(), E> {
@@ -221,10 +169,26 @@ impl<'de> Visitor<'de> for Walk<'_> {
     }
 }
 
-/// A key, which is a text, or nothing that could be checked. An error here has the key's own place.
-struct Key(Part);
+/// A key, as js-yaml has it: as a text. None where it is no text, number or truth. An error here has the key's own place.
+struct Key<'a> {
+    walk: Walk<'a>,
+    /// The keys of the same map before this one.
+    before: &'a HashSet<String>,
+}
 
-impl<'de> DeserializeSeed<'de> for Key {
+impl Key<'_> {
+    fn named<E: de::Error>(&self, key: String) -> Result<Option<String>, E> {
+        if self.before.contains(&key) {
+            return Err(E::custom(format!("the key `{key}` is here twice, which Artillery refuses")));
+        }
+        match self.walk.part.fault(&key, self.walk.own) {
+            Some(fault) => Err(E::custom(fault)),
+            None => Ok(Some(key)),
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Key<'_> {
     type Value = Option<String>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<String>, D::Error> {
@@ -232,7 +196,7 @@ impl<'de> DeserializeSeed<'de> for Key {
     }
 }
 
-impl<'de> Visitor<'de> for Key {
+impl<'de> Visitor<'de> for Key<'_> {
     type Value = Option<String>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -240,29 +204,26 @@ impl<'de> Visitor<'de> for Key {
     }
 
     fn visit_str<E: de::Error>(self, key: &str) -> Result<Option<String>, E> {
-        match self.0.fault(key) {
-            Some(fault) => Err(E::custom(fault)),
-            None => Ok(Some(key.to_owned())),
-        }
+        self.named(key.to_owned())
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Option<String>, A::Error> {
-        IgnoredAny.visit_map(map).map(|_| None)
+    fn visit_bool<E: de::Error>(self, key: bool) -> Result<Option<String>, E> {
+        self.named(key.to_string())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Option<String>, A::Error> {
-        IgnoredAny.visit_seq(seq).map(|_| None)
+    fn visit_i64<E: de::Error>(self, key: i64) -> Result<Option<String>, E> {
+        self.named(key.to_string())
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Option<String>, E> {
+    fn visit_u64<E: de::Error>(self, key: u64) -> Result<Option<String>, E> {
+        self.named(key.to_string())
+    }
+
+    fn visit_i128<E>(self, _: i128) -> Result<Option<String>, E> {
         Ok(None)
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Option<String>, E> {
-        Ok(None)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Option<String>, E> {
+    fn visit_u128<E>(self, _: u128) -> Result<Option<String>, E> {
         Ok(None)
     }
 
@@ -273,27 +234,24 @@ impl<'de> Visitor<'de> for Key {
     fn visit_unit<E>(self) -> Result<Option<String>, E> {
         Ok(None)
     }
-}
 
-/// How many letters have to be changed, added or left out to make one word of the other (Levenshtein).
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (i, a) in one.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in other.iter().enumerate() {
-            let changed = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
-        }
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Option<String>, A::Error> {
+        IgnoredAny.visit_map(map).map(|_| None)
     }
-    row[other.len()]
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Option<String>, A::Error> {
+        IgnoredAny.visit_seq(seq).map(|_| None)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::*;
+    use super::Fault;
+
+    fn fault(script: &str) -> Option<Fault> {
+        crate::script::read(script, "a.yaml", None).fault
+    }
 
     const GOOD: &str = "
 x-shared: &headers {accept: '*/*'}
@@ -349,6 +307,131 @@ before: {flow: []}
         }
         for script in ["scenarios: [{flow: []}]", "- a", "a text"] {
             assert!(fault(script).unwrap().message.contains("no section `config`"), "{script}");
+        }
+    }
+
+    /// The good script with something more in its `config`.
+    fn with_config(more: &str) -> Option<Fault> {
+        fault(&GOOD.replace("  mqtt: {some: thing}\n", &format!("  mqtt: {{some: thing}}\n  {more}\n")))
+    }
+
+    #[test]
+    fn what_artillery_its_engines_and_its_plugins_know_is_taken() {
+        for more in [
+            "engine: http",
+            "mode: poisson",
+            "apdex: {threshold: 100}",
+            "pluginsScope: '@mine/artillery-plugin-'",
+            "bundling: {external: [x]}",
+            "http2: true",
+            "https: {}",
+            "wss: {}",
+            "hls: {}",
+            "engineio: {}",
+            "socketioV3: {}",
+            "socketio3: {}",
+            "grpc: {}",
+            "targets: 1\n  engines: {targets: {}}",
+            "targets: 1\n  plugins: {targets: {}}",
+            "http: {timeout: 3, pool: 1, proxy: x}",
+            "tls: {ca: x, key: y}",
+            "payload: {path: a.csv, fields: [a], options: {from: 2}}",
+            "payload: [{path: a.csv, fields: [a], random: true}]",
+            "ensure: {p95: 1, conditions: []}",
+        ] {
+            assert_eq!(with_config(more), None, "{more}");
+        }
+    }
+
+    #[test]
+    fn what_is_nearly_a_key_is_told_wherever_artillery_knows_the_keys() {
+        for (more, meant) in [
+            ("tagret: x", "target"),
+            ("environment: {}", "environments"),
+            ("htpt: {}", "http"),
+            ("statsinterval: 3", "statsInterval"),
+            ("http: {timeuot: 3}", "timeout"),
+            ("http: {maxSocket: 3}", "maxSockets"),
+            ("tls: {rejectUnauthorised: false}", "rejectUnauthorized"),
+            ("payload: {path: a.csv, field: [a]}", "fields"),
+            ("payload: [{path: a.csv, fields: [a], skipHeaders: true}]", "skipHeader"),
+            ("ensure: {threshold: []}", "thresholds"),
+            ("plugins: {ensure: {maxErrorsRate: 1}}", "maxErrorRate"),
+        ] {
+            let told = with_config(more).unwrap().message;
+            assert!(told.contains(&format!("`{meant}` may be meant")), "{more}: {told}");
+        }
+        let requests =
+            |steps: &str| fault(&format!("config: {{target: x}}\nscenarios: [{{flow: [{steps}]}}]")).map(|f| f.message);
+        for steps in ["{get: {url: /, header: {}}}", "{loop: [{post: {url: /, header: {a: b}}}], count: 2}"] {
+            assert!(requests(steps).unwrap().contains("`headers` may be meant"), "{steps}");
+        }
+        assert!(requests("{get: {url: /, cookies: {}}}").unwrap().contains("`cookie` may be meant"));
+        for steps in [
+            "{get: {url: /, headers: {header: a, url: b}, timeout: 3}}",
+            "{log: a}, {think: 1}",
+            "{post: {url: /, json: {header: 1}}}",
+        ] {
+            assert_eq!(requests(steps), None, "{steps}");
+        }
+        let other = "config: {target: x}\nscenarios: [{flow: [{get: {header: a}}], engine: mine}]";
+        assert_eq!(fault(other), None, "another engine's requests");
+    }
+
+    #[test]
+    fn a_key_that_is_there_twice_is_told_with_its_place() {
+        for (script, place) in [
+            ("config: {target: x}\nscenarios: [{flow: []}]\nconfig: {}\n", "line 3 column 1"),
+            ("config: {target: x}\nscenarios: [{flow: [{get: {url: /, headers: {a: 1, a: 2}}}]}]", "line 2 column 52"),
+            ("config: {target: x, variables: {1: a, '1': b}}\nscenarios: [{flow: []}]", "line 1 column 39"),
+        ] {
+            let told = fault(script).unwrap().message;
+            assert!(told.contains("is here twice") && told.contains(place), "{script}: {told}");
+        }
+        let merged = "x-a: &a {name: a}\nconfig: {target: x}\nscenarios: [{<<: *a, <<: *a, name: b, flow: []}]";
+        assert_eq!(fault(merged), None, "js-yaml takes several merges, and another value than the merged one");
+    }
+
+    #[test]
+    fn what_only_holds_anchors_is_taken() {
+        let script = |top: &str| format!("{top}\nconfig: {{target: x, defaults: *a}}\nscenarios: [{{flow: []}}]\n");
+        for top in
+            ["definitions: &a {headers: {}}", "shared:\n  # more\n  headers:\n    - &a {accept: x}\n", "all: [&a {}, &b {}]"]
+        {
+            assert_eq!(fault(&script(top)), None, "{top}");
+        }
+        let told = fault(&script("x-a: &a {}\ndefinitions: &b {}")).unwrap().message;
+        assert!(told.contains("`definitions`") && told.contains("keys of your own begin with x-"), "{told}");
+        assert_eq!(fault("$schema: s\nx-all: &all {config: {target: x}, scenarios: [{flow: []}]}\n<<: *all\n"), None);
+    }
+
+    #[test]
+    fn a_scenario_of_a_built_in_engine_has_a_flow() {
+        let told = |scenarios: &str| fault(&format!("config: {{target: x}}\n{scenarios}")).map(|f| f.message);
+        for scenarios in ["scenarios: [{flow: []}, {name: a}]", "scenarios: [{flow: []}, {engine: ws}]"] {
+            assert!(told(scenarios).unwrap().contains("scenarios[1] has no `flow`"), "{scenarios}");
+        }
+        assert!(told("scenarios: [{flow: []}]\nbefore: {engine: http}").unwrap().contains("before has no `flow`"));
+        assert_eq!(told("scenarios: [{engine: playwright, testFunction: f}]\nafter: {flow: []}"), None);
+        assert_eq!(told("x-a: &a {flow: []}\nscenarios: [{<<: *a}]"), None);
+    }
+
+    #[test]
+    fn an_environment_that_is_not_there_is_told() {
+        let fault = |script: &str, environment| crate::script::read(script, "a.yaml", environment).fault;
+        let told = fault(GOOD, Some("deb")).unwrap();
+        assert!(
+            told.is_missing && told.message.contains("no environment `deb`") && told.message.ends_with("has dev"),
+            "{told:?}"
+        );
+        for (script, environment) in [
+            (GOOD, Some("dev")),
+            (GOOD, Some("")),
+            (GOOD, None),
+            ("config: {target: x}\nscenarios: [{flow: []}]", Some("dev")),
+            ("config: {target: 'http://{{ $environment }}', environments: {a: {}}}\nscenarios: [{flow: []}]", Some("dev")),
+        ] {
+            assert_eq!(fault(script, environment), None, "{script} {environment:?}");
         }
     }
 }

@@ -6,41 +6,16 @@ use super::Rule;
 
 const LEGACY: [&str; 5] = ["min", "max", "median", "p95", "p99"];
 
-/// The rules of a script's `ensure`, in the environment that is used. None where it does not parse, as it then does not run.
+/// The rules of the `ensure` in a script's `config`, in which the environment that is used has been merged.
 ///
-/// Source: `artillery-plugin-ensure`, `runChecks` in `plugin.ts`; Artillery, `checkConfig` in `lib/util.ts`. Different from
-/// there:
+/// Source: `artillery-plugin-ensure`, `runChecks` in `plugin.ts`. Different from there:
 /// - `config.ensure` is judged even where `config.plugins` does not have `ensure`, without which Artillery passes over it.
 /// - All metrics of one entry in `thresholds` are judged. There it is the first.
 /// - `p95: 0.5` is 0.5. There the legacy keys are cut down to integers.
 #[must_use]
-pub fn ensured(script: &str, environment: Option<&str>) -> Vec<Rule> {
-    let mut script: Value = serde_yaml::from_str(script).unwrap_or(Value::Null);
-    // `<<`, as js-yaml does. One that is wrong is left as it is.
-    let _ = script.apply_merge();
-    let mut config = script.get("config").cloned().unwrap_or(Value::Null);
-    let overlay = environment.and_then(|name| config.get("environments")?.get(name)).cloned();
-    if let Some(overlay) = overlay {
-        merge(&mut config, overlay);
-    }
+pub fn ensured(config: &Value) -> Vec<Rule> {
     let own = config.get("ensure").filter(|ensure| !ensure.is_null());
     own.or_else(|| config.get("plugins")?.get("ensure")).map(rules).unwrap_or_default()
-}
-
-/// As lodash's `merge`: maps and lists are merged entry by entry.
-fn merge(to: &mut Value, from: Value) {
-    match (to, from) {
-        (Value::Mapping(to), Value::Mapping(from)) => {
-            for (key, value) in from {
-                merge(to.entry(key).or_insert(Value::Null), value);
-            }
-        }
-        (Value::Sequence(to), Value::Sequence(from)) => {
-            to.resize(to.len().max(from.len()), Value::Null);
-            to.iter_mut().zip(from).for_each(|(to, from)| merge(to, from));
-        }
-        (to, from) => *to = from,
-    }
 }
 
 fn rules(ensure: &Value) -> Vec<Rule> {

@@ -143,7 +143,9 @@ config:
 ";
 
 fn expressions(script: &str, environment: Option<&str>) -> Vec<String> {
-    ensured(script, environment)
+    crate::script::read(script, "a.yaml", environment)
+        .ensure
+        .unwrap_or_default()
         .into_iter()
         .map(|rule| format!("{}{}", rule.expression, if rule.strict { "" } else { "?" }))
         .collect()
@@ -176,8 +178,8 @@ fn the_scripts_ensure_becomes_rules() {
     {
         assert_eq!(expressions(without, Some("e")), Vec::<String>::new(), "{without}");
     }
-    let strange = "config: {ensure: {thresholds: [{a: [1]}], p99: null, maxErrorRate: '{{ x }}'}}";
-    assert!(judge(&ensured(strange, None), &measured()).iter().all(|judged| matches!(judged.outcome, Outcome::Unjudged(_))));
+    let strange = serde_yaml::from_str("{ensure: {thresholds: [{a: [1]}], p99: null, maxErrorRate: '{{ x }}'}}").unwrap();
+    assert!(judge(&ensured(&strange), &measured()).iter().all(|judged| matches!(judged.outcome, Outcome::Unjudged(_))));
 }
 
 proptest! {

@@ -10,6 +10,7 @@ mod replay;
 mod results;
 mod rights;
 mod security;
+mod told;
 mod truth;
 mod workers;
 

@@ -11,6 +11,7 @@ async fn what_cannot_work_is_refused_with_a_reason() {
     let bed = Bed::new(control_plane()).await;
     let changed = |path: &str, value: Value| {
         let mut test = load_test("ok", 1);
+        test["spec"]["variables"] = json!({});
         *test.pointer_mut(path).unwrap() = value;
         test
     };
@@ -19,6 +20,12 @@ async fn what_cannot_work_is_refused_with_a_reason() {
         test["spec"]["worker"] = worker;
         test
     };
+    let named = |name: &str, path: &str, value: Value| {
+        let mut test = changed(path, value);
+        test["metadata"]["name"] = json!(name);
+        test
+    };
+    let from_field = |name: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}});
     let longest = "a".repeat(61);
     for (test, why) in [
         (changed("/metadata/name", json!("my.test")), "use only a-z, 0-9 and '-' (no dots)"),
@@ -34,6 +41,17 @@ async fn what_cannot_work_is_refused_with_a_reason() {
             changed("/spec/testScript", json!({"config": {"configMap": "s", "key": "../etc/a"}})),
             "is a file name, or a path within",
         ),
+        (changed("/spec/testScript", json!({"config": {"configMap": "s", "key": "a/../b.yaml"}})), "or a path within"),
+        (changed("/spec/testScript", json!({"config": {"configMap": "s", "key": "load.txt"}})), "must end in .yaml, .yml, .json"),
+        (named("dots", "/spec/testScript", json!({"config": {"configMap": "s", "key": "a..b.YML"}})), ""),
+        (changed("/spec/variables", json!({"n": 0.5})), "spec.variables.n: Invalid value"),
+        (changed("/spec/variables", json!({"n": true})), "spec.variables.n: Invalid value"),
+        (named("variables", "/spec/variables", json!({"n": 5_000_000_000_i64, "f": 3.0, "s": "0.5"})), ""),
+        (worker(json!({"env": [{"name": "LOADTEST_WORKERS", "value": "1"}]})), "are the operator's variables"),
+        (worker(json!({"env": [{"name": "JOB_COMPLETION_INDEX", "value": "0"}]})), "are the operator's variables"),
+        (worker(json!({"env": [from_field("NODE_OPTIONS")]})), "so they need a value, and no valueFrom"),
+        (worker(json!({"env": [from_field("ARTILLERY_PLUGIN_PATH")]})), "so they need a value, and no valueFrom"),
+        (worker(json!({"volumes": [{"name": "data", "emptyDir": {}}]})), "are the operator's own volumes"),
         (worker(json!({"podSecurityContext": {"runAsUser": 0}})), "should be greater than or equal to 1"),
         (worker(json!({"securityContext": {"seccompProfile": {"type": "Unconfined"}}})), "Unsupported value"),
         (worker(json!({"podSecurityContext": {"runAsNonRoot": false}})), "Unsupported value"),

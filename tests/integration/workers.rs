@@ -36,7 +36,7 @@ fn everything() -> Value {
 async fn what_is_chosen_of_a_worker_is_in_its_pod() {
     let bed = Bed::with_operator(control_plane()).await;
     bed.create::<ServiceAccount>(json!({"metadata": {"name": "loader"}})).await;
-    let spec = json!({"worker": everything(), "variables": {"user": "a $(HOME)", "n": 3}, "target": "http://other"});
+    let spec = json!({"worker": everything(), "variables": {"user": "a $(HOME) a$$b $$(HOME)", "n": 5_000_000_000_i64}, "target": "http://other"});
     bed.load_test_with("all", 1, spec).await;
     let job: Job = bed.until_exists("all").await;
     let template = serde_json::to_value(job.spec.unwrap().template).unwrap();
@@ -72,7 +72,7 @@ async fn what_is_chosen_of_a_worker_is_in_its_pod() {
             "--target",
             "http://other",
             "--variables",
-            r#"{"n":3,"user":"a $$(HOME)"}"#,
+            r#"{"n":5000000000,"user":"a $$(HOME) a$$$$b $$$$(HOME)"}"#,
             "--overrides",
             "{\"config\": {}}"
         ]
@@ -105,12 +105,17 @@ async fn what_would_lift_a_worker_out_of_its_namespace_is_not_in_the_api() {
     let worker = json!({"volumes": [{"name": "host", "hostPath": {"path": "/"}}, {"name": "token", "projected": {"sources": [
             {"serviceAccountToken": {"path": "token"}}]}}],
         "securityContext": {"privileged": true, "capabilities": {"add": ["SYS_ADMIN"]}}, "hostNetwork": true,
-        "sidecars": [{"name": "s", "image": "i", "securityContext": {"privileged": true}, "lifecycle": {"postStart": {"exec": {"command": ["x"]}}}}]});
+        "resources": {"claims": [{"name": "c"}]},
+        "sidecars": [{"name": "s", "image": "i", "securityContext": {"privileged": true}, "lifecycle": {"postStart": {"exec": {"command": ["x"]}}},
+            "startupProbe": {"httpGet": {"port": 1, "host": "10.0.0.1"}}, "resources": {"claims": [{"name": "c"}]}},
+            {"name": "t", "image": "i", "startupProbe": {"tcpSocket": {"port": 1, "host": "10.0.0.1"}}}]});
     let taken = bed.load_test_with("host", 1, json!({"worker": worker})).await.spec.worker.unwrap();
     assert_eq!(
         serde_json::to_value(taken).unwrap(),
         json!({"volumes": [{"name": "host"}, {"name": "token", "projected": {"sources": [{}]}}], "securityContext": {},
-            "sidecars": [{"name": "s", "image": "i", "securityContext": {}}]})
+            "resources": {}, "sidecars": [{"name": "s", "image": "i", "securityContext": {}, "resources": {},
+                "startupProbe": {"httpGet": {"port": 1}}},
+                {"name": "t", "image": "i", "startupProbe": {"tcpSocket": {"port": 1}}}]})
     );
     // To Kubernetes a volume that is of no kind is an empty folder.
     let job: Job = bed.until_exists("host").await;
@@ -124,14 +129,18 @@ async fn the_operators_defaults_hold_for_what_a_test_does_not_choose() {
     let mut bed = Bed::new(control_plane()).await;
     bed.create_script("test-script").await;
     let file = std::env::temp_dir().join(format!("{}-defaults.yaml", bed.namespace));
-    std::fs::write(&file, "image: example/default\nresources: {limits: {memory: 1Gi}}\nlabels: {team: all, kind: load}\n")
-        .unwrap();
+    let defaults =
+        "image: example/default\nresources: {limits: {memory: 1Gi}}\nlabels: {team: all, kind: load}\nargs: [--config, a.yaml]\n";
+    std::fs::write(&file, defaults).unwrap();
     bed.start_operator(&[&format!("--worker-defaults={}", file.display())]).await;
-    bed.load_test_with("default", 1, json!({"worker": {"labels": {"team": "mine"}}})).await;
+    // Its `config` is in the file that the defaults name, so neither is it missed, nor its `ensure` judged.
+    let spec = json!({"worker": {"labels": {"team": "mine"}}, "testScript": {"inline": "scenarios: [{flow: []}]\n"}});
+    bed.load_test_with("default", 1, spec).await;
     let job: Job = bed.until_exists("default").await;
     let template = serde_json::to_value(job.spec.unwrap().template).unwrap();
     let container = &template["spec"]["containers"][0];
     assert_eq!((&container["image"], &container["resources"]["limits"]["memory"]), (&json!("example/default"), &json!("1Gi")));
+    assert!(!container["env"].to_string().contains("ARTILLERY_DISABLE_ENSURE"), "each worker judges itself");
     let labels = &template["metadata"]["labels"];
     assert_eq!((&labels["team"], &labels["kind"]), (&json!("mine"), &json!("load")));
     std::fs::remove_file(file).unwrap();
@@ -191,6 +200,25 @@ async fn a_script_that_cannot_be_run_starts_no_worker_until_it_is_mended() {
     let mended = Patch::Merge(json!({"data": {"test-script.yaml": script("arrivalRate")}}));
     bed.api::<ConfigMap>().patch("faulty", &PatchParams::default(), &mended).await.unwrap();
     bed.until_exists::<Job>("faulty").await;
+
+    // What other files or arguments may bring is not missed.
+    let faulty = "config: {target: x, environments: {prod: {}}}\nscenarios: [{flow: []}]\n";
+    bed.load_test_with("environment", 1, json!({"testScript": {"inline": faulty}})).await;
+    let told = bed.until_phase("environment", "Pending").await;
+    assert!(condition(&told, "Progressing").2.contains("no environment `dev`"), "{:?}", condition(&told, "Progressing"));
+    let args = json!({"testScript": {"inline": faulty}, "worker": {"args": ["--config=more.yaml"]}});
+    bed.load_test_with("configured", 1, args).await;
+    bed.until_exists::<Job>("configured").await;
+
+    bed.load_test_with(
+        "plugins",
+        1,
+        json!({"worker": {"env": [{"name": "ARTILLERY_PLUGINS", "value": "{"}]}, "testScript": from}),
+    )
+    .await;
+    let told = bed.until_phase("plugins", "Pending").await;
+    let message = condition(&told, "Progressing").2;
+    assert!(message.starts_with("spec.worker.env: ARTILLERY_PLUGINS is no JSON object"), "{message}");
 
     bed.load_test_with("inline", 1, json!({"testScript": {"inline": "config: {target: 'x'\n"}})).await;
     let told = bed.until_phase("inline", "Pending").await;

@@ -43,8 +43,13 @@ pub struct Config {
     pub config_map: Option<String>,
 
     /// The script's file name: a key of the `ConfigMap`, or where none is named the path of a file in the volume of
-    /// `external`. Default: `test-script.yaml`.
-    #[x_kube(validation = Rule::new("!self.startsWith('/') && !self.contains('..')").message("testScript.config.key is a file name, or a path within the volume"))]
+    /// `external`. It ends in .yaml, .yml, .json, .js or .ts. Default: `test-script.yaml`.
+    #[x_kube(
+        validation = Rule::new("!self.startsWith('/') && !self.split('/').exists(part, part == '..')")
+            .message("testScript.config.key is a file name, or a path within the volume"),
+        validation = Rule::new("self.matches('(?i)[.](ya?ml|json|js|ts)$')")
+            .message("testScript.config.key must end in .yaml, .yml, .json, .js or .ts: Artillery knows no other files"),
+    )]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub key: Option<String>,

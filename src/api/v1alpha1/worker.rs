@@ -12,6 +12,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::worker::{JOINED, RESERVED, RESERVED_PREFIX};
 
 /// What the workers' pods are to be like. Fields have the names and meanings that they have in a pod.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -36,7 +39,8 @@ pub struct Worker {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
 
-    /// Environment variables. The script reads them as `{{ $env.NAME }}`.
+    /// Environment variables. The script reads them as `{{ $env.NAME }}`. `JOB_COMPLETION_INDEX`, `WORKER_ID` and those that begin
+    /// with `LOADTEST_` are the operator's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
 
@@ -109,7 +113,8 @@ pub struct Worker {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dns_config: Option<PodDNSConfig>,
 
-    /// Volumes of the pods: configMap, secret, emptyDir, persistentVolumeClaim, or projected of the first two.
+    /// Volumes of the pods: configMap, secret, emptyDir, persistentVolumeClaim, or projected of configMap, secret and downwardAPI.
+    /// The names data, tmp, loadtest, test-script, claim-files and image-files are taken.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,
 
@@ -129,6 +134,7 @@ pub struct Worker {
 const ALLOWED: &[(&str, &[&str])] = &[
     ("volumes", &["name", "configMap", "secret", "emptyDir", "persistentVolumeClaim", "projected"]),
     ("volumes.projected.sources", &["configMap", "secret", "downwardAPI"]),
+    ("resources", RESOURCES),
     (
         "podSecurityContext",
         &[
@@ -162,9 +168,21 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("sidecars.securityContext", CONTAINER_SECURITY),
+    ("sidecars.resources", RESOURCES),
+    ("sidecars.startupProbe.httpGet", &["path", "port", "scheme", "httpHeaders"]),
+    ("sidecars.startupProbe.tcpSocket", &["port"]),
     ("sidecars.ports", &["name", "containerPort", "protocol"]),
 ];
 const CONTAINER_SECURITY: &[&str] = &["runAsUser", "runAsGroup", "runAsNonRoot", "readOnlyRootFilesystem", "seccompProfile"];
+/// Without `claims`, as no resource claims of a pod can be asked for.
+const RESOURCES: &[&str] = &["requests", "limits"];
+/// The security contexts.
+const CONTEXTS: [&str; 3] = ["podSecurityContext", "securityContext", "sidecars.securityContext"];
+const SECCOMP_PROFILES: [&str; 2] = ["RuntimeDefault", "Localhost"];
+
+/// The names of the operator's own volumes, and the folders where those are mounted.
+const TAKEN_VOLUMES: [&str; 6] = ["data", "tmp", "loadtest", "test-script", "claim-files", "image-files"];
+const TAKEN_FOLDERS: [&str; 4] = ["/data", "/tmp", "/opt/loadtest", "/sources"];
 
 /// What a quantity looks like, as the CRDs of Kubernetes' own tools have it.
 const QUANTITY: &str =
@@ -184,21 +202,24 @@ pub(super) fn restrict(worker: &mut JSONSchemaProps) {
             policy.enum_ = one_of(&["Always", "IfNotPresent", "Never"]);
         }
     }
-    if let Some(mounts) = worker.properties.as_mut().and_then(|p| p.get_mut("volumeMounts")) {
-        // The API server's estimate of what the rule costs needs the bounds.
-        mounts.max_items = Some(64);
+    for (list, most) in [("volumes", 64), ("volumeMounts", 64), ("env", 512)] {
+        if let Some(list) = worker.properties.as_mut().and_then(|p| p.get_mut(list)) {
+            // The API server's estimate of what the rules cost needs the bounds.
+            list.max_items = Some(most);
+        }
     }
-    if let Some(mount) = at(worker, "volumeMounts") {
-        mount.x_kubernetes_validations = Some(vec![ValidationRule {
-            rule: "!['/data', '/tmp', '/opt/loadtest', '/sources'].exists(taken, self.mountPath == taken || self.mountPath.startsWith(taken + '/'))".into(),
-            message: Some("/data, /tmp, /opt/loadtest and /sources are taken: mount it elsewhere".into()),
-            ..ValidationRule::default()
-        }]);
+    for (text, longest) in [("volumes.name", 63), ("volumeMounts.mountPath", 4096), ("env.name", 1024)] {
+        if let Some(text) = at(worker, text) {
+            text.max_length = Some(longest);
+        }
     }
-    if let Some(path) = at(worker, "volumeMounts.mountPath") {
-        path.max_length = Some(4096);
+    for (list, rule, message) in rules() {
+        if let Some(items) = at(worker, list) {
+            let rule = ValidationRule { rule, message: Some(message), ..ValidationRule::default() };
+            items.x_kubernetes_validations.get_or_insert_default().push(rule);
+        }
     }
-    for context in ["podSecurityContext", "securityContext", "sidecars.securityContext"] {
+    for context in CONTEXTS {
         if let Some(user) = at(worker, &format!("{context}.runAsUser")) {
             user.minimum = Some(1.0);
         }
@@ -206,7 +227,7 @@ pub(super) fn restrict(worker: &mut JSONSchemaProps) {
             non_root.enum_ = Some(vec![JSON(serde_json::json!(true))]);
         }
         if let Some(kind) = at(worker, &format!("{context}.seccompProfile.type")) {
-            kind.enum_ = one_of(&["RuntimeDefault", "Localhost"]);
+            kind.enum_ = one_of(&SECCOMP_PROFILES);
         }
     }
     for field in worker.properties.iter_mut().flat_map(|p| p.values_mut()) {
@@ -214,6 +235,80 @@ pub(super) fn restrict(worker: &mut JSONSchemaProps) {
         shorten(field);
         field.description = description;
     }
+}
+
+/// CEL for the items of lists, and what is said where it does not hold.
+fn rules() -> [(&'static str, String, String); 4] {
+    let one_of = |words: &[&str]| format!("['{}']", words.join("', '"));
+    let named = |words: &[&str]| words.join(", ");
+    [
+        (
+            "volumes",
+            format!("!(self.name in {})", one_of(&TAKEN_VOLUMES)),
+            format!("{} are the operator's own volumes: choose another name", named(&TAKEN_VOLUMES)),
+        ),
+        (
+            "volumeMounts",
+            format!(
+                "!{}.exists(taken, self.mountPath == taken || self.mountPath.startsWith(taken + '/'))",
+                one_of(&TAKEN_FOLDERS)
+            ),
+            format!("{} are taken: mount it elsewhere", named(&TAKEN_FOLDERS)),
+        ),
+        (
+            "env",
+            format!("!(self.name in {} || self.name.startsWith('{RESERVED_PREFIX}'))", one_of(&RESERVED)),
+            format!("{} and {RESERVED_PREFIX}... are the operator's variables: choose another name", named(&RESERVED)),
+        ),
+        (
+            "env",
+            format!("!(self.name in {} && has(self.valueFrom))", one_of(&JOINED)),
+            format!("{} are joined with the operator's own, so they need a value, and no valueFrom", named(&JOINED)),
+        ),
+    ]
+}
+
+impl Worker {
+    /// What a test could not ask for, as the API server refuses or drops it, if anything is.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        let worker = serde_json::to_value(self).unwrap_or_default();
+        let unknown = |(path, allowed): &(&str, &[&str])| {
+            let mut names = all_at(&worker, path).into_iter().filter_map(Value::as_object).flat_map(|fields| fields.keys());
+            names.find(|name| !allowed.contains(&name.as_str())).map(|name| format!("{path}.{name} is not allowed"))
+        };
+        let mut contexts = CONTEXTS.iter().flat_map(|path| {
+            let any = |field: &str, is_wrong: &dyn Fn(&Value) -> bool| {
+                all_at(&worker, &format!("{path}.{field}")).into_iter().any(is_wrong)
+            };
+            let is_root = any("runAsUser", &|user| user.as_i64().is_some_and(|user| user < 1));
+            let may_be_root = any("runAsNonRoot", &|non_root| non_root == false);
+            let is_unconfined = any("seccompProfile.type", &|kind| !SECCOMP_PROFILES.iter().any(|profile| kind == profile));
+            [
+                is_root.then(|| format!("{path}.runAsUser must be 1 or more")),
+                may_be_root.then(|| format!("{path}.runAsNonRoot must be true")),
+                is_unconfined.then(|| format!("{path}.seccompProfile.type must be one of {}", SECCOMP_PROFILES.join(", "))),
+            ]
+        });
+        let volume = self.volumes.iter().find(|volume| TAKEN_VOLUMES.contains(&volume.name.as_str()));
+        let is_in =
+            |path: &str, taken: &str| path.strip_prefix(taken).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let mount = self.volume_mounts.iter().find(|mount| TAKEN_FOLDERS.iter().any(|taken| is_in(&mount.mount_path, taken)));
+        ALLOWED
+            .iter()
+            .find_map(unknown)
+            .or_else(|| contexts.find_map(|fault| fault))
+            .or_else(|| volume.map(|volume| format!("the volume {} has the name of one of the operator's own", volume.name)))
+            .or_else(|| mount.map(|mount| format!("nothing can be mounted at {}, which is taken", mount.mount_path)))
+    }
+}
+
+/// All values of a field, by its path; those of its items where a field is a list.
+fn all_at<'a>(value: &'a Value, path: &str) -> Vec<&'a Value> {
+    path.split('.').fold(vec![value], |values, name| {
+        let fields = values.into_iter().filter_map(|value| value.get(name));
+        fields.flat_map(|field| field.as_array().map_or(vec![field], |items| items.iter().collect())).collect()
+    })
 }
 
 /// The schema of a field, by its path; that of its items where a field is a list.
