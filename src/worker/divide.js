@@ -11,8 +11,8 @@
 // at the instant at which it would with one worker, and has the row that it would have.
 //
 // The phases are shared out in the main thread, where the script is whole: Artillery hands each thread its part in a
-// `prepare` message (lib/platform/local/artillery-worker-local.js). In the thread each phase has a `mode` of its own: Artillery
-// looks it up in the npm package `arrivals` (lib/core/phases.js, createArrivalRate), where this plugin has put the instants.
+// `prepare` message (lib/platform/local/artillery-worker-local.js). In the thread each phase has a `mode` of its own, which
+// has its virtual users come at their instants (see Mode).
 'use strict';
 
 const path = require('node:path');
@@ -20,6 +20,7 @@ const { EventEmitter } = require('node:events');
 const { isMainThread, Worker } = require('node:worker_threads');
 
 const DIVIDED = 'loadtestDivided';
+const MODE = 'loadtest-divided';
 
 // Source: the npm package `ms`.
 const UNITS = [
@@ -145,8 +146,6 @@ function part(phase, asked, place, before) {
   return { phase: { ...rest, duration: milliseconds(length), arrivalRate: count / length }, schedule };
 }
 
-const modeOf = (schedule) => `loadtest-divided-${schedule}`;
-
 /** A thread's part of the phases, with their schedules. Where something is random, nobody knows a virtual user's number. */
 function dividePhases(phases, place, mode) {
   const divided = { phases: [], schedules: [], isRandom: false };
@@ -158,7 +157,7 @@ function dividePhases(phases, place, mode) {
     const own = asked ? part(phase, asked, place, before) : { phase };
     if (asked?.rate) divided.isRandom = true;
     before += countOf(asked?.beats ?? []);
-    if (own.schedule) own.phase.mode = modeOf(divided.schedules.push(own.schedule) - 1);
+    if (own.schedule) own.phase.mode = `${MODE}-${divided.schedules.push(own.schedule) - 1}`;
     divided.phases.push(own.phase);
   }
   return divided;
@@ -219,6 +218,27 @@ class Arrivals extends EventEmitter {
     const left = (this.next.done ? this.length : this.next.value) - passed;
     if (this.next.done && left <= 0) this.emit('finished');
     else setTimeout(() => this.goOn(), Math.max(0, left));
+  }
+}
+
+/**
+ * Stands for the name of a phase's mode. When the phase begins, Artillery looks that up in the npm package `arrivals`
+ * (lib/core/phases.js, createArrivalRate), of which a plugin gets no hold where Artillery is a bundle. So for this one
+ * look-up every object has such a mode.
+ */
+class Mode {
+  constructor(schedule) {
+    this.schedule = schedule;
+  }
+
+  toString() {
+    const process = () => new Arrivals(Mode.schedules[this.schedule]);
+    const take = () => {
+      delete Object.prototype[MODE];
+      return { process };
+    };
+    Object.defineProperty(Object.prototype, MODE, { configurable: true, get: take });
+    return MODE;
   }
 }
 
@@ -303,14 +323,13 @@ function divideMessages({ phases, mode, payload }, place) {
   };
 }
 
-function takePart({ scenarios }, options) {
-  const known = Object.keys(require.cache).filter((file) => /[\\/]arrivals[\\/]lib[\\/]index\.js$/.test(file));
+function takePart({ config, scenarios }, options) {
   const own = options?.[DIVIDED];
-  if (!own || (own.schedules.length > 0 && known.length === 0)) {
-    throw new Error('this version of Artillery starts its threads in a way that is not known');
-  }
-  for (const arrivals of known.map((file) => require(file))) {
-    own.schedules.forEach((schedule, index) => { arrivals[modeOf(index)] = { process: () => new Arrivals(schedule) }; });
+  if (!own) throw new Error('this version of Artillery starts its threads in a way that is not known');
+  Mode.schedules = own.schedules;
+  for (const phase of config.phases) {
+    const [, schedule] = /^loadtest-divided-(\d+)$/.exec(phase.mode) ?? [];
+    if (schedule) phase.mode = new Mode(schedule);
   }
   // Artillery reads a row for each weight, for what a weight may refer to (lib/core/runner.js, runScenario).
   const weights = (scenarios ?? []).filter(({ weight }) => weight !== undefined).length;
@@ -321,5 +340,5 @@ module.exports = {
   Plugin,
   LEGACY_METRICS_FORMAT: false,
   // For the tests.
-  Arrivals, dividePayload, dividePhases, instants, numbers, readPlace, roundUp, seat, seconds, share,
+  Arrivals, dividePayload, dividePhases, instants, Mode, numbers, readPlace, roundUp, seat, seconds, share,
 };
