@@ -79,13 +79,13 @@ fn answered_below(path: &str) -> BTreeMap<String, u64> {
 async fn however_many_workers_share_a_load_it_is_that_of_one() {
     let mut bed = Bed::new(&cluster()).await;
     crate::target(&bed).await;
-    let text = "config:\n  target: http://target.default\n  variables: {below: nowhere}\n  \
+    let yaml = "config:\n  target: http://target.default\n  variables: {below: nowhere}\n  \
         payload: {path: rows.csv, fields: [row], order: sequence}\n  phases:\n  \
         - {duration: 2, arrivalRate: 5}\n  - {duration: 2s, arrivalRate: 0, rampTo: 4}\n  \
         - {duration: 1, arrivalCount: 4, maxVusers: 4}\n  - {duration: 2, arrivalRate: 3, rampTo: 0}\n\
         scenarios: [{flow: [{get: {url: '/{{ below }}/{{ row }}'}}]}]\n";
-    let rows: String = (0..8).map(|row| format!("row-{row}\n")).collect();
-    script(&bed, json!({"test-script.yaml": text, "rows.csv": rows})).await;
+    let rows = (0..8).map(|row| format!("row-{row}\n")).collect::<Vec<_>>().concat();
+    script(&bed, json!({"test-script.yaml": yaml, "rows.csv": rows})).await;
     bed.start_operator(&[]).await;
     let mut made = Vec::new();
     for (name, count, load) in
