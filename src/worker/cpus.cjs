@@ -1,4 +1,5 @@
-// Gives Artillery as many threads as its pod has CPUs. Preloaded: NODE_OPTIONS=--require=/opt/loadtest/cpus.cjs
+// Gives Artillery as many threads as its pod has CPUs, and does not let it run without a plugin that it needs. Preloaded:
+// NODE_OPTIONS=--require=/opt/loadtest/cpus.cjs
 //
 // Artillery starts one thread less than os.cpus() has entries (lib/platform/local/index.js, lib/launch-platform.js before
 // 2.0.20), and these are the host's. Versions since 2.0.20 read WORKERS and do not use it, so it is heeded here.
@@ -6,7 +7,9 @@
 
 const fs = require('node:fs');
 const os = require('node:os');
+const path = require('node:path');
 const { syncBuiltinESMExports } = require('node:module');
+const { isMainThread } = require('node:worker_threads');
 
 const SOME_CPU = { model: 'unknown', speed: 0, times: { user: 0, nice: 0, sys: 0, idle: 0, irq: 0 } };
 const MOST_THREADS = 1024;
@@ -38,6 +41,41 @@ function threadCount(env, limit, hostCpus) {
   return Math.max(1, Math.min(Math.ceil(limit ?? (request || 1)), hostCpus));
 }
 
+// What a worker would do without a plugin that a variable of the operator is for: Artillery only warns of one that is missing.
+const NEEDED = [
+  { variable: 'LOADTEST_DIVIDE', plugin: 'loadtest-divide', otherwise: 'send the load of all workers' },
+  { variable: 'LOADTEST_START_FILE', plugin: 'loadtest-together', otherwise: 'not wait for the others' },
+];
+
+/** Why Artillery would run without a plugin that is needed (lib/load-plugins.js). Undefined where it would not. */
+function pluginFault(env) {
+  const needed = NEEDED.filter(({ variable }) => env[variable]);
+  const folders = (env.ARTILLERY_PLUGIN_PATH ?? '').split(':').filter(Boolean);
+  for (const { plugin, otherwise } of needed) {
+    const without = `without its plugin ${plugin} this worker would ${otherwise}, and`;
+    const { scope = 'artillery-plugin-' } = pluginsOf(env)[plugin] ?? { scope: null };
+    if (scope !== 'artillery-plugin-') return `${without} the variable ARTILLERY_PLUGINS does not have it`;
+    if (!folders.some((folder) => fs.existsSync(path.join(folder, `artillery-plugin-${plugin}`)))) {
+      return `${without} it is in no folder of the variable ARTILLERY_PLUGIN_PATH`;
+    }
+  }
+  return undefined;
+}
+
+function pluginsOf({ ARTILLERY_PLUGINS: text }) {
+  try {
+    return JSON.parse(text) ?? {};
+  } catch {
+    return {};
+  }
+}
+
+const fault = isMainThread ? pluginFault(process.env) : undefined;
+if (fault) {
+  console.error(`Error: ${fault}: let nothing in the worker's image or its entry point set it anew`);
+  process.exit(1);
+}
+
 const limit = cpuLimit();
 const hostCpus = os.cpus;
 os.cpus = function cpus() {
@@ -48,4 +86,4 @@ os.cpus = function cpus() {
 // For those who import { cpus } from 'node:os'.
 syncBuiltinESMExports();
 
-module.exports = { cpuLimit, threadCount };
+module.exports = { cpuLimit, pluginFault, threadCount };

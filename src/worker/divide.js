@@ -6,17 +6,21 @@
 //   LOADTEST_WORKERS        how many workers there are; nothing is shared out where it is unset or 1
 //   JOB_COMPLETION_INDEX    which of them this is, from 0
 //
-// The virtual users that one worker would make are numbered through all phases, and so are the rows of each payload. Of
-// both, worker i of N has every Nth from i on, and its threads share those in the same way. So virtual user k has row k.
+// The virtual users that one worker would make are numbered through all phases, and so are the rows that they get of each
+// payload in sequence. Worker i of N has every Nth of them from i on, and its threads share those in the same way. Each comes
+// at the instant at which it would with one worker, and has the row that it would have.
 //
 // The phases are shared out in the main thread, where the script is whole: Artillery hands each thread its part in a
-// `prepare` message (lib/platform/local/artillery-worker-local.js).
+// `prepare` message (lib/platform/local/artillery-worker-local.js). In the thread each phase has a `mode` of its own, which
+// has its virtual users come at their instants (see Mode).
 'use strict';
 
 const path = require('node:path');
+const { EventEmitter } = require('node:events');
 const { isMainThread, Worker } = require('node:worker_threads');
 
 const DIVIDED = 'loadtestDivided';
+const MODE = 'loadtest-divided';
 
 // Source: the npm package `ms`.
 const UNITS = [
@@ -26,6 +30,7 @@ const UNITS = [
   [/^(h|hrs?|hours?)$/i, 3600],
   [/^(d|days?)$/i, 86_400],
   [/^(w|weeks?)$/i, 604_800],
+  [/^(y|yrs?|years?)$/i, 31_557_600],
 ];
 
 /** A length as lib/core/phases.js reads it, in seconds. NaN where it refuses it. */
@@ -54,92 +59,108 @@ function seat({ worker, workers, thread, threads }, most = Infinity) {
 
 /** What a ramp asks for in each second. Source: lib/core/phases.js, createRamp. */
 function ramp(from, to, length) {
-  if (length === 1) return [(to + from) / 2];
-  return Array.from({ length: Math.ceil(length) }, (_, second) => ((to - from) / (length - 1)) * second + from);
+  const rates = length === 1
+    ? [(to + from) / 2]
+    : Array.from({ length: Math.ceil(length) }, (_, second) => ((to - from) / (length - 1)) * second + from);
+  // A ramp to 0 may end a little below.
+  return rates.map((rate) => Math.max(0, Math.floor(rate) + Math.round(rate % 1)));
 }
 
-/** How many come in each second, one every `tick` milliseconds. Source: the npm package `arrivals`, UniformProcess. */
-function uniform(tick, length) {
-  const until = (end) => Math.floor((Math.min(end, length) * 1000 * 1000) / Math.floor(tick * 1000));
-  return Array.from({ length: Math.ceil(length) }, (_, second) => until(second + 1) - until(second));
+// The arrivals of a phase are told in beats: from `start` on so many come, one after each `tick`, in milliseconds.
+
+/** Source: lib/core/phases.js, ticker. */
+const rampBeats = (counts) => counts.map((count, second) => {
+  const tick = Math.min(Math.floor(1000 / count), 1000) || 1000 / count;
+  return { start: second * 1000, tick, count };
+});
+
+/** Source: the npm package `arrivals`, UniformProcess. */
+function uniformBeats(tick, length) {
+  const microseconds = Math.max(1, Math.floor(tick * 1000));
+  return [{ start: 0, tick: microseconds / 1000, count: Math.floor((length * 1000 * 1000) / microseconds) }];
 }
 
-const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
+const countOf = (beats) => beats.reduce((all, { count }) => all + count, 0);
 
-/** A phase of `length` seconds that makes so many virtual users in each of them; from and to are what the ramp is. */
-function everySecond(counts, length, from, to) {
-  // Artillery rounds down and adds one for the first few workers; `worker` says when this is one of them (see Extra).
-  const extra = ramp(from, to, length).map((rate, second) => counts[second] - Math.floor(rate));
-  if (extra.some((one) => one !== 0 && one !== 1)) return undefined;
-  return { arrivalRate: from, rampTo: to, duration: milliseconds(length), worker: extra, totalWorkers: 1 };
+/** The instants of every `of`th arrival, after some that are others'. */
+function* instants({ beats, others, of }) {
+  let next = others;
+  for (const { start, tick, count } of beats) {
+    for (; next < count; next += of) yield start + (next + 1) * tick;
+    next -= count;
+  }
 }
 
-/** A phase of `length` seconds that makes `count` virtual users, evenly. */
-function evenly(count, length) {
-  // Artillery counts in whole microseconds and makes as many as fit, so half of one is added to be sure of the last.
-  const tick = Math.max(1, Math.round((length * 1e6) / count));
-  return { arrivalCount: count, duration: milliseconds((count * tick + 0.5) / 1e6) };
-}
-
-/** What is to be known of a phase to share it out. Undefined where it stays as it is: a pause, or what Artillery refuses. */
-function read(phase, mode) {
+/** What is to be known of a phase to share it out. Undefined where it stays as it is, as nothing comes in it. */
+function read(phase, mode, where) {
   const number = (value) => (value === undefined ? undefined : Number(value));
   const [count, rate, to, most = Infinity] =
     [phase.arrivalCount, phase.arrivalRate, phase.rampTo, phase.maxVusers].map(number);
-  // In the order of lib/core/phases.js.
-  if (phase.pause !== undefined || !(most >= 0)) return undefined;
-  if (count !== undefined) {
+  // Left to itself, each worker would make all of it, if Artillery takes it.
+  const check = (isGood, key, what) => {
+    if (isGood) return;
+    const fault = phase[key] === undefined ? 'is missing' : `is ${JSON.stringify(phase[key])}, which is no ${what}`;
+    throw new Error(`a phase cannot be shared out: ${where}.${key} ${fault}`);
+  };
+  const checkedLength = () => {
     const length = seconds(phase.duration);
-    return count > 0 && length > 0 ? { length, most, counts: uniform((length * 1000) / count, length) } : undefined;
+    check(length > 0, 'duration', 'length of time');
+    return length;
+  };
+  // In the order of lib/core/phases.js.
+  if (phase.pause !== undefined) return undefined;
+  check(most >= 0, 'maxVusers', 'number');
+  if (count !== undefined) {
+    check(count >= 0, 'arrivalCount', 'number');
+    if (count === 0) return undefined;
+    const length = checkedLength();
+    return { length, most, beats: uniformBeats((length * 1000) / count, length) };
   }
+  check(rate === undefined || rate >= 0, 'arrivalRate', 'number');
   if (to !== undefined) {
-    const [from, length] = [rate ?? 0, phase.duration === undefined ? 1 : seconds(phase.duration)];
-    if (!(from >= 0 && to >= 0 && length > 0)) return undefined;
-    return { length, most, from, to, counts: ramp(from, to, length).map((raw) => Math.floor(raw) + Math.round(raw % 1)) };
+    check(to >= 0, 'rampTo', 'number');
+    const length = phase.duration === undefined ? 1 : checkedLength();
+    return { length: Math.ceil(length), most, beats: rampBeats(ramp(rate ?? 0, to, length)) };
   }
-  if (!(rate > 0)) return undefined;
-  const length = seconds(phase.duration);
-  if ((phase.mode ?? mode ?? 'uniform') === 'uniform' && length > 0) {
-    return { length, most, counts: uniform(1000 / rate, length) };
-  }
+  if (rate === 0) return undefined;
+  const length = checkedLength();
+  if ((phase.mode ?? mode ?? 'uniform') === 'uniform') return { length, most, beats: uniformBeats(1000 / rate, length) };
   // A Poisson process lasts until an arrival is late: not for long, if each has one a second.
   return { length, most: Math.min(most, Math.max(1, Math.floor(rate))), rate };
 }
 
-/** A thread's part of a phase, whose first virtual user is number `before`. */
+/** A thread's part of a phase, whose first virtual user is number `before`, and when it has its own come. */
 function part(phase, asked, place, before) {
   const { arrivalCount, arrivalRate, rampTo, maxVusers, ...rest } = phase;
-  const { length, counts, from, to, rate } = asked;
-  const rests = { ...rest, pause: milliseconds(to === undefined ? length : Math.ceil(length)) };
-  const own = seat(place, asked.most);
+  const { length, beats, most, rate } = asked;
+  const rests = { phase: { ...rest, pause: milliseconds(length) } };
+  const own = seat(place, most);
   if (!own) return rests;
-  if (maxVusers !== undefined) rest.maxVusers = share(Number(maxVusers), own);
-  if (rate) return { ...rest, arrivalRate: rate / own.of };
+  if (maxVusers !== undefined) rest.maxVusers = share(Math.ceil(Number(maxVusers)), own);
+  if (rate) return { phase: { ...rest, arrivalRate: rate / own.of } };
 
-  let first = before;
-  const mine = counts.map((count) => {
-    first += count;
-    return share(count, own, first - count);
-  });
-  const all = sum(mine);
-  if (all === 0) return rests;
-  // Where there is less than one a second, each has its own second: evenly, all workers' would come at the same time.
-  const isRare = all < length && Number.isInteger(length);
-  const ramped = to !== undefined ? [from / own.of, to / own.of] : isRare ? [0, 0] : undefined;
-  return { ...rest, ...((ramped && everySecond(mine, length, ...ramped)) ?? evenly(all, length)) };
+  const count = share(countOf(beats), own, before);
+  if (count === 0) return rests;
+  const others = (own.index + own.of - (before % own.of)) % own.of;
+  const schedule = { beats, others, of: own.of, first: before + others, count, length: length * 1000 };
+  return { phase: { ...rest, duration: milliseconds(length), arrivalRate: count / length }, schedule };
 }
 
-/** A thread's part of the phases. */
+/** A thread's part of the phases, with their schedules. Where something is random, nobody knows a virtual user's number. */
 function dividePhases(phases, place, mode) {
+  const divided = { phases: [], schedules: [], isRandom: false };
   let before = 0;
-  // lib/dist.js leaves the others out.
-  return phases.filter((phase) => phase.rampTo || phase.arrivalRate || phase.arrivalCount || phase.pause).map((phase) => {
-    const asked = read(phase, mode);
-    if (!asked) return phase;
-    const own = part(phase, asked, place, before);
-    before += sum(asked.counts ?? []);
-    return own;
-  });
+  for (const [index, phase] of phases.entries()) {
+    // lib/dist.js leaves the others out.
+    if (!(phase.rampTo || phase.arrivalRate || phase.arrivalCount || phase.pause)) continue;
+    const asked = read(phase, mode, `config.phases[${index}]`);
+    const own = asked ? part(phase, asked, place, before) : { phase };
+    if (asked?.rate) divided.isRandom = true;
+    before += countOf(asked?.beats ?? []);
+    if (own.schedule) own.phase.mode = `${MODE}-${divided.schedules.push(own.schedule) - 1}`;
+    divided.phases.push(own.phase);
+  }
+  return divided;
 }
 
 /** Every `of`th row from `index` on; where there are too few, one that others have as well. */
@@ -157,44 +178,94 @@ const isWhole = ({ loadAll, name, order }) => loadAll === true && name !== undef
 
 /** The message that tells a thread what it is to run, with its part of what all workers run. */
 function prepared(message, { phases, mode }, { worker, workers }) {
-  const { script, payload } = message.opts;
+  const { script, payload, options } = message.opts;
   // A script in TypeScript is read anew by the thread, but for its phases.
   const [{ worker: number, totalWorkers: threads }] = script.__phases ?? script.config.phases;
   const place = { worker, workers, thread: number - 1, threads };
-  const own = dividePhases(phases, place, mode);
+  const { phases: own, schedules, isRandom } = dividePhases(phases, place, mode);
+  const isNumbered = ({ order }) => order === 'sequence' && !isRandom;
+  const rows = Array.isArray(payload) ? payload.map((spec) => (isNumbered(spec) ? spec : dividePayload(spec, place))) : payload;
+  const numbered = Array.isArray(rows) ? rows.filter(isNumbered) : [];
   return {
     ...message,
     opts: {
       ...message.opts,
-      options: { ...message.opts.options, [DIVIDED]: true },
-      payload: Array.isArray(payload) ? payload.map((spec) => dividePayload(spec, place)) : payload,
+      // The thread has `numbered` as the same objects as in the payload.
+      options: { ...options, [DIVIDED]: { schedules, numbered } },
+      payload: rows,
       script: script.__phases ? { ...script, __phases: own } : { ...script, config: { ...script.config, phases: own } },
     },
   };
 }
 
-/**
- * Stands for the number of a worker in a ramp. Artillery asks whether one more virtual user is due to this worker by
- * comparing with it, once for each second and in order (lib/core/phases.js, createRamp).
- */
-class Extra {
-  constructor(extra) {
-    this.extra = extra;
-    this.second = 0;
+/** Has a thread's virtual users come, as a process of the npm package `arrivals` does. */
+class Arrivals extends EventEmitter {
+  constructor(schedule) {
+    super();
+    this.instants = instants(schedule);
+    this.length = schedule.length;
   }
 
-  valueOf() {
-    const due = this.extra[this.second % this.extra.length] > 0;
-    this.second += 1;
-    return due ? 0 : Infinity;
+  start() {
+    this.began = performance.now();
+    this.next = this.instants.next();
+    this.goOn();
+  }
+
+  goOn() {
+    const passed = performance.now() - this.began;
+    for (; !this.next.done && this.next.value <= passed; this.next = this.instants.next()) this.emit('arrival');
+    const left = (this.next.done ? this.length : this.next.value) - passed;
+    if (this.next.done && left <= 0) this.emit('finished');
+    else setTimeout(() => this.goOn(), Math.max(0, left));
   }
 }
 
-/** Which worker this is. Undefined where the test has only one. */
+/**
+ * Stands for the name of a phase's mode. When the phase begins, Artillery looks that up in the npm package `arrivals`
+ * (lib/core/phases.js, createArrivalRate), of which a plugin gets no hold where Artillery is a bundle. So for this one
+ * look-up every object has such a mode.
+ */
+class Mode {
+  constructor(schedule) {
+    this.schedule = schedule;
+  }
+
+  toString() {
+    const process = () => new Arrivals(Mode.schedules[this.schedule]);
+    const take = () => {
+      delete Object.prototype[MODE];
+      return { process };
+    };
+    Object.defineProperty(Object.prototype, MODE, { configurable: true, get: take });
+    return MODE;
+  }
+}
+
+/** The numbers of a thread's virtual users, in the order in which they come. */
+function* numbers(schedules) {
+  for (const { first, of, count } of schedules) {
+    for (let own = 0; own < count; own += 1) yield first + own * of;
+  }
+}
+
+/** Gives each virtual user the row of its number, in place of Artillery's reader (lib/core/readers.js). */
+function readByNumber(spec, schedules, readBefore) {
+  const users = numbers(schedules);
+  let read = 0;
+  const reader = (rows) => {
+    const row = read < readBefore ? read : readBefore + users.next().value;
+    read += 1;
+    return rows[row % rows.length];
+  };
+  Object.defineProperty(spec, 'reader', { get: () => reader, set() {} });
+}
+
+/** Which worker this is. */
 function readPlace(env) {
   const workers = Number(env.LOADTEST_WORKERS || 1);
+  if (workers === 1) return { worker: 0, workers };
   const worker = Number(env.JOB_COMPLETION_INDEX || NaN);
-  if (workers === 1) return undefined;
   // It would run the whole test, which is worse than none.
   if (!Number.isInteger(workers) || !Number.isInteger(worker) || worker < 0 || worker >= workers) {
     throw new Error(`no such worker: ${env.JOB_COMPLETION_INDEX} of ${env.LOADTEST_WORKERS}, counted from 0`);
@@ -203,6 +274,7 @@ function readPlace(env) {
 }
 
 function tell(payload, { worker, workers }) {
+  if (workers === 1) return;
   const name = `Load test worker ${worker + 1} of ${workers}`;
   const rows = (Array.isArray(payload) ? payload : []).filter((spec) => Array.isArray(spec.data) && !isWhole(spec));
   const shares = rows.map(({ data, path: file }) => {
@@ -213,33 +285,60 @@ function tell(payload, { worker, workers }) {
   console.log(`${name}: 1 of ${workers} virtual users${shares.join('')}`);
 }
 
+/**
+ * Has Artillery share a rate among its threads that it would not take: a fraction (lib/dist.js, distribute). It reads the
+ * real phases for that, of which a plugin has a copy. Gives what makes them what they were.
+ */
+function roundUp(phases, real) {
+  const isFraction = ({ arrivalRate, rampTo }) => !rampTo && arrivalRate > 0 && !Number.isInteger(Number(arrivalRate));
+  const index = phases.findIndex(isFraction);
+  if (index < 0) return () => {};
+  if (!Array.isArray(real)) {
+    const is = `config.phases[${index}].arrivalRate is ${phases[index].arrivalRate}`;
+    throw new Error(`${is}, and this version of Artillery takes no fractions: use arrivalCount there, or a newer version`);
+  }
+  const fractions = real.filter(isFraction).map((phase) => [phase, phase.arrivalRate]);
+  for (const [phase, rate] of fractions) phase.arrivalRate = Math.ceil(rate);
+  return () => fractions.forEach(([phase, rate]) => { phase.arrivalRate = rate; });
+}
+
 class Plugin {
   constructor(script, _events, options) {
     const place = readPlace(process.env);
-    if (place && isMainThread) divideMessages(script.config, place);
-    else if (place) takePart(script.config, options);
+    if (isMainThread) divideMessages(script.config, place);
+    else takePart(script, options);
   }
 }
 
 function divideMessages({ phases, mode, payload }, place) {
+  // To find fault before anything runs.
+  dividePhases(phases, { ...place, thread: 0, threads: 1 }, mode);
+  const restore = roundUp(phases, global.artillery?.testInfo?.metadata?.testConfig?.phases);
   tell(payload, place);
   const { postMessage } = Worker.prototype;
   Worker.prototype.postMessage = function (message, ...others) {
-    const own = message?.command === 'prepare' ? prepared(message, { phases, mode }, place) : message;
-    return postMessage.call(this, own, ...others);
+    if (message?.command !== 'prepare') return postMessage.call(this, message, ...others);
+    restore();
+    return postMessage.call(this, prepared(message, { phases, mode }, place), ...others);
   };
 }
 
-function takePart({ phases }, options) {
-  if (!options?.[DIVIDED]) throw new Error('this version of Artillery starts its threads in a way that is not known');
-  for (const phase of phases) {
-    if (Array.isArray(phase.worker)) phase.worker = new Extra(phase.worker);
+function takePart({ config, scenarios }, options) {
+  const own = options?.[DIVIDED];
+  if (!own) throw new Error('this version of Artillery starts its threads in a way that is not known');
+  Mode.schedules = own.schedules;
+  for (const phase of config.phases) {
+    const [, schedule] = /^loadtest-divided-(\d+)$/.exec(phase.mode) ?? [];
+    if (schedule) phase.mode = new Mode(schedule);
   }
+  // Artillery reads a row for each weight, for what a weight may refer to (lib/core/runner.js, runScenario).
+  const weights = (scenarios ?? []).filter(({ weight }) => weight !== undefined).length;
+  for (const spec of own.numbered) readByNumber(spec, own.schedules, weights);
 }
 
 module.exports = {
   Plugin,
   LEGACY_METRICS_FORMAT: false,
   // For the tests.
-  dividePayload, dividePhases, Extra, readPlace, seat, seconds, share,
+  Arrivals, dividePayload, dividePhases, instants, Mode, numbers, readPlace, roundUp, seat, seconds, share,
 };

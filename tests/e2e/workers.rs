@@ -3,15 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use artillery_operator::api::v1alpha1::LoadTest;
-use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, Pod};
 use kube::api::{DeleteParams, LogParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-use crate::support::{Bed, condition};
-use crate::{apply_with_target, cluster, kubectl, load, script};
+use crate::support::{Bed, condition, phase_of};
+use crate::{apply_with_target, cluster, kubectl, load, requests_answered, script};
 
 /// A namespace with an operator, to which an example has been applied.
 async fn apply(example: &str) -> Bed {
@@ -64,6 +65,48 @@ async fn workers_that_share_one_load() {
     for pod in &pods {
         let log = log(&bed, pod, None).await;
         assert!(log.contains("http.requests: ") && log.contains(" 10\n"), "{log}");
+    }
+}
+
+/// What the target in `default` has answered below a path, by the rest of the path.
+fn answered_below(path: &str) -> BTreeMap<String, u64> {
+    let all = requests_answered();
+    let below = all.as_object().unwrap().iter();
+    below.filter_map(|(p, count)| Some((p.strip_prefix(path)?.to_owned(), count.as_u64()?))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_many_workers_share_a_load_it_is_that_of_one() {
+    let mut bed = Bed::new(&cluster()).await;
+    crate::target(&bed).await;
+    let yaml = "config:\n  target: http://target.default\n  variables: {below: nowhere}\n  \
+        payload: {path: rows.csv, fields: [row], order: sequence}\n  phases:\n  \
+        - {duration: 2, arrivalRate: 5}\n  - {duration: 2s, arrivalRate: 0, rampTo: 4}\n  \
+        - {duration: 1, arrivalCount: 4, maxVusers: 4}\n  - {duration: 2, arrivalRate: 3, rampTo: 0}\n\
+        scenarios: [{flow: [{get: {url: '/{{ below }}/{{ row }}'}}]}]\n";
+    let rows = (0..8).map(|row| format!("row-{row}\n")).collect::<Vec<_>>().concat();
+    script(&bed, json!({"test-script.yaml": yaml, "rows.csv": rows})).await;
+    bed.start_operator(&[]).await;
+    let mut made = Vec::new();
+    for (name, count, load) in
+        [("alone", 1, "Multiply"), ("of-1", 1, "Divide"), ("of-2", 2, "Divide"), ("of-7", 7, "Divide"), ("of-16", 16, "Divide")]
+    {
+        let below = format!("{}-{name}", bed.namespace);
+        let small = json!({"resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}});
+        let fields = json!({"environment": null, "load": load, "variables": {"below": below}, "worker": small});
+        bed.load_test_with(name, count, fields).await;
+        bed.until_within(Duration::from_secs(240), &format!("{name} has completed"), async || {
+            let test = bed.api::<LoadTest>().get(name).await.unwrap();
+            assert_ne!(phase_of(&test), "Failed", "{:?}", test.status);
+            (phase_of(&test) == "Completed").then_some(())
+        })
+        .await;
+        made.push((name, answered_below(&format!("/{below}/"))));
+    }
+    // 10, 4, 4 and 3 virtual users, who have the rows from the first on, and then anew.
+    let expected: BTreeMap<_, _> = (0..8).map(|row| (format!("row-{row}"), if row < 5 { 3 } else { 2 })).collect();
+    for (name, made) in made {
+        assert_eq!(made, expected, "{name}");
     }
 }
 
@@ -144,7 +187,7 @@ fn restricted(mut pod: Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_script_and_npm_modules_in_a_claim() {
+async fn a_script_code_and_npm_modules_in_a_claim() {
     let mut bed = Bed::new(&cluster()).await;
     crate::target(&bed).await;
     bed.start_operator(&[]).await;
@@ -159,14 +202,41 @@ async fn a_script_and_npm_modules_in_a_claim() {
         "module.exports.choose = (c, e, done) => { c.vars.path = require('chosen'); done(); };\n",
     );
     write(&folder.join("node_modules/chosen/index.js"), "module.exports = 'by-a-module';\n");
+    write(
+        &folder.join("scripts/processor.ts"),
+        "import chosen from 'chosen';\nimport { word } from '../word';\n\
+        export function choose(c: any, e: unknown, done: () => void) { c.vars.path = `${chosen}-and-${word}`; done(); }\n",
+    );
+    write(&folder.join("scripts/dist/processor.js"), "throw new Error('of another time');\n");
     let volumes: Api<PersistentVolume> = Api::all(bed.client.clone());
     let volume = json!({"metadata": {"name": bed.namespace}, "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadOnlyMany"],
         "storageClassName": "", "hostPath": {"path": folder}, "claimRef": {"namespace": bed.namespace, "name": "load-test-files"}}});
     volumes.create(&PostParams::default(), &serde_json::from_value(volume).unwrap()).await.unwrap();
-    let before = crate::requests_answered()["/claim/by-a-module"].as_u64().unwrap_or(0);
+    let answered = |path: &str| requests_answered()[path].as_u64().unwrap_or(0);
+    let before = answered("/claim/by-a-module");
     kubectl(&["apply", "-n", &bed.namespace, "-k", "hack/examples/claim-loadtest"]);
     bed.until_phase("claim", "Completed").await;
-    assert_eq!(crate::requests_answered()["/claim/by-a-module"].as_u64().unwrap() - before, 4);
+    assert_eq!(answered("/claim/by-a-module") - before, 4);
+
+    let text = "config: {target: 'http://target.default', phases: [{duration: 1, arrivalCount: 2}], processor: ./scripts/processor.ts}\n\
+        scenarios: [{flow: [{function: choose}, {get: {url: '/claim/{{ path }}'}}]}]\n";
+    script(&bed, json!({"test-script.yaml": text, "word.ts": "export const word = 'by-a-config-map';\n"})).await;
+    let with_claim = |config_map: &str| {
+        json!({"environment": null, "testScript": {"config": {"configMap": config_map},
+            "external": {"persistentVolumeClaim": {"claimName": "load-test-files"}}}})
+    };
+    let before = answered("/claim/by-a-module-and-by-a-config-map");
+    bed.load_test_with("typescript", 1, with_claim("test-script")).await;
+    bed.until_phase("typescript", "Completed").await;
+    assert_eq!(answered("/claim/by-a-module-and-by-a-config-map") - before, 2);
+
+    let clashing = json!({"test-script.yaml": text, "processor.js": ""});
+    bed.create::<ConfigMap>(json!({"metadata": {"name": "clash"}, "data": clashing})).await;
+    bed.load_test_with("clash", 1, with_claim("clash")).await;
+    let failed = bed.until_phase("clash", "Failed").await;
+    let message = condition(&failed, "Failed").2;
+    let clash = "both /sources/config-maps and /sources/persistent-volume-claim have a file processor.js";
+    assert!(message.contains(clash), "{message}");
     volumes.delete(&bed.namespace, &DeleteParams::default()).await.unwrap();
     std::fs::remove_dir_all(folder).unwrap();
 }

@@ -4,11 +4,11 @@ import fs from 'node:fs';
 import { createRequire } from 'node:module';
 import os from 'node:os';
 import path from 'node:path';
-import { test } from 'node:test';
+import { after, describe, test } from 'node:test';
 
 const FILE = path.join(import.meta.dirname, '../../src/worker/cpus.cjs');
 const host = os.cpus().length;
-const { cpuLimit, threadCount } = createRequire(import.meta.url)(FILE);
+const { cpuLimit, pluginFault, threadCount } = createRequire(import.meta.url)(FILE);
 
 // What a pod sees of its cgroup, as {path: content}.
 function limitOf(files) {
@@ -90,4 +90,46 @@ test('who imported it before is told the same', () => {
   const env = { ...process.env, WORKERS: '5' };
   const { stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '--eval', late], { encoding: 'utf8', env });
   assert.equal(stdout, '6\n', stderr);
+});
+
+describe('a plugin that is needed', () => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'plugins-'));
+  fs.mkdirSync(path.join(folder, 'artillery-plugin-loadtest-divide'));
+  fs.mkdirSync(path.join(folder, 'artillery-plugin-loadtest-together'));
+  after(() => fs.rmSync(folder, { recursive: true }));
+  const whole = {
+    LOADTEST_DIVIDE: 'true',
+    ARTILLERY_PLUGINS: '{"mine": {}, "loadtest-divide": {"scope": "artillery-plugin-"}}',
+    ARTILLERY_PLUGIN_PATH: `/elsewhere:${folder}`,
+  };
+
+  test('is there, or is not needed', () => {
+    assert.equal(pluginFault(whole), undefined);
+    assert.equal(pluginFault({}), undefined);
+    assert.equal(pluginFault({ LOADTEST_DIVIDE: '', ARTILLERY_PLUGINS: '{}' }), undefined);
+    const both = { 'loadtest-divide': {}, 'loadtest-together': {} };
+    assert.equal(pluginFault({ ...whole, LOADTEST_START_FILE: 'x', ARTILLERY_PLUGINS: JSON.stringify(both) }), undefined);
+  });
+
+  test('is missed, wherever it is lost', () => {
+    for (const text of [undefined, '', 'x', 'null', '[]', '{}', '{"mine": {}}', '{"loadtest-divide": null}', '{"loadtest-divide": {"scope": "@me/"}}']) {
+      const fault = pluginFault({ ...whole, ARTILLERY_PLUGINS: text });
+      assert.equal(fault, 'without its plugin loadtest-divide this worker would send the load of all workers, and the variable ARTILLERY_PLUGINS does not have it', text);
+    }
+    for (const folders of [undefined, '', '/elsewhere']) {
+      assert.match(pluginFault({ ...whole, ARTILLERY_PLUGIN_PATH: folders }), /is in no folder of the variable ARTILLERY_PLUGIN_PATH$/);
+    }
+    assert.match(pluginFault({ ...whole, LOADTEST_START_FILE: 'x' }), /plugin loadtest-together this worker would not wait for the others/);
+  });
+
+  test('ends the worker before Artillery begins, if it is not there', () => {
+    const run = (environment) => spawnSync(process.execPath, ['-p', '"began"'], {
+      encoding: 'utf8',
+      env: { ...process.env, ...whole, NODE_OPTIONS: `--require=${FILE}`, ...environment },
+    });
+    assert.equal(run({}).stdout, 'began\n');
+    const { status, stdout, stderr } = run({ ARTILLERY_PLUGINS: '{}' });
+    assert.deepEqual([status, stdout], [1, '']);
+    assert.match(stderr, /^Error: without its plugin loadtest-divide this worker would send the load of all workers, .*: let nothing/);
+  });
 });

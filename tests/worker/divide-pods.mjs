@@ -9,7 +9,7 @@ import { createInterface } from 'node:readline';
 
 /** The node_modules of an installation of Artillery. */
 export const ARTILLERY = process.env.ARTILLERY;
-const AT_ONCE = Number(process.env.PODS_AT_ONCE ?? 6);
+const AT_ONCE = Number(process.env.PODS_AT_ONCE ?? 8);
 const SOURCE = path.join(import.meta.dirname, '../../src/worker');
 
 /** The phases of the tests, by name, and how many virtual users one worker makes in each. */
@@ -17,10 +17,11 @@ export const PHASES = [
   { name: 'even', duration: 2, arrivalRate: 7 },
   { name: 'rare', duration: 2, arrivalRate: 2 },
   { name: 'ramp', duration: 3, arrivalRate: 1, rampTo: 8 },
+  { name: 'down', duration: '2500ms', arrivalRate: 6, rampTo: 0 },
   { name: 'count', duration: '1s', arrivalCount: 5 },
   { name: 'limited', duration: 1, arrivalRate: 6, maxVusers: 3 },
 ];
-export const EXPECTED = { even: 14, rare: 4, ramp: 14, count: 5, limited: 6 };
+export const EXPECTED = { even: 14, rare: 4, ramp: 14, down: 8, count: 5, limited: 6 };
 
 /** A script that asks for a path of its row, so that the target sees who made what. */
 export const script = (config) => ({
