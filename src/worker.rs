@@ -166,6 +166,8 @@ pub fn environment(share: &Share<'_>, users: Vec<EnvVar>) -> Vec<EnvVar> {
         environment.push(plain("LOADTEST_WORKERS", &share.workers.to_string()));
     }
     if share.load == Load::Divide {
+        // Without the plugin it names each worker would send the whole load: it ends at once then.
+        environment.push(plain("LOADTEST_DIVIDE", "true"));
         plugins.insert(0, "loadtest-divide");
     }
     if share.together {
@@ -277,6 +279,7 @@ mod tests {
         assert_eq!(plugins, json!({"loadtest-divide": ours, "loadtest-results": ours, "mine": {"a": 1}}));
         assert_eq!(value_of(&all, "HOME").unwrap(), "/home", "the user's own holds");
         assert_eq!(value_of(&all, "LOADTEST_WORKERS").unwrap(), "3");
+        assert_eq!(value_of(&all, "LOADTEST_DIVIDE").unwrap(), "true");
         assert_eq!(value_of(&all, "LOADTEST_FILES"), None);
     }
 
