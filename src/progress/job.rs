@@ -1,0 +1,133 @@
+//! The Job of a test, as far as it is read and decided on.
+
+use k8s_openapi::api::batch::v1::{Job, JobCondition, JobStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
+use kube::Resource;
+use serde::Deserialize;
+
+use super::{controller, lean_metadata};
+
+/// The Job of a test, as far as decisions need it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TestJob {
+    /// The Job's UID.
+    pub uid: String,
+    /// The UID of the object that controls it, if any does.
+    pub owner_uid: Option<String>,
+    /// When it started.
+    pub started: Option<Timestamp>,
+    /// Its pods that are pending or running.
+    pub active: i32,
+    /// Its workers that succeeded.
+    pub succeeded: i32,
+    /// Its pods that failed or were stopped.
+    pub failed: i32,
+    /// Whether it is held.
+    pub suspended: bool,
+    /// The seconds that it may run.
+    pub deadline: Option<i64>,
+    /// The seconds after its end until it is deleted.
+    pub ttl: Option<i32>,
+    /// Whether it has failed, even if pods of it still run.
+    pub failing: bool,
+    /// How it ended, once it has.
+    pub outcome: Option<Outcome>,
+}
+
+/// How a Job ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// All workers succeeded.
+    Complete {
+        /// When.
+        at: Timestamp,
+    },
+    /// Not all workers succeeded.
+    Failed {
+        /// When.
+        at: Timestamp,
+        /// The reason of the Job's condition, such as `BackoffLimitExceeded`.
+        reason: String,
+        /// The message of the Job's condition.
+        message: String,
+    },
+}
+
+/// A Job, as far as it is read.
+#[derive(Resource, Clone, Debug, Deserialize)]
+#[resource(inherit = "Job")]
+pub struct WorkerJob {
+    /// The Job's metadata.
+    #[serde(default, deserialize_with = "lean_metadata")]
+    pub metadata: ObjectMeta,
+    /// What of the Job's spec can change.
+    #[serde(default)]
+    pub spec: WorkerJobSpec,
+    /// The Job's status.
+    #[serde(default)]
+    pub status: JobStatus,
+}
+
+/// What of a Job's spec can change.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WorkerJobSpec {
+    /// Whether it is held.
+    pub suspend: Option<bool>,
+    /// The seconds that it may run.
+    pub active_deadline_seconds: Option<i64>,
+    /// The seconds after its end until it is deleted.
+    pub ttl_seconds_after_finished: Option<i32>,
+}
+
+impl From<Job> for WorkerJob {
+    fn from(job: Job) -> Self {
+        let spec = job.spec.unwrap_or_default();
+        Self {
+            metadata: job.metadata,
+            spec: WorkerJobSpec {
+                suspend: spec.suspend,
+                active_deadline_seconds: spec.active_deadline_seconds,
+                ttl_seconds_after_finished: spec.ttl_seconds_after_finished,
+            },
+            status: job.status.unwrap_or_default(),
+        }
+    }
+}
+
+impl TestJob {
+    /// Reads a Job. A condition counts only where its status is True, and only `Complete` and `Failed` end a Job:
+    /// `SuccessCriteriaMet` and `FailureTarget` come while pods still run (Kubernetes, `pkg/controller/job`).
+    #[must_use]
+    pub fn from_job(job: &WorkerJob) -> Self {
+        let status = &job.status;
+        let ended = |type_: &str| status.conditions.iter().flatten().find(|c| c.type_ == type_ && c.status == "True");
+        let at = |c: &JobCondition| {
+            let time = status.completion_time.as_ref().or(c.last_transition_time.as_ref());
+            time.map_or(Timestamp::UNIX_EPOCH, |t| t.0)
+        };
+        let outcome = if let Some(c) = ended("Complete") {
+            Some(Outcome::Complete { at: at(c) })
+        } else {
+            ended("Failed").map(|c| Outcome::Failed {
+                at: at(c),
+                reason: c.reason.clone().unwrap_or_default(),
+                message: c.message.clone().unwrap_or_default(),
+            })
+        };
+        Self {
+            uid: job.metadata.uid.clone().unwrap_or_default(),
+            owner_uid: controller(&job.metadata).map(|o| o.uid.clone()),
+            started: status.start_time.as_ref().map(|t| t.0),
+            active: status.active.unwrap_or_default(),
+            succeeded: status.succeeded.unwrap_or_default(),
+            failed: status.failed.unwrap_or_default(),
+            suspended: job.spec.suspend.unwrap_or_default(),
+            deadline: job.spec.active_deadline_seconds,
+            ttl: job.spec.ttl_seconds_after_finished,
+            failing: ended("FailureTarget").is_some(),
+            outcome,
+        }
+    }
+}
