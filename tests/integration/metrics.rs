@@ -160,7 +160,9 @@ async fn they_tell_what_happened_to_a_test() {
     let text = bed
         .until("the last reconcile is counted", async || {
             let text = http_get(port, "/metrics").await?.1;
-            text.contains("artillery_operator_loadtests{phase=\"Completed\"} 1").then_some(text)
+            // The watch may show the end before the operator has the answer to its write of it.
+            let is_quiet = text.contains("artillery_operator_reconciles_in_flight 0\n");
+            (is_quiet && text.contains("artillery_operator_loadtests{phase=\"Completed\"} 1")).then_some(text)
         })
         .await;
     has(
