@@ -14,6 +14,7 @@ use crate::api::v1alpha1::LoadTest;
 use crate::context::Context;
 use crate::decide::{SeenJob, Setting, StartWorkers, Steer};
 use crate::error::{CallError, Error, within_deadline};
+use crate::index;
 use crate::observe::read_job;
 use crate::progress::TestJob;
 use crate::worker;
@@ -120,7 +121,7 @@ pub async fn start_workers(ctx: &Context, test: &LoadTest, start: &StartWorkers)
     let tell = |(name, uid): &(String, String)| {
         let patch =
             json!({"metadata": {"uid": uid, "annotations": {worker::START_ANNOTATION: worker::instant(start.at, start.times)}}});
-        let (pods, name, key) = (pods.clone(), name.clone(), (namespace.clone(), test.name_any()));
+        let (pods, name, key) = (pods.clone(), name.clone(), index::key(&test.metadata));
         async move {
             match within_deadline(pods.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch))).await {
                 Ok(_) => {

@@ -17,7 +17,7 @@ use crate::api::v1alpha1::{LoadTest, Phase, Reason};
 use crate::context::{Context, Synced};
 use crate::decide::{Change, Observed, Plan, SeenJob, decide, is_over};
 use crate::error::Error;
-use crate::index::{Index, Key};
+use crate::index::{Index, Key, key};
 use crate::job::{COMPONENT_LABEL, JOB_COMPONENT, WORKER_COMPONENT};
 use crate::metrics::Metrics;
 use crate::queue::{Lane, Queue};
@@ -74,7 +74,7 @@ async fn reconcile(key: &Key, ctx: &Context) -> Option<Instant> {
 /// Brings a test one step on. Gives how long to wait then, if nothing happens before.
 async fn carry_on(ctx: &Context, test: &Arc<LoadTest>) -> Result<Option<Duration>, Error> {
     if test.metadata.deletion_timestamp.is_some() {
-        ctx.waiting.stop(&key(test));
+        ctx.waiting.stop(&key(&test.metadata));
         return Ok(None);
     }
     let now = Timestamp::now();
@@ -85,7 +85,7 @@ async fn carry_on(ctx: &Context, test: &Arc<LoadTest>) -> Result<Option<Duration
     }
     let plan = decide(test, &seen, &ctx.settings, now);
     if is_over(test) && plan.change.is_none() {
-        ctx.index().settle(&key(test));
+        ctx.index().settle(&key(&test.metadata));
     }
     let test = write(ctx, test, &plan, now).await?;
     match &plan.change {
@@ -97,7 +97,7 @@ async fn carry_on(ctx: &Context, test: &Arc<LoadTest>) -> Result<Option<Duration
         Some(Change::CreateJob(job)) => match apply::create_job(ctx, &test, job, age(&test, now)).await? {
             // The watch tells of it next.
             SeenJob::Ours(job) => {
-                ctx.index().note_job(key(&test), job);
+                ctx.index().note_job(key(&test.metadata), job);
                 Ok(None)
             }
             obstacle => {
@@ -114,8 +114,8 @@ async fn carry_on(ctx: &Context, test: &Arc<LoadTest>) -> Result<Option<Duration
 /// Says and records what a plan has to say, and begins to wait for what it waits for.
 async fn write(ctx: &Context, test: &Arc<LoadTest>, plan: &Plan, now: Timestamp) -> Result<Arc<LoadTest>, Error> {
     match plan.wait_for.clone() {
-        Some(object) => ctx.waiting.start(&key(test), object),
-        None => ctx.waiting.stop(&key(test)),
+        Some(object) => ctx.waiting.start(&key(&test.metadata), object),
+        None => ctx.waiting.stop(&key(&test.metadata)),
     }
     report::say(ctx, test, &plan.events, now).await?;
     match &plan.status {
@@ -197,7 +197,7 @@ async fn look_at_all(
     loop {
         while let Some(key) = queue.take(lanes) {
             looks.push(async move {
-                let look_again = Box::pin(reconcile(&key, ctx)).await;
+                let look_again = reconcile(&key, ctx).await;
                 (key, look_again)
             });
         }
@@ -266,10 +266,6 @@ fn indexed<K: Send + 'static>(
 
 fn reference(key: &Key) -> ObjectRef<LoadTest> {
     ObjectRef::new(&key.1).within(&key.0)
-}
-
-fn key(test: &LoadTest) -> Key {
-    (test.namespace().unwrap_or_default(), test.name_any())
 }
 
 fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
@@ -345,16 +341,16 @@ fn concerned(
 ) -> impl Stream<Item = Vec<Key>> + Send {
     tests.filter_map(move |event| {
         let keys = match event {
-            Ok(Event::Apply(test)) => vec![key(&test)],
+            Ok(Event::Apply(test)) => vec![key(&test.metadata)],
             Ok(Event::Delete(test)) => {
-                ctx.forget(&key(&test), &test.uid().unwrap_or_default());
-                vec![key(&test)]
+                ctx.forget(&key(&test.metadata), &test.uid().unwrap_or_default());
+                vec![key(&test.metadata)]
             }
             // Deletions that happened while the watch was down are told by nobody.
             Ok(Event::InitDone) => {
                 let tests = ctx.tests.state();
                 ctx.memory.keep_only(&tests.iter().filter_map(|t| t.uid()).collect());
-                tests.iter().map(|test| key(test)).collect()
+                tests.iter().map(|test| key(&test.metadata)).collect()
             }
             Ok(Event::Init | Event::InitApply(_)) | Err(_) => Vec::new(),
         };

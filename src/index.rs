@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::watcher::Event;
@@ -112,7 +113,7 @@ impl Index {
                 Vec::new()
             }
             Event::InitApply(job) | Event::Apply(job) => {
-                let key = key(&job);
+                let key = key(&job.metadata);
                 self.unseen_jobs.remove(&key);
                 let job = TestJob::from_job(&job);
                 match self.jobs.get(&key) {
@@ -124,7 +125,7 @@ impl Index {
                 }
             }
             Event::Delete(job) => {
-                let key = key(&job);
+                let key = key(&job.metadata);
                 let job = TestJob::from_job(&job);
                 match self.jobs.get(&key) {
                     // The deletion of an older Job of the same name, told late.
@@ -219,8 +220,10 @@ impl Index {
     }
 }
 
-fn key(job: &WorkerJob) -> Key {
-    (job.namespace().unwrap_or_default(), job.name_any())
+/// The key of a test, or of its Job, by the metadata of either.
+#[must_use]
+pub fn key(meta: &ObjectMeta) -> Key {
+    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::api::v1alpha1::{LoadTest, TEST_SCRIPT_KEY};
 use crate::context::{Context, ScriptMap, SeenMap, Told};
 use crate::decide::{MissingJob, Observed, Script, SeenJob, ends_or_waits, missing_job, object_in_doubt};
 use crate::error::{CallError, Error, within_deadline};
+use crate::index;
 use crate::progress::{Obstacle, TestJob, WorkerJob};
 use crate::script::{self, Found, Read};
 use crate::worker;
@@ -25,7 +26,7 @@ use crate::worker;
 /// # Errors
 /// [`Error::Observe`], where the API server does not say what is there.
 pub async fn observe(ctx: &Context, test: &LoadTest, now: Timestamp) -> Result<Observed, Error> {
-    let key = (test.namespace().unwrap_or_default(), test.name_any());
+    let key = index::key(&test.metadata);
     let uid = test.uid().unwrap_or_default();
     let phase = test.status.as_ref().and_then(|s| s.phase);
     let indexed = ctx.index().job(&key, &uid);
