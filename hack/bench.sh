@@ -15,6 +15,7 @@ Or one case, with N of 1000 unless given:
   rest          the same: what is done about them, and the processor time
   restart       the same: a new operator, and one that takes over from one that was killed
   refresh       N running LoadTests, of which only DURATION changes
+  foreign       N pods and Jobs of others: what they take
   angry         429 for a minute, 2 s a call, and a namespace that takes no Jobs with N LoadTests in it
   instructions  what a decision and an event take, by valgrind; without a control plane
 memory,rest,restart measures all three of the same LoadTests.

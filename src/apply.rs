@@ -6,9 +6,11 @@ use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::jiff::Timestamp;
-use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use serde_json::json;
+use kube::core::Request;
+use kube::{Resource, ResourceExt};
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::{Value, json};
 
 use crate::api::v1alpha1::LoadTest;
 use crate::context::Context;
@@ -16,7 +18,7 @@ use crate::decide::{SeenJob, Setting, StartWorkers, Steer};
 use crate::error::{CallError, Error, within_deadline};
 use crate::index;
 use crate::observe::read_job;
-use crate::progress::TestJob;
+use crate::progress::{TestJob, WorkerJob};
 use crate::worker;
 
 /// So many of a test's workers are told at a time when to begin.
@@ -47,6 +49,21 @@ fn has_image_volume(job: &Job) -> bool {
     pod.and_then(|p| p.volumes.as_ref()).is_some_and(|volumes| volumes.iter().any(|v| v.image.is_some()))
 }
 
+fn lacks_image_volume(job: &Value) -> bool {
+    let volumes = job.pointer("/spec/template/spec/volumes").and_then(Value::as_array);
+    !volumes.is_some_and(|volumes| volumes.iter().any(|v| v.get("image").is_some()))
+}
+
+/// Sends the Job, and reads of the answer only what is asked for: it is ten times as long as what is kept of it.
+async fn send_job<T: DeserializeOwned>(ctx: &Context, test: &LoadTest, job: &Job, params: &PostParams) -> Result<T, CallError> {
+    let jobs = Request::new(Job::url_path(&(), test.namespace().as_deref()));
+    within_deadline(async {
+        let job = serde_json::to_vec(job).map_err(kube::Error::SerdeError)?;
+        ctx.client.request(jobs.create(params, job).map_err(kube::Error::BuildRequest)?).await
+    })
+    .await
+}
+
 fn refused(error: CallError) -> SeenJob {
     SeenJob::Refused(match error {
         CallError::Client(kube::Error::Api(status)) => status.message,
@@ -63,21 +80,20 @@ pub async fn create_job(ctx: &Context, test: &LoadTest, job: &Job, age: Duration
     if let Some(obstacle) = create_worker_files(ctx, test).await? {
         return Ok(obstacle);
     }
-    let jobs: Api<Job> = Api::namespaced(ctx.client.clone(), &test.namespace().unwrap_or_default());
     // A cluster without image volumes drops them, with their mounts, and says nothing: the worker would lack its files.
     if has_image_volume(job) {
         // An error is one of the creation too, and told then.
-        let tried = within_deadline(jobs.create(&PostParams { dry_run: true, ..PostParams::default() }, job)).await;
-        if tried.is_ok_and(|taken| !has_image_volume(&taken)) {
+        let tried = send_job(ctx, test, job, &PostParams { dry_run: true, ..PostParams::default() }).await;
+        if tried.is_ok_and(|taken| lacks_image_volume(&taken)) {
             let why =
                 "this cluster has no image volumes (its feature gate ImageVolume is off): a claim can hold the files instead";
             return Ok(SeenJob::Refused(why.into()));
         }
     }
-    match within_deadline(jobs.create(&PostParams::default(), job)).await {
+    match send_job::<WorkerJob>(ctx, test, job, &PostParams::default()).await {
         Ok(job) => {
             ctx.metrics.job_created(age);
-            Ok(SeenJob::Ours(TestJob::from_job(&job.into())))
+            Ok(SeenJob::Ours(TestJob::from_job(&job)))
         }
         Err(error) => match error.status() {
             Some(409) => match read_job(ctx, test).await {
@@ -97,7 +113,7 @@ pub async fn create_job(ctx: &Context, test: &LoadTest, job: &Job, age: Duration
 /// # Errors
 /// [`Error::Apply`].
 pub async fn steer_job(ctx: &Context, test: &LoadTest, steer: &Steer) -> Result<(), Error> {
-    let jobs: Api<Job> = Api::namespaced(ctx.client.clone(), &test.namespace().unwrap_or_default());
+    let jobs: Api<WorkerJob> = Api::namespaced(ctx.client.clone(), &test.namespace().unwrap_or_default());
     let spec = match steer.to {
         Setting::Deadline(seconds) => json!({"activeDeadlineSeconds": seconds}),
         Setting::Ttl(seconds) => json!({"ttlSecondsAfterFinished": seconds}),
@@ -116,14 +132,17 @@ pub async fn steer_job(ctx: &Context, test: &LoadTest, steer: &Steer) -> Result<
 /// # Errors
 /// [`Error::Apply`]; some may have been told then.
 pub async fn start_workers(ctx: &Context, test: &LoadTest, start: &StartWorkers) -> Result<(), Error> {
-    let namespace = test.namespace().unwrap_or_default();
-    let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &namespace);
+    let pods = &Request::new(Pod::url_path(&(), test.namespace().as_deref()));
     let tell = |(name, uid): &(String, String)| {
         let patch =
             json!({"metadata": {"uid": uid, "annotations": {worker::START_ANNOTATION: worker::instant(start.at, start.times)}}});
-        let (pods, name, key) = (pods.clone(), name.clone(), index::key(&test.metadata));
+        let (name, key) = (name.clone(), index::key(&test.metadata));
         async move {
-            match within_deadline(pods.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch))).await {
+            let request = pods.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch));
+            let request = request.map_err(kube::Error::BuildRequest);
+            // Nothing of the answer is wanted: with what manages the fields it would become a thousand small values.
+            let told = async { ctx.client.request::<IgnoredAny>(request?).await };
+            match within_deadline(told).await {
                 Ok(_) => {
                     ctx.index().note_told(&key, &name, start.at, start.times, Timestamp::now());
                     Ok(())

@@ -7,7 +7,7 @@ use futures::stream::{self, BoxStream, FuturesUnordered};
 use futures::{Stream, StreamExt};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::Api;
-use kube::core::{DeserializeGuard, NamespaceResourceScope};
+use kube::core::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, Config, Event, watcher};
@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::index::{Index, Key, key};
 use crate::job::{COMPONENT_LABEL, JOB_COMPONENT, WORKER_COMPONENT};
 use crate::metrics::Metrics;
+use crate::progress::WatchedTest;
 use crate::queue::{Lane, Queue};
 use crate::server::Health;
 use crate::settings::WorkerSettings;
@@ -306,18 +307,18 @@ fn events<K: Send + 'static>(
 /// The tests, without what is never read of them. One that cannot be parsed is told of in the log and left out, and
 /// does not stop the others.
 fn tests(
-    api: Api<DeserializeGuard<LoadTest>>,
+    api: Api<WatchedTest>,
     selector: Option<&str>,
     reports: &Reports,
 ) -> impl Stream<Item = watcher::Result<Event<LoadTest>>> + Send + use<> {
     let metrics = reports.metrics.clone();
     let config = selector.map_or_else(watch_config, |selector| watch_config().labels(selector));
     events(watcher(api, config), "loadtests", reports.clone()).filter_map(move |event| {
-        let parsed = |guard: DeserializeGuard<LoadTest>| {
-            let mut test = guard.0.inspect_err(|invalid| {
+        let parsed = |test: WatchedTest| {
+            let mut test = test.read().inspect_err(|(metadata, error)| {
                 metrics.unreadable();
-                let (namespace, name) = (&invalid.metadata.namespace, &invalid.metadata.name);
-                tracing::error!(?namespace, ?name, error = invalid.error, "a LoadTest cannot be read and is left alone");
+                let (namespace, name) = (&metadata.namespace, &metadata.name);
+                tracing::error!(?namespace, ?name, error, "a LoadTest cannot be read and is left alone");
             });
             if let Ok(test) = &mut test {
                 report::strip(test);
@@ -327,9 +328,9 @@ fn tests(
         futures::future::ready(match event {
             Event::Init => Some(Ok(Event::Init)),
             Event::InitDone => Some(Ok(Event::InitDone)),
-            Event::InitApply(guard) => parsed(guard).map(|t| Ok(Event::InitApply(t))),
-            Event::Apply(guard) => parsed(guard).map(|t| Ok(Event::Apply(t))),
-            Event::Delete(guard) => parsed(guard).map(|t| Ok(Event::Delete(t))),
+            Event::InitApply(test) => parsed(test).map(|t| Ok(Event::InitApply(t))),
+            Event::Apply(test) => parsed(test).map(|t| Ok(Event::Apply(t))),
+            Event::Delete(test) => parsed(test).map(|t| Ok(Event::Delete(t))),
         })
     })
 }

@@ -14,6 +14,7 @@ mod verdict;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
@@ -46,7 +47,7 @@ pub struct Observed {
     /// What has the name of the test's Job.
     pub job: SeenJob,
     /// The test's workers.
-    pub workers: Vec<Worker>,
+    pub workers: Vec<Arc<Worker>>,
     /// The test's script. Looked at only while there is no Job.
     pub script: Script,
     /// What events tell of a worker that does not come forward, where nothing else does.

@@ -1,6 +1,7 @@
 //! The Jobs and workers in the cluster, by test: pure. Fed by watches, read by `observe`.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
@@ -27,8 +28,20 @@ pub struct Index {
 #[derive(Debug)]
 struct Workers {
     test: Key,
-    /// Boxed, as a node of the map has room for eleven, and most tests have two.
-    by_pod: BTreeMap<String, Box<Worker>>,
+    /// In the order of their pods' names.
+    all: Vec<Arc<Worker>>,
+}
+
+impl Workers {
+    /// Where the worker with this pod is, or else would be.
+    fn place(&self, pod: &str) -> Result<usize, usize> {
+        self.all.binary_search_by(|worker| worker.pod.as_str().cmp(pod))
+    }
+
+    fn of_pod(&mut self, pod: &str) -> Option<&mut Arc<Worker>> {
+        let place = self.place(pod).ok()?;
+        self.all.get_mut(place)
+    }
 }
 
 #[derive(Debug)]
@@ -75,8 +88,8 @@ impl Index {
 
     /// The workers of the Job with this UID.
     #[must_use]
-    pub fn workers(&self, job_uid: &str) -> Vec<Worker> {
-        self.workers.get(job_uid).map(|w| w.by_pod.values().map(|w| (**w).clone()).collect()).unwrap_or_default()
+    pub fn workers(&self, job_uid: &str) -> Vec<Arc<Worker>> {
+        self.workers.get(job_uid).map(|w| w.all.clone()).unwrap_or_default()
     }
 
     /// Takes in a Job read or created otherwise than by the watch. The watch may be ahead of it: it never replaces.
@@ -93,7 +106,8 @@ impl Index {
     /// workers again, and even another instant.
     pub fn note_told(&mut self, key: &Key, pod: &str, at: Timestamp, times: u8, now: Timestamp) {
         let Some(entry) = self.jobs.get(key) else { return };
-        let Some(worker) = self.workers.get_mut(&entry.job.uid).and_then(|w| w.by_pod.get_mut(pod)) else { return };
+        let Some(worker) = self.workers.get_mut(&entry.job.uid).and_then(|w| w.of_pod(pod)) else { return };
+        let worker = Arc::make_mut(worker);
         (worker.start_at, worker.told) = (Some(at), worker.told.max(times));
         worker.told_at = worker.told_at.or(Some(now));
     }
@@ -155,7 +169,7 @@ impl Index {
         match event {
             Event::Init => {
                 let pods = |(job, workers): (&String, &Workers)| -> Vec<(String, String)> {
-                    workers.by_pod.keys().map(|pod| (job.clone(), pod.clone())).collect()
+                    workers.all.iter().map(|worker| (job.clone(), worker.pod.clone())).collect()
                 };
                 self.unseen_pods = self.workers.iter().flat_map(pods).collect();
                 Vec::new()
@@ -170,21 +184,26 @@ impl Index {
                 if !self.unseen_pods.is_empty() {
                     self.unseen_pods.remove(&(job.uid.clone(), worker.pod.clone()));
                 }
-                let workers = self.workers.entry(job.uid.clone()).or_insert_with(|| Workers { test, by_pod: BTreeMap::new() });
-                let earlier = workers.by_pod.get(&worker.pod);
-                let worker = worker.seen_after(earlier.map(|w| &**w), now);
-                if earlier.is_some_and(|earlier| **earlier == worker) {
-                    return Vec::new();
+                let workers = self.workers.entry(job.uid.clone()).or_insert_with(|| Workers { test, all: Vec::new() });
+                match workers.place(&worker.pod) {
+                    Ok(place) => {
+                        let earlier = &mut workers.all[place];
+                        let worker = worker.seen_after(Some(&**earlier), now);
+                        if **earlier == worker {
+                            return Vec::new();
+                        }
+                        *earlier = Arc::new(worker);
+                    }
+                    Err(place) => workers.all.insert(place, Arc::new(worker.seen_after(None, now))),
                 }
-                workers.by_pod.insert(worker.pod.clone(), Box::new(worker));
                 vec![workers.test.clone()]
             }
             Event::Delete(pod) => {
                 let Some(job) = controller(&pod.metadata).filter(|o| o.kind == "Job") else { return Vec::new() };
                 // What is told with the deletion is the newest there is of the pod.
                 let last = Worker::from_pod(&pod, &job.name);
-                if let Some(earlier) = self.workers.get_mut(&job.uid).and_then(|w| w.by_pod.get_mut(&last.pod)) {
-                    **earlier = last.clone().seen_after(Some(&**earlier), now);
+                if let Some(earlier) = self.workers.get_mut(&job.uid).and_then(|w| w.of_pod(&last.pod)) {
+                    *earlier = Arc::new(last.clone().seen_after(Some(&**earlier), now));
                 }
                 let version = pod.resource_version().and_then(|v| v.parse().ok()).unwrap_or_default();
                 self.remove_pod(&job.uid, &last.pod, version, now).into_iter().collect()
@@ -199,12 +218,16 @@ impl Index {
     /// While its Job is there, a pod that is gone is remembered: how the Job ends may be its doing.
     fn remove_pod(&mut self, job_uid: &str, pod: &str, version: u64, now: Timestamp) -> Option<Key> {
         let workers = self.workers.get_mut(job_uid)?;
-        let worker = workers.by_pod.remove(pod)?;
+        let place = workers.place(pod).ok()?;
         let test = workers.test.clone();
         if self.jobs.get(&test).is_some_and(|entry| !entry.gone && entry.job.uid == job_uid) {
-            workers.by_pod.insert(pod.to_owned(), Box::new(worker.gone(version, now)));
-        } else if workers.by_pod.is_empty() {
-            self.workers.remove(job_uid);
+            let worker = &mut workers.all[place];
+            *worker = Arc::new((**worker).clone().gone(version, now));
+        } else {
+            workers.all.remove(place);
+            if workers.all.is_empty() {
+                self.workers.remove(job_uid);
+            }
         }
         Some(test)
     }
@@ -212,8 +235,8 @@ impl Index {
     /// Forgets the pods that were remembered only for the sake of their Job.
     fn forget_gone_pods(&mut self, job_uid: &str) {
         if let Some(workers) = self.workers.get_mut(job_uid) {
-            workers.by_pod.retain(|_, worker| !worker.deleted.as_ref().is_some_and(|d| d.gone));
-            if workers.by_pod.is_empty() {
+            workers.all.retain(|worker| !worker.deleted.as_ref().is_some_and(|d| d.gone));
+            if workers.all.is_empty() {
                 self.workers.remove(job_uid);
             }
         }

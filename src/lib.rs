@@ -34,6 +34,7 @@ pub mod apply;
 pub mod report;
 
 // Around it.
+pub mod connection;
 pub mod error;
 pub mod lease;
 pub mod server;

@@ -3,9 +3,9 @@
 use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use artillery_operator::authorize::Authorizer;
+use artillery_operator::connection::connect;
 use artillery_operator::controller::{self, Reports, Scope};
 use artillery_operator::lease::Candidate;
 use artillery_operator::metrics::Metrics;
@@ -39,15 +39,11 @@ async fn main() -> ExitCode {
 
 async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     let selector = settings.checked_selector()?;
-    let mut config = Config::infer().await?;
-    // The client would repeat any request, also one that creates, up to 15 times and for as long as the server asks.
-    config.default_retry = false;
-    // An answer that stops in its middle would be waited for for ever. Longer than a watch may be silent.
-    config.read_timeout = Some(Duration::from_secs(u64::from(controller::WATCH_SECONDS) + 15));
+    let config = Config::infer().await?;
     let namespace = settings.leader_elect_namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
     let server_url = config.cluster_url.clone();
     let metrics = Arc::new(Metrics::default());
-    let client = requests::counted(Client::try_from(config)?, metrics.clone());
+    let client = requests::counted(connect(&config)?, metrics.clone());
 
     let health = Arc::new(Health::default());
     if let Some(address) = settings.health_probe_bind_address.0 {

@@ -15,8 +15,10 @@ use crate::results;
 use crate::worker::{START_ANNOTATION, times_told};
 
 mod job;
+mod test;
 
 pub use job::{Outcome, TestJob, WorkerJob, WorkerJobSpec};
+pub use test::WatchedTest;
 
 /// A worker's pod, as far as it is read. Unknown and unused fields are skipped while parsing, so that a pod costs
 /// little and a new field cannot break the watch.
@@ -369,19 +371,38 @@ fn lean_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMet
         namespace: Option<String>,
         uid: Option<String>,
         resource_version: Option<String>,
+        generation: Option<i64>,
+        creation_timestamp: Option<Time>,
         deletion_timestamp: Option<Time>,
         owner_references: Option<Vec<OwnerReference>>,
+        finalizers: Option<Vec<String>>,
+        labels: Option<BTreeMap<String, String>>,
         annotations: Option<BTreeMap<String, String>>,
     }
-    let Lean { name, namespace, uid, resource_version, deletion_timestamp, owner_references, annotations } =
-        Lean::deserialize(deserializer)?;
+    let Lean {
+        name,
+        namespace,
+        uid,
+        resource_version,
+        generation,
+        creation_timestamp,
+        deletion_timestamp,
+        owner_references,
+        finalizers,
+        labels,
+        annotations,
+    } = Lean::deserialize(deserializer)?;
     Ok(ObjectMeta {
         name,
         namespace,
         uid,
         resource_version,
+        generation,
+        creation_timestamp,
         deletion_timestamp,
         owner_references,
+        finalizers,
+        labels,
         annotations,
         ..ObjectMeta::default()
     })

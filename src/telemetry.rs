@@ -1,15 +1,24 @@
 //! The log. Nothing is ever sent anywhere.
 
-use tracing_subscriber::EnvFilter;
+use std::io::{IsTerminal, stderr};
+
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt};
 
 use crate::settings::LogFormat;
 
-/// Starts the log, on standard error. Its detail is set by `RUST_LOG`; default `info`.
+/// Starts the log, on standard error. Its detail is set by `RUST_LOG`: a level, or targets with theirs, separated by commas;
+/// `info` by default, and where it cannot be read.
 pub fn init(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
-    }
+    let filter: Option<Targets> = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty()).and_then(|t| t.parse().ok());
+    // By targets alone: to filter by the values of fields takes regular expressions, which would be a tenth of the program.
+    let filter = filter.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let lines = fmt::layer().with_writer(stderr);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
 }

@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
+use std::sync::Arc;
 
 use super::run::LINGER;
 use super::{AT_ONCE, Change, Ending, Plan, Say, Scene, SeenJob, Setting, Steer, later, workers};
@@ -17,7 +18,7 @@ const MOST_FAILED: usize = 10;
 const MOST_LINE: usize = 300;
 
 impl Scene<'_> {
-    pub(super) fn ended(&self, job: &TestJob, outcome: &Outcome, workers: &[Worker]) -> Plan {
+    pub(super) fn ended(&self, job: &TestJob, outcome: &Outcome, workers: &[Arc<Worker>]) -> Plan {
         let begun = self.beginnings(workers);
         let workers = with_culprit(workers, job, outcome);
         let (ending, reason, message, at) = match outcome {
@@ -44,7 +45,7 @@ impl Scene<'_> {
     }
 
     /// The Job was deleted before it ended. It is not created again: its workers may have sent load.
-    pub(super) fn lost(&self, job: Option<&TestJob>, workers: &[Worker]) -> Plan {
+    pub(super) fn lost(&self, job: Option<&TestJob>, workers: &[Arc<Worker>]) -> Plan {
         let (ending, reason, message) = if self.test.spec.stop == Some(true) {
             (Ending::Stopped, Reason::Stopped, "it was stopped, and its Job deleted".to_owned())
         } else {
@@ -64,7 +65,7 @@ impl Scene<'_> {
         reason: Reason,
         message: &str,
         job: Option<&TestJob>,
-        workers: &[Worker],
+        workers: &[Arc<Worker>],
         at: Timestamp,
     ) -> Plan {
         let mut status = self.status(ending.phase(), Vec::new());
@@ -80,7 +81,7 @@ impl Scene<'_> {
     }
 
     /// Of an ended test only its Job is looked after: that it does not run on, and that it goes when its time is over.
-    pub(super) fn after_the_end(&self, job: &SeenJob, workers: &[Worker]) -> Plan {
+    pub(super) fn after_the_end(&self, job: &SeenJob, workers: &[Arc<Worker>]) -> Plan {
         let ours = match job {
             SeenJob::Ours(job) => Some(job),
             _ => None,
@@ -108,7 +109,7 @@ impl Scene<'_> {
     }
 
     /// Why a Job failed: by which workers, and what they said last; or because it was to end.
-    pub(super) fn failure(&self, job_reason: &str, job_message: &str, all: &[Worker]) -> (Ending, Reason, String) {
+    pub(super) fn failure(&self, job_reason: &str, job_message: &str, all: &[Arc<Worker>]) -> (Ending, Reason, String) {
         if job_reason == "DeadlineExceeded" {
             return match self.progress_so_far("True").or(self.progress_so_far("False")) {
                 Some((_, Reason::Stopping, _)) => {
@@ -160,7 +161,7 @@ impl Scene<'_> {
     }
 
     /// Takes the counts from the Job and the workers. They never run backwards, whatever an old view shows.
-    pub(super) fn counted(&self, mut status: LoadTestStatus, job: &TestJob, workers: &[Worker]) -> LoadTestStatus {
+    pub(super) fn counted(&self, mut status: LoadTestStatus, job: &TestJob, workers: &[Arc<Worker>]) -> LoadTestStatus {
         let failed = failed(workers);
         // Where no pod is left to tell, one worker at least has failed; each that did, where none is stopped for another.
         let told_by_job = match self.test.spec.failure_policy {
@@ -210,15 +211,16 @@ impl Ending {
 }
 
 /// The workers that failed, by their numbers.
-fn failed(workers: &[Worker]) -> Vec<&Worker> {
-    let mut failed: Vec<&Worker> = workers.iter().filter(|w| matches!(w.state, WorkerState::Failed { .. })).collect();
+fn failed(workers: &[Arc<Worker>]) -> Vec<&Worker> {
+    let failed = workers.iter().filter(|w| matches!(w.state, WorkerState::Failed { .. }));
+    let mut failed: Vec<&Worker> = failed.map(Arc::as_ref).collect();
     failed.sort_by_key(|w| w.index);
     failed
 }
 
 /// The workers, with the one as failed whose pod was deleted first, where the Job has failed for a deletion: the others
 /// were stopped because of it.
-fn with_culprit(workers: &[Worker], job: &TestJob, outcome: &Outcome) -> Vec<Worker> {
+fn with_culprit(workers: &[Arc<Worker>], job: &TestJob, outcome: &Outcome) -> Vec<Arc<Worker>> {
     let mut workers = workers.to_vec();
     let by_workers =
         matches!(outcome, Outcome::Failed { reason, .. } if matches!(reason.as_str(), "BackoffLimitExceeded" | "FailedIndexes"));
@@ -226,7 +228,7 @@ fn with_culprit(workers: &[Worker], job: &TestJob, outcome: &Outcome) -> Vec<Wor
         let aborted = workers.iter_mut().filter(|w| w.state == WorkerState::Aborted && w.deleted.is_some());
         if let Some(first) = aborted.min_by_key(|w| w.deleted.as_ref().map(|d| d.version)) {
             let message = Some("its pod was deleted".to_owned());
-            first.state = WorkerState::Failed { exit_code: None, reason: DELETED.into(), message };
+            Arc::make_mut(first).state = WorkerState::Failed { exit_code: None, reason: DELETED.into(), message };
         }
     }
     workers

@@ -10,6 +10,7 @@ mod objects;
 mod steps;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::json;
@@ -240,7 +241,7 @@ impl State {
             },
         };
         let workers = if matches!(job, SeenJob::Ours(_) | SeenJob::Gone(Some(_))) {
-            self.view.pods.iter().enumerate().map(worker).collect()
+            self.view.pods.iter().enumerate().map(worker).map(Arc::new).collect()
         } else {
             Vec::new()
         };

@@ -1,6 +1,7 @@
 //! Tests whose Job is there and has not ended.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -43,7 +44,7 @@ const BESIDES: &str = "; but ";
 /// The Job or the pod, by its UID, whose events may tell why workers do not start: the Job where it has too few pods, or
 /// else a pod that does not say by itself what it waits for.
 #[must_use]
-pub fn object_in_doubt(test: &LoadTest, job: &SeenJob, workers: &[Worker], now: Timestamp) -> Option<String> {
+pub fn object_in_doubt(test: &LoadTest, job: &SeenJob, workers: &[Arc<Worker>], now: Timestamp) -> Option<String> {
     let SeenJob::Ours(job) = job else { return None };
     let doubt = DOUBT.min(SignedDuration::from_secs(test.spec.start_deadline_seconds / 2));
     let begun = job.started.filter(|_| job.outcome.is_none() && !job.failing && !job.suspended)?;
@@ -53,7 +54,7 @@ pub fn object_in_doubt(test: &LoadTest, job: &SeenJob, workers: &[Worker], now: 
     if workers.len() < usize::try_from(test.spec.count).ok()? {
         return Some(job.uid.clone());
     }
-    let silent = |w: &&Worker| w.state == WorkerState::Pending { obstacle: None };
+    let silent = |w: &&Arc<Worker>| w.state == WorkerState::Pending { obstacle: None };
     workers.iter().find(silent).map(|w| w.uid.clone())
 }
 
@@ -192,7 +193,7 @@ impl Scene<'_> {
     }
 
     /// Why the test has failed, if workers have that the Job does not know of, since their pods go on.
-    fn failed_in_vain(&self, job: &TestJob, workers: &[Worker]) -> Option<(Reason, String)> {
+    fn failed_in_vain(&self, job: &TestJob, workers: &[Arc<Worker>]) -> Option<(Reason, String)> {
         let failed = workers.iter().any(|w| matches!(w.state, WorkerState::Failed { .. }) && self.lingers(w));
         let ended = workers.iter().filter(|w| w.ended.is_some()).count();
         let all = usize::try_from(self.test.spec.count).is_ok_and(|count| ended >= count);
@@ -210,7 +211,7 @@ impl Scene<'_> {
 
     /// The Job is suspended: by a queueing system before it started, which is well, or later, which would send the load of
     /// its workers a second time when it goes on.
-    fn held(&self, job: &TestJob, workers: &[Worker]) -> Plan {
+    fn held(&self, job: &TestJob, workers: &[Arc<Worker>]) -> Plan {
         let name = self.test.name_any();
         if self.current.start_time.is_some() || workers.iter().any(|w| w.started) {
             let stopped = self.current.phase == Some(Phase::Stopping) || self.test.spec.stop == Some(true);
@@ -241,9 +242,10 @@ impl Scene<'_> {
     }
 
     /// What is wrong with workers that have started: a lost node, no begin when it is time, or no end when their load is over.
-    fn trouble(&self, workers: &[Worker]) -> Option<(Reason, String)> {
+    fn trouble(&self, workers: &[Arc<Worker>]) -> Option<(Reason, String)> {
         let lost: Vec<_> = workers
             .iter()
+            .map(Arc::as_ref)
             .filter(|w| !w.has_ended() && w.deleted.as_ref().is_some_and(|d| later(d.due, LOST) <= self.now))
             .collect();
         if !lost.is_empty() {
@@ -263,6 +265,7 @@ impl Scene<'_> {
         let load_start = self.current.load_start_time.as_ref().map_or(Timestamp::MIN, |t| t.0);
         let overdue: Vec<_> = workers
             .iter()
+            .map(Arc::as_ref)
             .filter(|w| w.running_since.is_some_and(|since| later(later(since.max(load_start), expected), OVERDUE) <= self.now))
             .collect();
         (!overdue.is_empty()).then(|| {
@@ -278,7 +281,7 @@ impl Scene<'_> {
     }
 
     /// When the last worker ended, if every worker of the test has succeeded.
-    fn all_succeeded(&self, workers: &[Worker]) -> Option<Timestamp> {
+    fn all_succeeded(&self, workers: &[Arc<Worker>]) -> Option<Timestamp> {
         let succeeded = workers.iter().filter(|w| w.state == WorkerState::Succeeded);
         let indexes: BTreeSet<u32> = succeeded.clone().filter_map(|w| w.index.filter(|_| w.ended.is_some())).collect();
         let count = usize::try_from(self.test.spec.count).ok()?;
@@ -286,7 +289,7 @@ impl Scene<'_> {
     }
 
     /// The events of a test's beginning. Once `Running` is written they have all been said.
-    pub(super) fn beginnings(&self, workers: &[Worker]) -> Vec<Say> {
+    pub(super) fn beginnings(&self, workers: &[Arc<Worker>]) -> Vec<Say> {
         if self.current.phase == Some(Phase::Running) {
             return Vec::new();
         }
@@ -342,7 +345,7 @@ impl Reason {
 
 /// What keeps the workers from starting: what one of them says of itself, or what events tell.
 fn obstacle(seen: &Observed) -> Option<Obstacle> {
-    let told = |w: &Worker| match &w.state {
+    let told = |w: &Arc<Worker>| match &w.state {
         WorkerState::Pending { obstacle: Some(obstacle) } => Some((w.index, w.pod.clone(), obstacle.clone())),
         _ => None,
     };

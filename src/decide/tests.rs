@@ -64,6 +64,7 @@ fn failed(index: u32, code: i32, message: &str) -> Worker {
 }
 
 fn seen(job: SeenJob, workers: Vec<Worker>) -> Observed {
+    let workers = workers.into_iter().map(Arc::new).collect();
     Observed { job, workers, script: Script::Found(Found::default()), obstacle: None, refresh: REFRESH }
 }
 
@@ -246,7 +247,10 @@ fn an_obstacle_is_told_at_once_and_only_when_it_changes() {
 fn workers_that_do_not_come_forward_are_asked_about_and_what_events_say_is_told() {
     let mut test = test(2);
     step(&mut test, &seen(SeenJob::None, vec![]), 0);
-    let asked = |workers: &[Worker], seconds| object_in_doubt(&test, &SeenJob::Ours(job()), workers, at(seconds));
+    let asked = |workers: &[Worker], seconds| {
+        let workers: Vec<_> = workers.iter().cloned().map(Arc::new).collect();
+        object_in_doubt(&test, &SeenJob::Ours(job()), &workers, at(seconds))
+    };
     assert_eq!(asked(&[], 19), None, "it may just be slow");
     assert_eq!(asked(&[], 20).as_deref(), Some("j"), "the Job has too few pods");
     let pending = |i| worker(i, WorkerState::Pending { obstacle: None });

@@ -4,6 +4,7 @@
 //! first of them when it comes back, and tells the rest the same.
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use std::sync::Arc;
 
 use super::{Scene, StartWorkers, named};
 use crate::progress::{Readiness, Worker};
@@ -51,10 +52,10 @@ impl Gathering {
 
 impl Scene<'_> {
     /// How far workers are all of which have started.
-    pub(super) fn gathering(&self, workers: &[Worker]) -> Gathering {
+    pub(super) fn gathering(&self, workers: &[Arc<Worker>]) -> Gathering {
         let told = workers.iter().filter_map(|w| w.start_at).min();
         // Nobody waits for one that has ended before the others were ready: whether the test goes on is the Job's matter.
-        let untold: Vec<&Worker> = workers.iter().filter(|w| w.start_at.is_none() && goes_on(w)).collect();
+        let untold: Vec<&Worker> = workers.iter().map(Arc::as_ref).filter(|w| w.start_at.is_none() && goes_on(w)).collect();
         if untold.is_empty() || !self.test.spec.starts_together() {
             return Gathering::Begun { at: told };
         }
@@ -67,7 +68,7 @@ impl Scene<'_> {
     }
 
     /// Who is to be told again of those that were told, and when to look at this the next time.
-    pub(super) fn telling_again(&self, workers: &[Worker]) -> (Option<StartWorkers>, Option<Timestamp>) {
+    pub(super) fn telling_again(&self, workers: &[Arc<Worker>]) -> (Option<StartWorkers>, Option<Timestamp>) {
         let Some(at) = workers.iter().filter_map(|w| w.start_at).min().filter(|_| self.test.spec.starts_together()) else {
             return (None, None);
         };
@@ -85,7 +86,7 @@ impl Scene<'_> {
     }
 
     /// Those that do not say that they know when to begin, though it is over, if there are any.
-    pub(super) fn late(&self, workers: &[Worker]) -> Option<String> {
+    pub(super) fn late(&self, workers: &[Arc<Worker>]) -> Option<String> {
         let at = self.current.load_start_time.as_ref()?.0;
         let is_late = |w: &&Worker| w.answer_due.is_some_and(|due| super::later(due.max(at), LATE) <= self.now);
         let late: Vec<_> = silent(workers).filter(is_late).collect();
@@ -96,8 +97,8 @@ impl Scene<'_> {
 }
 
 /// Those that were told when to begin, and have not said that they know it.
-fn silent(workers: &[Worker]) -> impl Iterator<Item = &Worker> {
-    workers.iter().filter(|w| goes_on(w) && w.start_at.is_some() && w.readiness < Readiness::KnowsStart)
+fn silent(workers: &[Arc<Worker>]) -> impl Iterator<Item = &Worker> {
+    workers.iter().map(Arc::as_ref).filter(|w| goes_on(w) && w.start_at.is_some() && w.readiness < Readiness::KnowsStart)
 }
 
 /// Whether a worker has not ended, and is not about to.

@@ -1,6 +1,7 @@
 //! What a test's workers have measured together, and whether it has passed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{Ending, MOST_NAMED, Say, Scene, Wanted};
 use crate::api::v1alpha1::{ConditionType, LoadTestStatus, Reason, Verdict};
@@ -25,7 +26,7 @@ impl Scene<'_> {
         &self,
         ending: Ending,
         status: &mut LoadTestStatus,
-        workers: &[Worker],
+        workers: &[Arc<Worker>],
         events: &mut Vec<Say>,
     ) -> Vec<Wanted> {
         let reports = Reports::of(workers, self.test.spec.count);
@@ -81,7 +82,7 @@ fn join(what: &str, broken: &str) -> String {
 impl Reports {
     /// Of the pods of one worker that of the one that succeeded counts, or else that of the first: a second one was made
     /// in its place, and what it has sent is no part of the test.
-    fn of(workers: &[Worker], count: i32) -> Self {
+    fn of(workers: &[Arc<Worker>], count: i32) -> Self {
         let mut by_index: BTreeMap<i32, Vec<&Worker>> = BTreeMap::new();
         for worker in workers {
             if let Some(index) = worker.index.and_then(|index| i32::try_from(index).ok()).filter(|index| *index < count) {

@@ -2,6 +2,7 @@
 //! it is. This program runs itself under valgrind, each work once and many times: the difference is the work alone.
 
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use artillery_operator::api::v1alpha1::LoadTest;
 use artillery_operator::decide::{Observed, REFRESH, Script, SeenJob, decide};
@@ -71,7 +72,7 @@ fn do_work(what: &str, size: usize, times: usize) {
     let now = Timestamp::from_second(1_767_225_660).expect("a time");
     if what == "decide" {
         let mut test: LoadTest = from(with_metadata(load_test("t-0", size)));
-        let workers = (0..size).map(|i| Worker::from_pod(&pod(0, i, 1), "t-0")).collect();
+        let workers = (0..size).map(|i| Arc::new(Worker::from_pod(&pod(0, i, 1), "t-0"))).collect();
         let seen = Observed {
             job: SeenJob::Ours(TestJob::from_job(&job(0))),
             workers,

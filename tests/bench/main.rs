@@ -43,6 +43,7 @@ Creates N LoadTests of COUNT workers, CONCURRENCY at a time, and prints what the
   rest          the same: what is done about them
   restart       the same: a new operator, and one that takes over from one that was killed
   refresh       N running LoadTests of which only DURATION changes
+  foreign       N pods and Jobs of others: what they take
   angry         429 for a minute, 2 s a call, and a namespace that takes no Jobs with N LoadTests in it
   instructions  the instructions that a decision and an event take, by valgrind; without a control plane
 memory, rest and restart may be asked for together, by commas, of the same LoadTests.
@@ -178,6 +179,7 @@ async fn main() {
             let _nodes = start_nodes(&client, &plan).await;
             angry::measure(&client, &plan).await;
         }
+        ["foreign"] => standing::foreign(&client, &plan).await,
         ["refresh"] => standing::refresh(&client, &plan).await,
         parts if parts.iter().all(|p| ["memory", "rest", "restart"].contains(p)) => {
             standing::finished(&client, &plan, parts).await;

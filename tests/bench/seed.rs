@@ -2,6 +2,7 @@
 //! from their beginning would take longer than anybody waits. Nothing else touches them: the Job is `managedBy` another
 //! controller than Kubernetes' own, and no scheduler has the pods' name.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use artillery_operator::api::v1alpha1::LoadTest;
@@ -16,7 +17,7 @@ use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::{from, load_test};
+use crate::{from, load_test, nodes};
 
 /// How far the tests are.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,6 +37,32 @@ pub async fn seed(client: &Client, namespace: &str, tests: usize, count: usize, 
         .await;
     let took = begun.elapsed().as_secs_f64();
     println!("written: {tests} {stage:?} LoadTests with their Jobs and {} pods, in {took:.0} s", tests * count);
+}
+
+/// Writes pods and Jobs that have nothing to do with any test, `n` in all.
+pub async fn foreign(client: &Client, namespace: &str, n: usize) {
+    let begun = Instant::now();
+    let pods = format!("/api/v1/namespaces/{namespace}/pods");
+    let jobs = format!("/apis/batch/v1/namespaces/{namespace}/jobs");
+    let spec =
+        json!({"schedulerName": "none", "restartPolicy": "Never", "containers": [{"name": "c", "image": "example.com/c"}]});
+    stream::iter(0..n)
+        .for_each_concurrent(AT_A_TIME, |i| {
+            let (pods, jobs, spec) = (&pods, &jobs, &spec);
+            async move {
+                let metadata = json!({"name": format!("other-{i:06}"), "labels": {"app": "other"}});
+                if i % 2 == 0 {
+                    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec});
+                    let _: Value = send(client, "POST", pods, &pod).await;
+                } else {
+                    let job = json!({"suspend": true, "managedBy": "bench.artillery.io/seed", "template": {"spec": spec}});
+                    let job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": job});
+                    let _: Value = send(client, "POST", jobs, &job).await;
+                }
+            }
+        })
+        .await;
+    println!("written: {n} pods and Jobs of others, in {:.0} s", begun.elapsed().as_secs_f64());
 }
 
 async fn one(client: &Client, namespace: &str, name: String, count: usize, at: Stage) {
@@ -77,7 +104,8 @@ async fn one(client: &Client, namespace: &str, name: String, count: usize, at: S
             Stage::Running => ("Running", json!({"running": {"startedAt": started}})),
             Stage::Completed => (
                 "Succeeded",
-                json!({"terminated": {"exitCode": 0, "reason": "Completed", "startedAt": started, "finishedAt": ended}}),
+                json!({"terminated": {"exitCode": 0, "reason": "Completed", "message": nodes::results(), "startedAt": started,
+                    "finishedAt": ended}}),
             ),
         };
         let container = &template["spec"]["containers"][0];
@@ -86,7 +114,7 @@ async fn one(client: &Client, namespace: &str, name: String, count: usize, at: S
                 "started": at == Stage::Running, "ready": at == Stage::Running, "restartCount": 0, "state": state}]});
         let pod: WorkerPod =
             send(client, "PATCH", &format!("{pods}/{name}-{index}-abcde/status"), &json!({"status": status})).await;
-        workers.push(Worker::from_pod(&pod, &name));
+        workers.push(Arc::new(Worker::from_pod(&pod, &name)));
     }
 
     // What the operator itself would have written.

@@ -8,10 +8,10 @@ use kube::Client;
 use kube::api::{Api, PostParams};
 
 use crate::process::Operator;
-use crate::seed::{Stage, seed};
+use crate::seed::{self, Stage, seed};
 use crate::seen::Seen;
 use crate::table::{Line, print};
-use crate::{NAMESPACE, Plan, START, audit, from, load, load_test, until};
+use crate::{FLOOR, NAMESPACE, Plan, START, audit, from, load, load_test, until};
 
 /// How many workers each of the tests has.
 const WORKERS: usize = 2;
@@ -120,6 +120,33 @@ pub async fn refresh(client: &Client, plan: &Plan) {
 async fn create(client: &Client, name: &str) {
     let test: LoadTest = from(load_test(name, 1));
     Api::namespaced(client.clone(), START).create(&PostParams::default(), &test).await.expect("a LoadTest is created");
+}
+
+/// Pods and Jobs of others, half of each.
+pub async fn foreign(client: &Client, plan: &Plan) {
+    let mut operator = plan.start_operator();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let (idle, cpu) = (operator.memory(), operator.cpu());
+    seed::foreign(client, FLOOR, plan.tests).await;
+    let (beside, used) = (operator.memory(), operator.cpu() - cpu);
+    println!("idle: {idle}; after they came: {beside}");
+    operator.terminate().await;
+    let seen = Seen::follow(client, START).await;
+    create(client, "beside").await;
+    let begun = Instant::now();
+    let mut operator = plan.start_operator();
+    until("the Job of an operator that starts beside them", Duration::from_secs(60), async || seen.jobs() == 1).await;
+    let took = begun.elapsed().as_secs_f64();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let started = operator.memory();
+    operator.terminate().await;
+    let lines = [
+        Line::at_most("RSS more than before they came, MiB", beside.rss - idle.rss, 1, 0.5),
+        Line::at_most("CPU while they came, s", used, 2, 0.1),
+        Line::at_most("an operator that starts beside them -> its first Job, s", took, 2, 5.0),
+        Line::told("its RSS with that one test, MiB", format!("{:.1}", started.rss)),
+    ];
+    print(&format!("{} pods and Jobs of others", plan.tests), &lines);
 }
 
 /// How many requests of each kind.

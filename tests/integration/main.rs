@@ -9,6 +9,7 @@ mod support;
 mod proxy;
 
 mod admission;
+mod connection;
 mod endings;
 mod leadership;
 mod metrics;
