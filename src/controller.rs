@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::index::{Index, Key, key};
 use crate::job::{COMPONENT_LABEL, JOB_COMPONENT, WORKER_COMPONENT};
 use crate::metrics::Metrics;
-use crate::progress::WatchedTest;
+use crate::progress::{Unreadable, WatchedTest};
 use crate::queue::{Lane, Queue};
 use crate::server::Health;
 use crate::settings::WorkerSettings;
@@ -315,10 +315,9 @@ fn tests(
     let config = selector.map_or_else(watch_config, |selector| watch_config().labels(selector));
     events(watcher(api, config), "loadtests", reports.clone()).filter_map(move |event| {
         let parsed = |test: WatchedTest| {
-            let mut test = test.read().inspect_err(|(metadata, error)| {
+            let mut test = test.read().inspect_err(|Unreadable { namespace, name, why }| {
                 metrics.unreadable();
-                let (namespace, name) = (&metadata.namespace, &metadata.name);
-                tracing::error!(?namespace, ?name, error, "a LoadTest cannot be read and is left alone");
+                tracing::error!(?namespace, ?name, error = why, "a LoadTest cannot be read and is left alone");
             });
             if let Ok(test) = &mut test {
                 report::strip(test);

@@ -11,14 +11,14 @@ use kube::Resource;
 use serde::{Deserialize, Deserializer};
 
 use crate::api::v1alpha1::Reason;
-use crate::results;
+use crate::results::{self, Packed};
 use crate::worker::{START_ANNOTATION, times_told};
 
 mod job;
 mod test;
 
 pub use job::{Outcome, TestJob, WorkerJob, WorkerJobSpec};
-pub use test::WatchedTest;
+pub use test::{Unreadable, WatchedTest};
 
 /// A worker's pod, as far as it is read. Unknown and unused fields are skipped while parsing, so that a pod costs
 /// little and a new field cannot break the watch.
@@ -140,7 +140,7 @@ pub struct Worker {
     /// what the worker makes of it.
     pub answer_due: Option<Timestamp>,
     /// What it has measured, as its container left it.
-    pub snapshot: Option<Arc<str>>,
+    pub snapshot: Option<Arc<Packed>>,
     /// Whether its pod goes on though its container has ended, as other containers do.
     pub lingers: bool,
     /// Its deletion, if its pod was deleted.
@@ -231,7 +231,7 @@ impl Worker {
             told: annotation(START_ANNOTATION).map(|at| times_told(at)).unwrap_or_default(),
             told_at: None,
             answer_due: None,
-            snapshot: terminated.and_then(|t| t.message.as_deref()).filter(|m| results::is_snapshot(m)).map(Arc::from),
+            snapshot: terminated.and_then(|t| t.message.as_deref()).and_then(Packed::of).map(Arc::new),
             lingers: ran && matches!(pod.status.phase.as_deref(), Some("Pending" | "Running")),
             deleted: meta.deletion_timestamp.as_ref().map(|t| Deletion { due: t.0, version: version(), gone: false }),
             state: worker_state(pod, state, terminated),

@@ -8,7 +8,7 @@ mod summary;
 
 pub use measurements::Measurements;
 pub use sketch::Sketch;
-pub use snapshot::{SnapshotError, is_snapshot, last_words, parse};
+pub use snapshot::{Packed, SnapshotError, last_words};
 pub use summary::{Count, Distribution, Results};
 
 #[cfg(test)]

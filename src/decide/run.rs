@@ -28,8 +28,8 @@ const DOUBT: SignedDuration = SignedDuration::from_secs(20);
 const OVERDUE: SignedDuration = SignedDuration::from_secs(60);
 
 /// So long a status stays as it is when nothing but the words of a message change: one that counts pods that wait would be
-/// written for each of a thousand.
-const CALM: SignedDuration = SignedDuration::from_secs(2);
+/// written for each of a thousand. Two seconds at least: when it was written is known by the duration, in whole ones.
+const CALM: SignedDuration = SignedDuration::from_secs(3);
 
 /// So long after a pod was to be gone its node is taken to be lost.
 const LOST: SignedDuration = SignedDuration::from_secs(30);

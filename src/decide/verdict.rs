@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Ending, MOST_NAMED, Say, Scene, Wanted};
 use crate::api::v1alpha1::{ConditionType, LoadTestStatus, Reason, Verdict};
 use crate::progress::{Worker, WorkerState};
-use crate::results::{Measurements, Results, SnapshotError, parse};
+use crate::results::{Measurements, Results, SnapshotError};
 use crate::verdict::{Judged, Outcome, Rule, judge, passed, told};
 
 /// What the workers' snapshots hold, one of each worker.
@@ -94,7 +94,7 @@ impl Reports {
         reports.missing.extend(unseen.map(|index| format!("worker {index} has no pod")));
         for (index, mut pods) in by_index {
             pods.sort_by_key(|w| (w.state != WorkerState::Succeeded, w.ended));
-            let mut left = pods.iter().filter_map(|w| w.snapshot.as_deref().map(parse));
+            let mut left = pods.iter().filter_map(|w| w.snapshot.as_ref().map(|snapshot| snapshot.unpack()));
             match left.next().unwrap_or(Err(SnapshotError::Missing)) {
                 Ok(own) => {
                     if own.partial > 0 {

@@ -19,6 +19,17 @@ pub struct WatchedTest {
     rest: Result<Box<Rest>, String>,
 }
 
+/// A test that cannot be read.
+#[derive(Debug, PartialEq)]
+pub struct Unreadable {
+    /// Its namespace.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: Option<String>,
+    /// What is wrong with it.
+    pub why: String,
+}
+
 #[derive(Clone, Debug, Deserialize)]
 struct Rest {
     spec: LoadTestSpec,
@@ -43,11 +54,11 @@ impl WatchedTest {
     /// The test.
     ///
     /// # Errors
-    /// Its metadata, and why it cannot be read.
-    pub fn read(self) -> Result<LoadTest, (ObjectMeta, String)> {
+    /// Which it is, and why it cannot be read.
+    pub fn read(self) -> Result<LoadTest, Unreadable> {
         match self.rest {
             Ok(rest) => Ok(LoadTest { metadata: self.metadata, spec: rest.spec, status: rest.status }),
-            Err(why) => Err((self.metadata, why)),
+            Err(why) => Err(Unreadable { namespace: self.metadata.namespace, name: self.metadata.name, why }),
         }
     }
 }
@@ -59,20 +70,20 @@ mod tests {
     use kube::core::WatchEvent;
     use serde_json::json;
 
-    fn watched(spec: &serde_json::Value) -> Result<LoadTest, (ObjectMeta, String)> {
+    fn watched(spec: &serde_json::Value) -> WatchedTest {
         let object = json!({"apiVersion": "loadtest.artillery.io/v1alpha1", "kind": "LoadTest", "spec": spec,
             "metadata": {"name": "t", "namespace": "n", "uid": "u", "resourceVersion": "7", "generation": 2,
                 "labels": {"a": "b"}, "creationTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["f"],
                 "managedFields": [{"manager": "m", "fieldsV1": {"f:spec": {}}}]}});
         // As it comes: the type first.
         let line = format!(r#"{{"type":"ADDED","object":{object}}}"#);
-        let WatchEvent::Added(test) = serde_json::from_str::<WatchEvent<WatchedTest>>(&line).unwrap() else { panic!("{line}") };
-        test.read()
+        let event: WatchEvent<WatchedTest> = serde_json::from_str(&line).unwrap();
+        if let WatchEvent::Added(test) = event { Some(test) } else { None }.unwrap()
     }
 
     #[test]
     fn all_is_read_that_is_needed_of_a_test() {
-        let test = watched(&json!({"count": 2, "testScript": {"config": {"configMap": "s"}}})).unwrap();
+        let test = watched(&json!({"count": 2, "testScript": {"config": {"configMap": "s"}}})).read().unwrap();
         assert_eq!((test.spec.count, test.metadata.managed_fields), (2, None));
         let whole: ObjectMeta = serde_json::from_value(json!({"name": "t", "namespace": "n", "uid": "u", "resourceVersion": "7",
             "generation": 2, "labels": {"a": "b"}, "creationTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["f"]}))
@@ -82,8 +93,10 @@ mod tests {
 
     #[test]
     fn a_test_that_cannot_be_read_is_named() {
-        let (metadata, why) = watched(&json!({"count": "many"})).unwrap_err();
-        assert_eq!((metadata.name.as_deref(), metadata.resource_version.as_deref()), (Some("t"), Some("7")));
-        assert!(why.contains("invalid type: string \"many\""), "{why}");
+        let test = watched(&json!({"count": "many"}));
+        assert_eq!(test.metadata.resource_version.as_deref(), Some("7"), "where the watch goes on");
+        let told = test.read().unwrap_err();
+        assert_eq!((told.namespace.as_deref(), told.name.as_deref()), (Some("n"), Some("t")));
+        assert!(told.why.contains("invalid type: string \"many\""), "{}", told.why);
     }
 }

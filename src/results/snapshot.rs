@@ -60,33 +60,41 @@ struct Snapshot {
 #[derive(Deserialize)]
 struct Histogram(u8, Option<f64>, Option<f64>, Option<f64>, u64, Vec<i64>, Vec<i64>);
 
-/// Whether a termination message holds a snapshot, be it readable or not.
-#[must_use]
-pub fn is_snapshot(message: &str) -> bool {
-    message.lines().any(|line| line.starts_with(PREFIX))
+/// A snapshot as it is kept until its test has ended, or what is wrong with it: packed as it came, but for its base64, which
+/// makes it a third longer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Packed(Result<Box<[u8]>, SnapshotError>);
+
+impl Packed {
+    /// The snapshot of a termination message, if it has one.
+    #[must_use]
+    pub fn of(message: &str) -> Option<Self> {
+        let line = message.lines().rev().find_map(|line| line.strip_prefix(PREFIX))?;
+        let (version, text) = line.split_once(' ').unwrap_or((line, ""));
+        if version != VERSION {
+            return Some(Self(Err(SnapshotError::Version(version.chars().take(20).collect()))));
+        }
+        let packed = STANDARD.decode(text.trim_end()).map(Vec::into_boxed_slice);
+        Some(Self(packed.map_err(|_| SnapshotError::Damaged("not base64"))))
+    }
+
+    /// The measurements of the worker.
+    ///
+    /// # Errors
+    /// Where it is not one that a worker has written.
+    pub fn unpack(&self) -> Result<Measurements, SnapshotError> {
+        let packed = self.0.as_ref().map_err(Clone::clone)?;
+        let json = decompress_to_vec_zlib_with_limit(packed, MOST_INFLATED)
+            .map_err(|_| SnapshotError::Damaged("not deflated, not whole, or too large"))?;
+        let snapshot: Snapshot = serde_json::from_slice(&json).map_err(|e| SnapshotError::Malformed(e.to_string()))?;
+        measurements(snapshot).map_err(|why| SnapshotError::Malformed(why.to_owned()))
+    }
 }
 
 /// What the worker said in words: a termination message without its snapshot.
 #[must_use]
 pub fn last_words(message: &str) -> String {
     message.lines().filter(|line| !line.starts_with(PREFIX)).collect::<Vec<_>>().join("\n")
-}
-
-/// Reads the snapshot of a termination message: the measurements of one worker.
-///
-/// # Errors
-/// Where there is none, or not one that a worker has written.
-pub fn parse(message: &str) -> Result<Measurements, SnapshotError> {
-    let line = message.lines().rev().find_map(|line| line.strip_prefix(PREFIX)).ok_or(SnapshotError::Missing)?;
-    let (version, text) = line.split_once(' ').unwrap_or((line, ""));
-    if version != VERSION {
-        return Err(SnapshotError::Version(version.chars().take(20).collect()));
-    }
-    let packed = STANDARD.decode(text.trim_end()).map_err(|_| SnapshotError::Damaged("not base64"))?;
-    let json = decompress_to_vec_zlib_with_limit(&packed, MOST_INFLATED)
-        .map_err(|_| SnapshotError::Damaged("not deflated, not whole, or too large"))?;
-    let snapshot: Snapshot = serde_json::from_slice(&json).map_err(|e| SnapshotError::Malformed(e.to_string()))?;
-    measurements(snapshot).map_err(|why| SnapshotError::Malformed(why.to_owned()))
 }
 
 fn measurements(snapshot: Snapshot) -> Result<Measurements, &'static str> {

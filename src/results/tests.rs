@@ -29,6 +29,10 @@ const FIXTURES: [&str; 4] = [
     include_str!("../../tests/worker/fixtures/artillery-2.0.34.json"),
 ];
 
+fn parse(message: &str) -> Result<Measurements, SnapshotError> {
+    Packed::of(message).ok_or(SnapshotError::Missing)?.unpack()
+}
+
 fn merged(messages: &[String]) -> Measurements {
     let mut all = Measurements::default();
     for message in messages {

@@ -15,7 +15,7 @@ fn measured() -> Measurements {
         "histograms":{"http.response_time":[0,1,50.5,1000,0,[81,200],[]],
         "plugins.metrics-by-endpoint.response_time./a":[0,2,3,400,0,[81,9],[]]}}"#;
     let message = format!("loadtest.v1 {}", STANDARD.encode(compress_to_vec_zlib(json.as_bytes(), 6)));
-    crate::results::parse(&message).unwrap()
+    crate::results::Packed::of(&message).unwrap().unpack().unwrap()
 }
 
 fn judged(expression: &str) -> Judged {

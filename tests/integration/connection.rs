@@ -40,9 +40,9 @@ impl Relay {
                 let (here, there) = (listener.accept().await.unwrap().0, tokio::net::TcpStream::connect(&server).await.unwrap());
                 // Those that come while it is silent are not.
                 let falls_silent = (count.fetch_add(1, Ordering::Relaxed) == 0).then(|| is_silent.clone());
-                let ((from_here, to_here), (from_there, to_there)) = (here.into_split(), there.into_split());
-                tokio::spawn(pass(from_here, to_there, falls_silent.clone()));
-                tokio::spawn(pass(from_there, to_here, falls_silent));
+                let ((asked, answer), (answered, ask)) = (here.into_split(), there.into_split());
+                tokio::spawn(pass(asked, ask, falls_silent.clone()));
+                tokio::spawn(pass(answered, answer, falls_silent));
             }
         });
         Self { accepted, silent, client: connect(&config).unwrap() }

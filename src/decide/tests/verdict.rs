@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::api::v1alpha1::Verdict;
+use crate::results::Packed;
 use crate::results::tests::message;
 use crate::verdict::Rule;
 
@@ -9,7 +10,7 @@ use crate::verdict::Rule;
 fn measured(index: u32, requests: u32) -> Worker {
     let json =
         format!(r#"{{"final":true,"first":1000,"last":11000,"counters":{{"http.requests":{requests}}},"histograms":{{}}}}"#);
-    Worker { snapshot: Some(message(&json).into()), ended: Some(at(60)), ..worker(index, WorkerState::Succeeded) }
+    Worker { snapshot: Packed::of(&message(&json)).map(Arc::new), ended: Some(at(60)), ..worker(index, WorkerState::Succeeded) }
 }
 
 /// How a test of so many workers ends with these thresholds.
@@ -65,7 +66,7 @@ fn what_a_script_ensures_is_fixed_when_the_test_starts() {
 
 #[test]
 fn thresholds_are_not_judged_by_some_of_the_workers() {
-    for missing in [vec![], vec![Worker { snapshot: Some("loadtest.v1 damaged".into()), ..measured(1, 1) }]] {
+    for missing in [vec![], vec![Worker { snapshot: Packed::of("loadtest.v1 damaged").map(Arc::new), ..measured(1, 1) }]] {
         let workers = [vec![measured(0, 10)], missing].concat();
         let (test, _) = end(2, &["http.requests < 25"], workers.clone());
         assert_eq!(condition(&test, "Passed").1, "ResultsPartial");
