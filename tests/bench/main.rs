@@ -301,6 +301,7 @@ async fn measure(client: &Client, plan: &Plan, figures: &mut Figures) {
         load()
     );
     println!("LoadTest create -> Job seen, s: {}", table::quantiles(&figures.to_job));
+    println!("LoadTest create -> LoadTest finished, s: {}", table::quantiles(&seen.create_to_finished()));
     println!("Job finished -> LoadTest finished, s: {}", table::quantiles(&figures.to_finished));
     let now = operator.memory();
     (figures.rss_peak, figures.cpu) = (now.peak, operator.cpu());

@@ -131,6 +131,11 @@ impl Seen {
         between(&times.created, &times.job)
     }
 
+    pub fn create_to_finished(&self) -> Vec<f64> {
+        let times = lock(&self.times);
+        between(&times.created, &times.finished)
+    }
+
     pub fn job_finished_to_finished(&self) -> Vec<f64> {
         let times = lock(&self.times);
         between(&times.job_finished, &times.finished)

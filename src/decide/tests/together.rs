@@ -45,7 +45,7 @@ fn all_are_told_one_instant_once_all_are_ready() {
     assert_eq!((progress(&test), test.status.as_ref().unwrap().phase), (("WaitingForWorkers", message), Some(Phase::Starting)));
 
     let plan = step(&mut test, &ours(vec![waits(0, true), waits(1, true)]), 6);
-    assert_eq!(started(&plan), Some((7810, vec!["t-0-x", "t-1-x"])), "1.8 s ahead, and five milliseconds for each");
+    assert_eq!(started(&plan), Some((7816, vec!["t-0-x", "t-1-x"])), "1.8 s ahead, and eight milliseconds for each");
     assert!(plan.status.is_none(), "who is missing is written now and then");
     assert_eq!(test.status.as_ref().unwrap().load_start_time, None);
 
