@@ -16,6 +16,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::{Body, ClientBuilder, ConfigExt};
 use kube::{Client, Config};
+use tokio_rustls::rustls::ClientConfig;
 use tower::{BoxError, ServiceBuilder};
 use tower_http::timeout::TimeoutBody;
 
@@ -41,11 +42,14 @@ pub fn connect(config: &Config) -> Result<Client, Box<dyn Error>> {
     if let Some(proxy) = &config.proxy_url {
         return Err(format!("proxies to the API server are not supported, and the configuration has {proxy}").into());
     }
+    let tls = config.rustls_client_config()?;
     let mut builder = legacy::Client::builder(TokioExecutor::new());
     builder.timer(TokioTimer::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(KEPT);
-    let each: legacy::Client<_, Body> = builder.build(connector(config, false)?);
-    let shared: legacy::Client<_, Body> =
-        builder.http2_keep_alive_interval(ASKED_AFTER).http2_keep_alive_timeout(GIVEN_UP_AFTER).build(connector(config, true)?);
+    let each: legacy::Client<_, Body> = builder.build(connector(config, tls.clone(), false)?);
+    let shared: legacy::Client<_, Body> = builder
+        .http2_keep_alive_interval(ASKED_AFTER)
+        .http2_keep_alive_timeout(GIVEN_UP_AFTER)
+        .build(connector(config, tls, true)?);
     let http = tower::service_fn(move |request: Request<Body>| match classify(request.method(), request.uri()) {
         ("patch", resource) if resource == "pods" => shared.request(request),
         _ => each.request(request),
@@ -60,11 +64,11 @@ pub fn connect(config: &Config) -> Result<Client, Box<dyn Error>> {
     Ok(ClientBuilder::new(service, config.default_namespace.clone()).build())
 }
 
-fn connector(config: &Config, http2: bool) -> Result<HttpsConnector<HttpConnector>, Box<dyn Error>> {
+fn connector(config: &Config, tls: ClientConfig, http2: bool) -> Result<HttpsConnector<HttpConnector>, Box<dyn Error>> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_connect_timeout(config.connect_timeout);
-    let mut tls = HttpsConnectorBuilder::new().with_tls_config(config.rustls_client_config()?).https_or_http();
+    let mut tls = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
     if let Some(name) = &config.tls_server_name {
         tls = tls.with_server_name_resolver(FixedServerNameResolver::new(name.clone().try_into()?));
     }

@@ -379,31 +379,19 @@ fn lean_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMet
         labels: Option<BTreeMap<String, String>>,
         annotations: Option<BTreeMap<String, String>>,
     }
-    let Lean {
-        name,
-        namespace,
-        uid,
-        resource_version,
-        generation,
-        creation_timestamp,
-        deletion_timestamp,
-        owner_references,
-        finalizers,
-        labels,
-        annotations,
-    } = Lean::deserialize(deserializer)?;
+    let lean = Lean::deserialize(deserializer)?;
     Ok(ObjectMeta {
-        name,
-        namespace,
-        uid,
-        resource_version,
-        generation,
-        creation_timestamp,
-        deletion_timestamp,
-        owner_references,
-        finalizers,
-        labels,
-        annotations,
+        name: lean.name,
+        namespace: lean.namespace,
+        uid: lean.uid,
+        resource_version: lean.resource_version,
+        generation: lean.generation,
+        creation_timestamp: lean.creation_timestamp,
+        deletion_timestamp: lean.deletion_timestamp,
+        owner_references: lean.owner_references,
+        finalizers: lean.finalizers,
+        labels: lean.labels,
+        annotations: lean.annotations,
         ..ObjectMeta::default()
     })
 }

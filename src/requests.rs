@@ -40,12 +40,6 @@ fn label(method: &Method, uri: &Uri) -> ApiRequest {
     ApiRequest { verb, resource, code: 0 }
 }
 
-/// Whether what is read there is a watch.
-#[must_use]
-pub fn is_watch(uri: &Uri) -> bool {
-    uri.query().is_some_and(|q| q.split('&').any(|p| matches!(p, "watch=true" | "watch=1")))
-}
-
 /// The verb and resource of a request, in the words of the API server. The path is `/api/VERSION` or
 /// `/apis/GROUP/VERSION`, then `/namespaces/NAME` if it is of one namespace, then `/RESOURCE[/NAME[/SUBRESOURCE]]`.
 #[must_use]
@@ -56,8 +50,9 @@ pub fn classify(method: &Method, uri: &Uri) -> (&'static str, String) {
         ["api", _, ref rest @ ..] | ["apis", _, _, ref rest @ ..] => rest,
         ref other => other,
     };
+    let watches = uri.query().is_some_and(|q| q.split('&').any(|p| matches!(p, "watch=true" | "watch=1")));
     let verb = match *method {
-        Method::GET if is_watch(uri) => "watch",
+        Method::GET if watches => "watch",
         Method::GET if rest.len() == 1 && path.len() > 1 => "list",
         Method::GET => "get",
         Method::POST => "create",

@@ -81,21 +81,6 @@ pub struct WorkerJobSpec {
     pub ttl_seconds_after_finished: Option<i32>,
 }
 
-impl From<Job> for WorkerJob {
-    fn from(job: Job) -> Self {
-        let spec = job.spec.unwrap_or_default();
-        Self {
-            metadata: job.metadata,
-            spec: WorkerJobSpec {
-                suspend: spec.suspend,
-                active_deadline_seconds: spec.active_deadline_seconds,
-                ttl_seconds_after_finished: spec.ttl_seconds_after_finished,
-            },
-            status: job.status.unwrap_or_default(),
-        }
-    }
-}
-
 impl TestJob {
     /// Reads a Job. A condition counts only where its status is True, and only `Complete` and `Failed` end a Job:
     /// `SuccessCriteriaMet` and `FailureTarget` come while pods still run (Kubernetes, `pkg/controller/job`).

@@ -30,12 +30,21 @@ pub struct Unreadable {
     pub why: String,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug)]
 struct Rest {
     spec: LoadTestSpec,
     status: Option<LoadTestStatus>,
 }
 
+#[derive(Deserialize)]
+struct Whole {
+    #[serde(default, deserialize_with = "lean_metadata")]
+    metadata: ObjectMeta,
+    spec: LoadTestSpec,
+    status: Option<LoadTestStatus>,
+}
+
+/// What is read of a test of which the rest cannot be.
 #[derive(Deserialize)]
 struct Named {
     #[serde(default, deserialize_with = "lean_metadata")]
@@ -45,8 +54,13 @@ struct Named {
 impl<'de> Deserialize<'de> for WatchedTest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Box::<RawValue>::deserialize(deserializer)?;
-        let Named { metadata } = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
-        Ok(Self { metadata, rest: serde_json::from_str(text.get()).map_err(|error| error.to_string()) })
+        match serde_json::from_str(text.get()) {
+            Ok(Whole { metadata, spec, status }) => Ok(Self { metadata, rest: Ok(Box::new(Rest { spec, status })) }),
+            Err(error) => {
+                let Named { metadata } = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
+                Ok(Self { metadata, rest: Err(error.to_string()) })
+            }
+        }
     }
 }
 
