@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::api::v1alpha1::LoadTest;
 use crate::context::Context;
-use crate::decide::{SeenJob, Setting, StartWorkers, Steer};
+use crate::decide::{SeenJob, Setting, StartWorkers, Steer, was_refused};
 use crate::error::{CallError, Error, within_deadline};
 use crate::index;
 use crate::observe::read_job;
@@ -71,6 +71,32 @@ fn refused(error: CallError) -> SeenJob {
     })
 }
 
+/// What keeps the Job of a test from being created, as far as the API server tells by a dry run. Asked where the last attempt
+/// was refused, so that the next one costs a single request, and no record of it; and where the Job has an image volume.
+///
+/// # Errors
+/// [`Error::Apply`].
+pub async fn try_job(ctx: &Context, test: &LoadTest, job: &Job) -> Result<Option<SeenJob>, Error> {
+    let image_volume = has_image_volume(job);
+    if !image_volume && !was_refused(test) {
+        return Ok(None);
+    }
+    if let Some(obstacle) = create_worker_files(ctx, test).await? {
+        return Ok(Some(obstacle));
+    }
+    let tried = send_job(ctx, test, job, &PostParams { dry_run: true, ..PostParams::default() }).await;
+    Ok(match tried {
+        // A cluster without image volumes drops them, with their mounts, and says nothing: the worker would lack its files.
+        Ok(taken) if image_volume && lacks_image_volume(&taken) => Some(SeenJob::Refused(
+            "this cluster has no image volumes (its feature gate ImageVolume is off): a claim can hold the files instead".into(),
+        )),
+        // 400 is also what a webhook causes that takes no dry runs.
+        Err(error) if matches!(error.status(), Some(403 | 422)) => Some(refused(error)),
+        // Another error is one of the creation too, and told then.
+        _ => None,
+    })
+}
+
 /// Creates the Job of a test, and gives what has its name then. By POST and nothing else: an apply would create a
 /// finished Job anew.
 ///
@@ -79,16 +105,6 @@ fn refused(error: CallError) -> SeenJob {
 pub async fn create_job(ctx: &Context, test: &LoadTest, job: &Job, age: Duration) -> Result<SeenJob, Error> {
     if let Some(obstacle) = create_worker_files(ctx, test).await? {
         return Ok(obstacle);
-    }
-    // A cluster without image volumes drops them, with their mounts, and says nothing: the worker would lack its files.
-    if has_image_volume(job) {
-        // An error is one of the creation too, and told then.
-        let tried = send_job(ctx, test, job, &PostParams { dry_run: true, ..PostParams::default() }).await;
-        if tried.is_ok_and(|taken| lacks_image_volume(&taken)) {
-            let why =
-                "this cluster has no image volumes (its feature gate ImageVolume is off): a claim can hold the files instead";
-            return Ok(SeenJob::Refused(why.into()));
-        }
     }
     match send_job::<WorkerJob>(ctx, test, job, &PostParams::default()).await {
         Ok(job) => {

@@ -88,6 +88,11 @@ async fn carry_on(ctx: &Context, test: &Arc<LoadTest>) -> Result<Option<Duration
     if is_over(test) && plan.change.is_none() {
         ctx.index().settle(&key(&test.metadata));
     }
+    if let Some(Change::CreateJob(job)) = &plan.change
+        && let Some(obstacle) = apply::try_job(ctx, test, job).await?
+    {
+        return cannot_start(ctx, test, Observed { job: obstacle, ..seen }, now).await;
+    }
     let test = write(ctx, test, &plan, now).await?;
     match &plan.change {
         None => Ok(next(&plan, now)),
@@ -101,15 +106,16 @@ async fn carry_on(ctx: &Context, test: &Arc<LoadTest>) -> Result<Option<Duration
                 ctx.index().note_job(key(&test.metadata), job);
                 Ok(None)
             }
-            obstacle => {
-                let refused = matches!(obstacle, SeenJob::Refused(_));
-                let seen = Observed { job: obstacle, ..seen };
-                let plan = decide(&test, &seen, &ctx.settings, now);
-                let test = write(ctx, &test, &plan, now).await?;
-                if refused && !is_over(&test) { Err(Error::Refused) } else { Ok(next(&plan, now)) }
-            }
+            obstacle => cannot_start(ctx, &test, Observed { job: obstacle, ..seen }, now).await,
         },
     }
+}
+
+/// Tells what keeps the Job of a test from being created. Gives how long to wait then; a refusal is tried again.
+async fn cannot_start(ctx: &Context, test: &Arc<LoadTest>, seen: Observed, now: Timestamp) -> Result<Option<Duration>, Error> {
+    let plan = decide(test, &seen, &ctx.settings, now);
+    let test = write(ctx, test, &plan, now).await?;
+    if matches!(seen.job, SeenJob::Refused(_)) && !is_over(&test) { Err(Error::Refused) } else { Ok(next(&plan, now)) }
 }
 
 /// Says and records what a plan has to say, and begins to wait for what it waits for.

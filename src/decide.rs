@@ -225,6 +225,14 @@ pub fn missing_job(test: &LoadTest) -> MissingJob {
     }
 }
 
+/// Whether the last attempt to create the Job of a test was refused: it never had one.
+#[must_use]
+pub fn was_refused(test: &LoadTest) -> bool {
+    let (progressing, refused) = (ConditionType::Progressing.as_str(), Reason::JobRefused.as_str());
+    let mut conditions = test.status.iter().flat_map(|s| &s.conditions);
+    phase(test) == Some(Phase::Pending) && conditions.any(|c| c.type_ == progressing && c.reason == refused)
+}
+
 fn phase(test: &LoadTest) -> Option<Phase> {
     test.status.as_ref().and_then(|s| s.phase)
 }

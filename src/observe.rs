@@ -14,7 +14,7 @@ use kube::api::{Api, ListParams, WatchEvent, WatchParams};
 
 use crate::api::v1alpha1::{LoadTest, TEST_SCRIPT_KEY};
 use crate::context::{Context, ScriptMap, SeenMap, Told};
-use crate::decide::{MissingJob, Observed, Script, SeenJob, ends_or_waits, missing_job, object_in_doubt};
+use crate::decide::{MissingJob, Observed, Script, SeenJob, ends_or_waits, missing_job, object_in_doubt, was_refused};
 use crate::error::{CallError, Error, within_deadline};
 use crate::index;
 use crate::progress::{Obstacle, TestJob, WorkerJob};
@@ -32,7 +32,8 @@ pub async fn observe(ctx: &Context, test: &LoadTest, now: Timestamp) -> Result<O
     let indexed = ctx.index().job(&key, &uid);
     let job = match indexed {
         Some(job) => job,
-        None if phase.is_some_and(|p| !p.is_terminal()) => {
+        // A Job of others of this name is found by the next attempt.
+        None if phase.is_some_and(|p| !p.is_terminal()) && !was_refused(test) => {
             look_for_job(ctx, test).await.map_err(|source| cannot_read("the Job", source))?
         }
         None => SeenJob::None,

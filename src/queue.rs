@@ -29,11 +29,34 @@ pub struct Queue {
     timers: BTreeSet<(Instant, Key)>,
 }
 
-/// The tests that wait for a lane, and how many have one.
+/// The tests that wait for a lane, and how many have one. Namespaces take turns, so that a few tests of one do not wait
+/// behind a thousand of another, such as one whose quota refuses them all, again and again.
 #[derive(Debug, Default)]
 struct Waiters {
-    line: VecDeque<Key>,
+    /// The namespaces that have a line.
+    turns: VecDeque<String>,
+    lines: HashMap<String, VecDeque<Key>>,
     busy: usize,
+}
+
+impl Waiters {
+    fn push(&mut self, key: Key) {
+        if !self.lines.contains_key(&key.0) {
+            self.turns.push_back(key.0.clone());
+        }
+        self.lines.entry(key.0.clone()).or_default().push_back(key);
+    }
+
+    fn pop(&mut self) -> Option<Key> {
+        let namespace = self.turns.pop_front()?;
+        let mut line = self.lines.remove(&namespace)?;
+        let key = line.pop_front();
+        if !line.is_empty() {
+            self.lines.insert(namespace.clone(), line);
+            self.turns.push_back(namespace);
+        }
+        key
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +86,7 @@ impl Queue {
 
     fn stand(&mut self, key: Key, lane: Lane) {
         self.tests.insert(key.clone(), State::Waits);
-        self.waiters(lane).line.push_back(key);
+        self.waiters(lane).push(key);
     }
 
     fn waiters(&mut self, lane: Lane) -> &mut Waiters {
@@ -77,7 +100,7 @@ impl Queue {
     pub fn take(&mut self, lanes: impl Fn(Lane) -> usize) -> Option<Key> {
         [Lane::Start, Lane::Report].into_iter().find_map(|lane| {
             let waiters = self.waiters(lane);
-            let key = if waiters.busy < lanes(lane) { waiters.line.pop_front() } else { None }?;
+            let key = if waiters.busy < lanes(lane) { waiters.pop() } else { None }?;
             waiters.busy += 1;
             self.tests.insert(key.clone(), State::Looked { lane, again: None });
             Some(key)
@@ -170,6 +193,25 @@ mod tests {
         assert_eq!([take(&mut queue), take(&mut queue)], [Some("r2".into()), None]);
         queue.done(key("r2"), None);
         assert_eq!(take(&mut queue), Some("s2".into()));
+    }
+
+    #[test]
+    fn namespaces_take_turns() {
+        let mut queue = Queue::default();
+        let of = |namespace: &str, name: &str| (namespace.to_owned(), name.to_owned());
+        for (namespace, name) in [("many", "1"), ("many", "2"), ("many", "3"), ("few", "4"), ("one", "5"), ("few", "6")] {
+            queue.add(of(namespace, name), Lane::Start);
+        }
+        let taken = |queue: &mut Queue| {
+            let key = queue.take(|_| 1)?;
+            queue.done(key.clone(), None);
+            Some(key.1)
+        };
+        assert_eq!(std::array::from_fn(|_| taken(&mut queue)), ["1", "4", "5", "2"].map(|name| Some(name.to_owned())));
+        // One that comes back stands behind those that wait.
+        queue.add(of("one", "7"), Lane::Start);
+        assert_eq!(std::array::from_fn(|_| taken(&mut queue)), ["6", "3", "7"].map(|name| Some(name.to_owned())));
+        assert!(taken(&mut queue).is_none() && queue.starts.lines.is_empty() && queue.starts.turns.is_empty());
     }
 
     #[test]

@@ -40,7 +40,7 @@ async fn a_namespace_without_room_and_one_whose_time_is_over() {
     bed.until("it is deleted", async || bed.api::<LoadTest>().get_opt("brief").await.unwrap().is_none().then_some(())).await;
     bed.until_none::<Job>("artillery.io/test-name=brief").await;
 
-    bed.allow_no_pods().await;
+    bed.allow_none("pods").await;
     bed.load_test_with("no-room", 1, json!({"startDeadlineSeconds": 12})).await;
     let failed = bed.until_phase("no-room", "Failed").await;
     let (_, reason, message) = condition(&failed, "Failed");

@@ -71,7 +71,7 @@ async fn a_job_suspended_after_its_start_never_sends_its_load_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_namespace_without_room_is_told_and_ends_the_test_in_time() {
     let bed = Bed::with_operator(control_plane()).await;
-    bed.allow_no_pods().await;
+    bed.allow_none("pods").await;
     bed.load_test_with("quota", 2, json!({"startDeadlineSeconds": 12})).await;
     let told = bed.until_test("quota", "tells of the quota", |t| condition_reason(t) == "PodsRefused").await;
     assert!(condition(&told, "Progressing").2.contains("exceeded quota: none"), "{:?}", condition(&told, "Progressing"));

@@ -2,12 +2,12 @@
 
 use artillery_operator::api::v1alpha1::LoadTest;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, ResourceQuota};
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use crate::support::{Bed, condition, control_plane};
+use crate::support::{Bed, condition, control_plane, http_get};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_script_is_told_and_the_test_starts_when_it_comes() {
@@ -74,4 +74,35 @@ async fn a_foreign_job_of_the_name_is_left_alone_and_told() {
     bed.delete::<Job>("taken").await;
     bed.set_exited(&bed.pods("taken", 1).await[0], 0, "").await;
     bed.until_phase("taken", "Completed").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_test_whose_job_is_refused_is_tried_again_at_one_request_an_attempt() {
+    let mut bed = Bed::with_operator(control_plane()).await;
+    bed.allow_none("count/jobs.batch").await;
+    bed.load_test("refused", 1).await;
+    let told =
+        bed.until_test("refused", "tells", |t| t.status.as_ref().is_some_and(|s| s.conditions[0].reason == "JobRefused")).await;
+    assert!(condition(&told, "Progressing").2.contains("exceeded quota: none"), "{:?}", condition(&told, "Progressing"));
+    let port = bed.operator(0).metrics;
+    let attempts = "artillery_operator_api_requests_total{verb=\"create\",resource=\"jobs\",code=\"403\"} ";
+    // How many attempts there were, and all other requests but those that come by the clock.
+    let asked = async || {
+        let text = http_get(port, "/metrics").await.unwrap().1;
+        let by_the_clock = ["\"leases\"", "\"watch\"", "\"configmaps\""];
+        let is_other = |l: &&str| l.contains("api_requests_total{") && !by_the_clock.iter().any(|w| l.contains(w));
+        let (refused, others): (Vec<_>, Vec<_>) = text.lines().filter(is_other).partition(|l| l.starts_with(attempts));
+        let others: Vec<_> = others.into_iter().map(str::to_owned).collect();
+        (refused[0][attempts.len()..].parse::<f64>().unwrap(), others)
+    };
+    // The first is recorded, and by the second that is counted.
+    let [before, after] = [2.0, 4.0]
+        .map(async |tries| bed.until("it is tried again", async || Some(asked().await).filter(|now| now.0 >= tries)).await);
+    let (before, after) = (before.await, after.await);
+    assert_eq!(after.1, before.1, "an attempt is one request");
+
+    bed.delete::<ResourceQuota>("none").await;
+    bed.set_exited(&bed.pods("refused", 1).await[0], 0, "").await;
+    bed.until_phase("refused", "Completed").await;
+    assert_eq!(bed.event_reasons("refused").await, ["JobRefused", "Created", "Running", "Completed"]);
 }

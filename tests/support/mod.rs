@@ -234,9 +234,9 @@ impl Bed {
         self.create(test).await
     }
 
-    /// From now on no pod is allowed, by a quota of the name `none`.
-    pub async fn allow_no_pods(&self) {
-        self.create::<ResourceQuota>(json!({"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}})).await;
+    /// From now on none of these is allowed, by a quota of the name `none`.
+    pub async fn allow_none(&self, of: &str) {
+        self.create::<ResourceQuota>(json!({"metadata": {"name": "none"}, "spec": {"hard": {of: "0"}}})).await;
         self.until("the quota is known", async || self.api::<ResourceQuota>().get("none").await.unwrap().status?.hard.map(drop))
             .await;
     }
