@@ -192,10 +192,17 @@ impl Context {
         self.synced.send_modify(note);
     }
 
-    /// Waits until the index is complete: before, a Job that is there would look as if it were not.
-    pub async fn until_synced(&self) {
-        // It fails only when the sender is dropped, which `self` holds.
-        let _ = self.synced.subscribe().wait_for(|s| s.jobs && s.pods).await;
+    /// Waits until all tests and Jobs have been listed once.
+    pub async fn until_tests_and_jobs(&self) {
+        // They fail only where the watches have ended, and nothing is waited for any more.
+        let _ = self.tests.wait_until_ready().await;
+        let _ = self.synced.subscribe().wait_for(|s| s.jobs).await;
+    }
+
+    /// Whether the index is complete: before, a Job that is there would look as if it were not.
+    pub fn is_synced(&self) -> bool {
+        let synced = self.synced.borrow();
+        synced.jobs && synced.pods
     }
 
     /// What is kept of a `ConfigMap`, if it was seen a moment ago.
