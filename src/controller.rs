@@ -241,7 +241,7 @@ async fn until(time: Option<Instant>) {
 }
 
 /// Begins the watch of workers when tests and Jobs have been listed: of tests that have ended no worker is kept then, not even
-/// while the rest is read. With all that the workers of ten thousand tests left, the first lists held 40 MiB more.
+/// while the rest is read. What the workers of ten thousand tests left is 25 MB.
 fn after_the_others<K: Send + 'static>(pods: BoxStream<'static, Event<K>>, ctx: Arc<Context>) -> BoxStream<'static, Event<K>> {
     let listed = async move {
         ctx.until_tests_and_jobs().await;
