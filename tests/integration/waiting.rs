@@ -95,7 +95,8 @@ async fn a_test_whose_job_is_refused_is_tried_again_at_one_request_an_attempt() 
         let others: Vec<_> = others.into_iter().map(str::to_owned).collect();
         (refused[0][attempts.len()..].parse::<f64>().unwrap(), others)
     };
-    let tried = async |times: f64| bed.until("it is tried again", async || Some(asked().await).filter(|now| now.0 >= times)).await;
+    let tried =
+        async |times: f64| bed.until("it is tried again", async || Some(asked().await).filter(|now| now.0 >= times)).await;
     // The first attempt is recorded; by the second that is counted.
     let (before, after) = (tried(2.0).await, tried(4.0).await);
     assert_eq!(after.1, before.1, "an attempt is one request");
