@@ -66,9 +66,9 @@ if [ -n "${OPERATOR:-}" ]; then
 else
   # as for the image
   make --no-print-directory "TARGET=$TARGET" "target/$TARGET/release/artillery-operator"
-  operator=(env "$(sed -n 's/^ENV //p' Dockerfile)" "target/$TARGET/release/artillery-operator" --leader-elect --leader-elect-namespace=default
+  operator=("target/$TARGET/release/artillery-operator" --leader-elect --leader-elect-namespace=default
     --metrics-bind-address=127.0.0.1:0 --health-probe-bind-address=127.0.0.1:0)
-  echo "the program: $(($(stat -c %s "${operator[2]}") / 1024)) KiB, of at most 12288"
+  echo "the program: $(($(stat -c %s "${operator[0]}") / 1024)) KiB, of at most 12288"
 fi
 "${bench[@]}" --no-run
 
