@@ -228,9 +228,13 @@ pub fn missing_job(test: &LoadTest) -> MissingJob {
 /// Whether the last attempt to create the Job of a test was refused: it never had one.
 #[must_use]
 pub fn was_refused(test: &LoadTest) -> bool {
-    let (progressing, refused) = (ConditionType::Progressing.as_str(), Reason::JobRefused.as_str());
-    let mut conditions = test.status.iter().flat_map(|s| &s.conditions);
-    phase(test) == Some(Phase::Pending) && conditions.any(|c| c.type_ == progressing && c.reason == refused)
+    let pending = test.status.as_ref().filter(|s| s.phase == Some(Phase::Pending));
+    pending.and_then(progressing_of).is_some_and(|c| c.reason == Reason::JobRefused.as_str())
+}
+
+/// The condition Progressing.
+fn progressing_of(status: &LoadTestStatus) -> Option<&Condition> {
+    status.conditions.iter().find(|c| c.type_ == ConditionType::Progressing.as_str())
 }
 
 fn phase(test: &LoadTest) -> Option<Phase> {
@@ -320,8 +324,7 @@ impl Scene<'_> {
 
     /// What the condition Progressing says now, if it is the given status: since when, why and in which words.
     fn progress_so_far(&self, status: &str) -> Option<(Timestamp, Reason, &str)> {
-        let progressing = ConditionType::Progressing.as_str();
-        let condition = self.current.conditions.iter().find(|c| c.type_ == progressing && c.status == status)?;
+        let condition = progressing_of(&self.current).filter(|c| c.status == status)?;
         Some((condition.last_transition_time.0, Reason::parse(&condition.reason)?, &condition.message))
     }
 

@@ -41,18 +41,21 @@ struct Waiters {
 
 impl Waiters {
     fn push(&mut self, key: Key) {
-        if !self.lines.contains_key(&key.0) {
+        if let Some(line) = self.lines.get_mut(&key.0) {
+            line.push_back(key);
+        } else {
             self.turns.push_back(key.0.clone());
+            self.lines.insert(key.0.clone(), VecDeque::from([key]));
         }
-        self.lines.entry(key.0.clone()).or_default().push_back(key);
     }
 
     fn pop(&mut self) -> Option<Key> {
         let namespace = self.turns.pop_front()?;
-        let mut line = self.lines.remove(&namespace)?;
+        let line = self.lines.get_mut(&namespace)?;
         let key = line.pop_front();
-        if !line.is_empty() {
-            self.lines.insert(namespace.clone(), line);
+        if line.is_empty() {
+            self.lines.remove(&namespace);
+        } else {
             self.turns.push_back(namespace);
         }
         key

@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::support::{Bed, condition, control_plane};
+use crate::support::{Bed, condition, condition_reason, control_plane};
 
 async fn change(bed: &Bed, name: &str, spec: Value) {
     let patch = Patch::Merge(json!({"spec": spec}));
@@ -80,10 +80,6 @@ async fn a_namespace_without_room_is_told_and_ends_the_test_in_time() {
     assert_eq!(reason, "PodsRefused");
     assert!(message.starts_with("not all workers ran within 12 s: FailedCreate"), "{message}");
     assert_eq!(bed.event_reasons("quota").await, ["Created", "PodsRefused", "Failed"]);
-}
-
-fn condition_reason(test: &LoadTest) -> &str {
-    test.status.as_ref().and_then(|s| s.conditions.first()).map_or("", |c| c.reason.as_str())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

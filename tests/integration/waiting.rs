@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use crate::support::{Bed, condition, control_plane, http_get};
+use crate::support::{Bed, condition, condition_reason, control_plane, http_get};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_script_is_told_and_the_test_starts_when_it_comes() {
@@ -63,8 +63,7 @@ async fn a_foreign_job_of_the_name_is_left_alone_and_told() {
     let foreign: Job =
         bed.create(json!({"metadata": {"name": "taken"}, "spec": {"suspend": true, "template": {"spec": pod}}})).await;
     bed.load_test("taken", 1).await;
-    let blocked =
-        bed.until_test("taken", "tells", |t| t.status.as_ref().is_some_and(|s| s.conditions[0].reason == "NameConflict"));
+    let blocked = bed.until_test("taken", "tells", |t| condition_reason(t) == "NameConflict");
     let (status, _, message) = condition(&blocked.await, "Progressing");
     assert_eq!(status, "False");
     assert!(message.contains("kubectl delete job taken"), "{message}");
@@ -81,8 +80,7 @@ async fn a_test_whose_job_is_refused_is_tried_again_at_one_request_an_attempt() 
     let mut bed = Bed::with_operator(control_plane()).await;
     bed.allow_none("count/jobs.batch").await;
     bed.load_test("refused", 1).await;
-    let told =
-        bed.until_test("refused", "tells", |t| t.status.as_ref().is_some_and(|s| s.conditions[0].reason == "JobRefused")).await;
+    let told = bed.until_test("refused", "tells", |t| condition_reason(t) == "JobRefused").await;
     assert!(condition(&told, "Progressing").2.contains("exceeded quota: none"), "{:?}", condition(&told, "Progressing"));
     let port = bed.operator(0).metrics;
     let attempts = "artillery_operator_api_requests_total{verb=\"create\",resource=\"jobs\",code=\"403\"} ";

@@ -426,6 +426,11 @@ pub fn phase_of(test: &LoadTest) -> &str {
     test.status.as_ref().and_then(|s| s.phase).map_or("", |p| p.as_str())
 }
 
+/// The reason of a test's condition Progressing, which is its first; nothing while there is none.
+pub fn condition_reason(test: &LoadTest) -> &str {
+    test.status.as_ref().and_then(|s| s.conditions.first()).map_or("", |c| c.reason.as_str())
+}
+
 /// The condition of a test as `(status, reason, message)`.
 pub fn condition(test: &LoadTest, type_: &str) -> (String, String, String) {
     let conditions = test.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
