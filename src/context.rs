@@ -6,12 +6,10 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::SignedDuration;
 use kube::Client;
-use kube::runtime::reflector::Store;
 use tokio::sync::watch;
 
-use crate::api::v1alpha1::LoadTest;
 use crate::decide::refresh_every;
-use crate::index::Index;
+use crate::index::{Index, Key};
 use crate::metrics::Metrics;
 use crate::progress::Obstacle;
 use crate::report::Memory;
@@ -27,6 +25,8 @@ const WORKER_FILES_SEEN: Duration = Duration::from_secs(60);
 /// thousand tests that wait for a quota one asks for all.
 const EVENTS_ASKED: Duration = Duration::from_secs(60);
 const EVENTS_ASKED_IN_VAIN: Duration = Duration::from_secs(10);
+/// How long after its time a test that failed has not been tried again: it is gone.
+const NO_LONGER_TRIED: Duration = Duration::from_secs(600);
 /// How long the number of running tests is taken to be what it was: to count them is to look at all of them.
 const COUNTED: Duration = Duration::from_secs(5);
 
@@ -44,8 +44,6 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// The tests that failed to be reconciled.
     pub back_off: BackOff,
-    /// The tests, as the watch shows them.
-    pub tests: Store<LoadTest>,
     index: Mutex<Index>,
     scripts: Mutex<Scripts>,
     asked: Mutex<HashMap<String, Asked>>,
@@ -116,6 +114,7 @@ impl BackOff {
     /// How long to wait after one more failure of a test.
     pub fn failed(&self, uid: &str, now: Instant) -> Duration {
         let mut all = self.failures();
+        all.retain(|_, failures| now.saturating_duration_since(failures.until) < NO_LONGER_TRIED);
         let failures = all.entry(uid.to_owned()).or_insert(Failures { count: 0, until: now });
         let delay = delay(failures.count);
         failures.count = failures.count.saturating_add(1);
@@ -139,6 +138,8 @@ impl BackOff {
 /// Which watches have given their first complete list.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Synced {
+    /// The watch of tests.
+    pub tests: bool,
     /// The watch of Jobs.
     pub jobs: bool,
     /// The watch of pods.
@@ -148,13 +149,7 @@ pub struct Synced {
 impl Context {
     /// A context that knows nothing yet.
     #[must_use]
-    pub fn new(
-        client: Client,
-        settings: WorkerSettings,
-        waiting: Waiting,
-        metrics: Arc<Metrics>,
-        tests: Store<LoadTest>,
-    ) -> Self {
+    pub fn new(client: Client, settings: WorkerSettings, waiting: Waiting, metrics: Arc<Metrics>) -> Self {
         Self {
             client,
             settings,
@@ -162,7 +157,6 @@ impl Context {
             waiting,
             metrics,
             back_off: BackOff::default(),
-            tests,
             index: Mutex::default(),
             scripts: Mutex::default(),
             asked: Mutex::default(),
@@ -192,17 +186,15 @@ impl Context {
         self.synced.send_modify(note);
     }
 
-    /// Waits until all tests and Jobs have been listed once.
-    pub async fn until_tests_and_jobs(&self) {
-        // They fail only where the watches have ended, and nothing is waited for any more.
-        let _ = self.tests.wait_until_ready().await;
-        let _ = self.synced.subscribe().wait_for(|s| s.jobs).await;
+    /// Which watches have given their first complete list so far.
+    pub fn synced(&self) -> Synced {
+        *self.synced.borrow()
     }
 
-    /// Whether the index is complete: before, a Job that is there would look as if it were not.
-    pub fn is_synced(&self) -> bool {
-        let synced = self.synced.borrow();
-        synced.jobs && synced.pods
+    /// Waits until certain watches have given their first complete list.
+    pub async fn until_synced(&self, enough: fn(&Synced) -> bool) {
+        // It fails only where the watches have ended, and nothing is waited for any more.
+        let _ = self.synced.subscribe().wait_for(enough).await;
     }
 
     /// What is kept of a `ConfigMap`, if it was seen a moment ago.
@@ -239,11 +231,10 @@ impl Context {
     }
 
     /// Forgets a test that is gone.
-    pub fn forget(&self, key: &crate::index::Key, uid: &str) {
+    pub fn forget(&self, key: &Key) {
         self.index().forget_test(key);
-        self.memory.forget(uid);
+        self.memory.forget(key);
         self.waiting.stop(key);
-        self.back_off.recovered(uid);
     }
 }
 

@@ -9,7 +9,6 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::Api;
 use kube::core::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, Config, Event, watcher};
 use kube::{Client, Resource, ResourceExt};
 
@@ -44,13 +43,13 @@ const AFTER_A_CONFLICT: Duration = Duration::from_secs(1);
 
 /// The whole of a reconcile: look, decide, say, record, and only then act. Gives when to look again, if nothing happens before.
 async fn reconcile(key: &Key, ctx: &Context) -> Option<Instant> {
-    let test = ctx.tests.get(&reference(key))?;
+    let test = ctx.index().test(key)?;
     let (uid, begun) = (test.uid().unwrap_or_default(), Instant::now());
     if let Some(rest) = ctx.back_off.rest(&uid, begun) {
         return begun.checked_add(rest);
     }
     ctx.metrics.reconciling();
-    let test = ctx.memory.newest(&test);
+    let test = ctx.memory.newest(key, &test);
     let result = carry_on(ctx, &test).await;
     ctx.metrics.reconciled(begun.elapsed(), result.as_ref().err().map(Error::class));
     let (namespace, name, now) = (&key.0, &key.1, Instant::now());
@@ -172,19 +171,29 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send,
 ) {
     let (waiting, woken) = Waiting::new(client.clone());
-    let (store, writer) = reflector::store();
-    let ctx = Arc::new(Context::new(client.clone(), settings, waiting, reports.metrics.clone(), store.clone()));
+    let ctx = Arc::new(Context::new(client.clone(), settings, waiting, reports.metrics.clone()));
     let Scope { namespace, selector } = scope;
     let scope = namespace.as_deref();
-    let shown: Store<LoadTest> = store.clone();
-    reports.metrics.show_tests(move || shown.state());
-    let tests = tests(api(&client, scope), selector.as_deref(), &reports);
-    let tests = concerned(reflector::reflector(writer, tests), ctx.clone());
+    let shown = Arc::downgrade(&ctx);
+    reports.metrics.show_tests(move || shown.upgrade().map(|ctx| ctx.index().tests()).unwrap_or_default());
     let labelled = |component: &str| watch_config().labels(&format!("{COMPONENT_LABEL}={component}"));
     let jobs = events(watcher(api(&client, scope), labelled(JOB_COMPONENT)), "jobs", reports.clone());
     let jobs = indexed(jobs, ctx.clone(), Index::job_event, |s| s.jobs = true);
-    let pods = watcher(api(&client, scope), labelled(WORKER_COMPONENT));
-    let pods = after_the_others(events(pods, "pods", reports), ctx.clone());
+    // Which tests have a Job is known then: the others can be started at once.
+    let listed = ctx.clone();
+    let tests =
+        after(async move { listed.until_synced(|s| s.jobs).await }, tests(api(&client, scope), selector.as_deref(), &reports));
+    let tests = indexed(tests, ctx.clone(), Index::test_event, |s| s.tests = true);
+    // Of tests that have ended no worker is kept, not even while the rest is read: what the workers of ten thousand tests left
+    // is 25 MB.
+    let listed = ctx.clone();
+    let pods = after(
+        async move {
+            listed.until_synced(|s| s.tests).await;
+            listed.index().settle_ended();
+        },
+        events(watcher(api(&client, scope), labelled(WORKER_COMPONENT)), "pods", reports),
+    );
     let pods = indexed(pods, ctx.clone(), |index, event| index.pod_event(event, Timestamp::now()), |s| s.pods = true);
     let woken = woken.map(|key| vec![key]);
     look_at_all(stream::select_all([tests.boxed(), jobs.boxed(), pods.boxed(), woken.boxed()]), &ctx, shutdown).await;
@@ -198,14 +207,9 @@ async fn look_at_all(
 ) {
     let (mut queue, mut looks) = (Queue::default(), FuturesUnordered::new());
     let mut shutdown = std::pin::pin!(shutdown);
-    let lanes = |lane| match lane {
-        Lane::Start => STARTS,
-        Lane::Report => REPORTS,
-    };
     loop {
-        while ctx.is_synced()
-            && let Some(key) = queue.take(lanes)
-        {
+        let synced = ctx.synced();
+        while let Some(key) = queue.take(|lane| lanes(lane, synced)) {
             looks.push(async move {
                 let look_again = reconcile(&key, ctx).await;
                 (key, look_again)
@@ -225,11 +229,26 @@ async fn look_at_all(
     while looks.next().await.is_some() {}
 }
 
-/// Has a test looked at, if there is one of this key: a Job and its pods may outlive theirs.
+/// Has a test looked at, if there is one of this key, and forgets it otherwise: a Job and its pods may outlive theirs.
 fn add(queue: &mut Queue, key: Key, ctx: &Context) {
-    let Some(test) = ctx.tests.get(&reference(&key)) else { return queue.forget(&key) };
-    let has_started = test.status.as_ref().and_then(|s| s.phase).is_some_and(Phase::has_started);
+    let Some(test) = ctx.index().test(&key) else {
+        if ctx.synced().tests {
+            ctx.forget(&key);
+        }
+        return queue.forget(&key);
+    };
+    let has_started = test.status.as_ref().and_then(|s| s.phase).is_some_and(Phase::has_started) || ctx.index().has_job(&key);
     queue.add(key, if has_started { Lane::Report } else { Lane::Start });
+}
+
+/// How many tests may be looked at at a time. A Job or worker that is not listed yet would look as if it were not there: so none
+/// is looked at before the Jobs are listed, and none that has started before its workers are.
+fn lanes(lane: Lane, synced: Synced) -> usize {
+    match lane {
+        Lane::Start if synced.jobs && synced.tests => STARTS,
+        Lane::Report if synced.jobs && synced.tests && synced.pods => REPORTS,
+        Lane::Start | Lane::Report => 0,
+    }
 }
 
 /// Never, where there is no time.
@@ -240,16 +259,12 @@ async fn until(time: Option<Instant>) {
     }
 }
 
-/// Begins the watch of workers when tests and Jobs have been listed: of tests that have ended no worker is kept then, not even
-/// while the rest is read. What the workers of ten thousand tests left is 25 MB.
-fn after_the_others<K: Send + 'static>(pods: BoxStream<'static, Event<K>>, ctx: Arc<Context>) -> BoxStream<'static, Event<K>> {
-    let listed = async move {
-        ctx.until_tests_and_jobs().await;
-        let tests = ctx.tests.state();
-        tests.iter().filter(|test| is_over(test)).for_each(|test| ctx.index().settle(&key(&test.metadata)));
-        pods
-    };
-    listed.flatten_stream().boxed()
+/// Begins a watch when something else is done.
+fn after<K: Send + 'static>(
+    done: impl Future<Output = ()> + Send + 'static,
+    watch: BoxStream<'static, Event<K>>,
+) -> BoxStream<'static, Event<K>> {
+    done.map(|()| watch).flatten_stream().boxed()
 }
 
 /// Takes the events of a watch into the index, and gives the tests that they concern.
@@ -267,10 +282,6 @@ fn indexed<K: Send + 'static>(
         }
         concerned
     })
-}
-
-fn reference(key: &Key) -> ObjectRef<LoadTest> {
-    ObjectRef::new(&key.1).within(&key.0)
 }
 
 fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
@@ -310,14 +321,11 @@ fn events<K: Send + 'static>(
 
 /// The tests, without what is never read of them. One that cannot be parsed is told of in the log and left out, and
 /// does not stop the others.
-fn tests(
-    api: Api<WatchedTest>,
-    selector: Option<&str>,
-    reports: &Reports,
-) -> impl Stream<Item = watcher::Result<Event<LoadTest>>> + Send + use<> {
+fn tests(api: Api<WatchedTest>, selector: Option<&str>, reports: &Reports) -> BoxStream<'static, Event<LoadTest>> {
     let metrics = reports.metrics.clone();
     let config = selector.map_or_else(watch_config, |selector| watch_config().labels(selector));
-    events(watcher(api, config), "loadtests", reports.clone()).filter_map(move |event| {
+    let events = events(watcher(api, config), "loadtests", reports.clone());
+    let read = events.filter_map(move |event| {
         let parsed = |test: WatchedTest| {
             let mut test = test.read().inspect_err(|Unreadable { namespace, name, why }| {
                 metrics.unreadable();
@@ -329,35 +337,30 @@ fn tests(
             test.ok()
         };
         futures::future::ready(match event {
-            Event::Init => Some(Ok(Event::Init)),
-            Event::InitDone => Some(Ok(Event::InitDone)),
-            Event::InitApply(test) => parsed(test).map(|t| Ok(Event::InitApply(t))),
-            Event::Apply(test) => parsed(test).map(|t| Ok(Event::Apply(t))),
-            Event::Delete(test) => parsed(test).map(|t| Ok(Event::Delete(t))),
+            Event::Init => Some(Event::Init),
+            Event::InitDone => Some(Event::InitDone),
+            Event::InitApply(test) => parsed(test).map(Event::InitApply),
+            Event::Apply(test) => parsed(test).map(Event::Apply),
+            Event::Delete(test) => parsed(test).map(Event::Delete),
         })
-    })
+    });
+    read.boxed()
 }
 
-/// The tests that the events of their watch concern, once the store shows them. Forgets those that are gone.
-fn concerned(
-    tests: impl Stream<Item = watcher::Result<Event<LoadTest>>> + Send,
-    ctx: Arc<Context>,
-) -> impl Stream<Item = Vec<Key>> + Send {
-    tests.filter_map(move |event| {
-        let keys = match event {
-            Ok(Event::Apply(test)) => vec![key(&test.metadata)],
-            Ok(Event::Delete(test)) => {
-                ctx.forget(&key(&test.metadata), &test.uid().unwrap_or_default());
-                vec![key(&test.metadata)]
-            }
-            // Deletions that happened while the watch was down are told by nobody.
-            Ok(Event::InitDone) => {
-                let tests = ctx.tests.state();
-                ctx.memory.keep_only(&tests.iter().filter_map(|t| t.uid()).collect());
-                tests.iter().map(|test| key(&test.metadata)).collect()
-            }
-            Ok(Event::Init | Event::InitApply(_)) | Err(_) => Vec::new(),
-        };
-        std::future::ready((!keys.is_empty()).then_some(keys))
-    })
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_test_is_looked_at_before_what_is_needed_of_it_is_listed() {
+        let may = |synced| [Lane::Start, Lane::Report].map(|lane| lanes(lane, synced) > 0);
+        let mut synced = Synced::default();
+        assert_eq!(may(synced), [false, false]);
+        synced.jobs = true;
+        assert_eq!(may(synced), [false, false]);
+        synced.tests = true;
+        assert_eq!(may(synced), [true, false], "one that has no Job needs no workers");
+        synced.pods = true;
+        assert_eq!(may(synced), [true, true]);
+    }
 }

@@ -1,6 +1,9 @@
-//! The Jobs and workers in the cluster, by test: pure. Fed by watches, read by `observe`.
+//! The tests in the cluster, with their Jobs and workers: pure. Fed by watches, read by `controller` and `observe`.
+//!
+//! It keeps the tests itself: the store of kube-runtime has four strings more for each, and during a list all of them twice.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -8,19 +11,23 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::watcher::Event;
 
-use crate::decide::SeenJob;
+use crate::api::v1alpha1::LoadTest;
+use crate::decide::{SeenJob, is_over};
 use crate::progress::{TestJob, Worker, WorkerJob, WorkerPod, controller};
 
-/// The namespace and name of a test, and so of its Job.
-pub type Key = (String, String);
+/// The namespace and name of a test, and so of its Job. Those who keep one of a test share it with the [`Index`].
+pub type Key = Arc<(String, String)>;
 
-/// The Jobs and workers in the cluster, by test.
+/// The tests in the cluster, with their Jobs and workers.
 #[derive(Debug, Default)]
 pub struct Index {
-    jobs: HashMap<Key, Entry>,
+    tests: HashMap<Key, Arc<LoadTest>>,
+    /// In boxes: half of a map's places may be empty.
+    jobs: HashMap<Key, Box<Entry>>,
     /// By the UID of their Job.
     workers: HashMap<String, Workers>,
-    /// Jobs, and pods by their Job's UID, not yet seen again since their watch began anew.
+    /// Tests, Jobs, and pods by their Job's UID, not yet seen again since their watch began anew.
+    unseen_tests: HashSet<Key>,
     unseen_jobs: HashSet<Key>,
     unseen_pods: HashSet<(String, String)>,
 }
@@ -54,12 +61,30 @@ struct Entry {
 }
 
 impl Entry {
-    fn new(job: TestJob) -> Self {
-        Self { job, gone: false, settled: false }
+    fn new(job: TestJob) -> Box<Self> {
+        Box::new(Self { job, gone: false, settled: false })
     }
 }
 
 impl Index {
+    /// The test of this key.
+    #[must_use]
+    pub fn test(&self, key: &Key) -> Option<Arc<LoadTest>> {
+        self.tests.get(key).cloned()
+    }
+
+    /// All tests.
+    #[must_use]
+    pub fn tests(&self) -> Vec<Arc<LoadTest>> {
+        self.tests.values().cloned().collect()
+    }
+
+    /// The key as it is kept already, if it is.
+    fn shared(&self, key: Key) -> Key {
+        let of_test = self.tests.get_key_value(&key).map(|(kept, _)| kept);
+        of_test.or_else(|| self.jobs.get_key_value(&key).map(|(kept, _)| kept)).cloned().unwrap_or(key)
+    }
+
     /// How many Jobs there are that have not ended.
     #[must_use]
     pub fn running(&self) -> usize {
@@ -71,6 +96,21 @@ impl Index {
         let Some(entry) = self.jobs.get_mut(key).filter(|e| e.job.outcome.is_some()) else { return };
         entry.settled = true;
         self.workers.remove(&entry.job.uid);
+        give_back(&mut self.workers);
+    }
+
+    /// Drops the workers of all tests that have ended.
+    pub fn settle_ended(&mut self) {
+        let ended: Vec<Key> = self.tests.iter().filter(|(_, test)| is_over(test)).map(|(key, _)| key.clone()).collect();
+        for key in &ended {
+            self.settle(key);
+        }
+    }
+
+    /// Whether there is a Job of this key, whosoever it is.
+    #[must_use]
+    pub fn has_job(&self, key: &Key) -> bool {
+        self.jobs.contains_key(key)
     }
 
     /// What is known of the Job of the test with this key and UID.
@@ -97,7 +137,7 @@ impl Index {
         match self.jobs.get(&key) {
             Some(entry) if entry.job.uid == job.uid => {}
             _ => {
-                self.jobs.insert(key, Entry::new(job));
+                self.jobs.insert(self.shared(key), Entry::new(job));
             }
         }
     }
@@ -119,6 +159,39 @@ impl Index {
         }
     }
 
+    /// Takes in an event of the watch of tests; gives those that it concerns: after a list all, and those that it lacks.
+    pub fn test_event(&mut self, event: Event<LoadTest>) -> Vec<Key> {
+        match event {
+            Event::Init => {
+                self.unseen_tests = self.tests.keys().cloned().collect();
+                Vec::new()
+            }
+            Event::InitApply(test) => {
+                let key = key(&test.metadata);
+                self.unseen_tests.remove(&key);
+                self.tests.insert(self.shared(key), Arc::new(test));
+                Vec::new()
+            }
+            Event::Apply(test) => {
+                let key = self.shared(key(&test.metadata));
+                self.tests.insert(key.clone(), Arc::new(test));
+                vec![key]
+            }
+            Event::Delete(test) => {
+                let key = key(&test.metadata);
+                self.tests.remove(&key);
+                vec![key]
+            }
+            Event::InitDone => {
+                let gone: Vec<Key> = std::mem::take(&mut self.unseen_tests).into_iter().collect();
+                for key in &gone {
+                    self.tests.remove(key);
+                }
+                self.tests.keys().cloned().chain(gone).collect()
+            }
+        }
+    }
+
     /// Takes in an event of the watch of Jobs; gives the tests that it concerns.
     pub fn job_event(&mut self, event: Event<WorkerJob>) -> Vec<Key> {
         match event {
@@ -127,7 +200,7 @@ impl Index {
                 Vec::new()
             }
             Event::InitApply(job) | Event::Apply(job) => {
-                let key = key(&job.metadata);
+                let key = self.shared(key(&job.metadata));
                 self.unseen_jobs.remove(&key);
                 let job = TestJob::from_job(&job);
                 match self.jobs.get(&key) {
@@ -146,13 +219,15 @@ impl Index {
                     Some(entry) if entry.job.uid != job.uid => Vec::new(),
                     _ => {
                         self.forget_gone_pods(&job.uid);
-                        self.jobs.insert(key.clone(), Entry { gone: true, ..Entry::new(job) });
+                        let (key, mut entry) = (self.shared(key), Entry::new(job));
+                        entry.gone = true;
+                        self.jobs.insert(key.clone(), entry);
                         vec![key]
                     }
                 }
             }
             Event::InitDone => {
-                let gone: Vec<Key> = self.unseen_jobs.drain().collect();
+                let gone: Vec<Key> = std::mem::take(&mut self.unseen_jobs).into_iter().collect();
                 for key in &gone {
                     let Some(entry) = self.jobs.get_mut(key) else { continue };
                     entry.gone = true;
@@ -176,7 +251,7 @@ impl Index {
             }
             Event::InitApply(pod) | Event::Apply(pod) => {
                 let Some(job) = controller(&pod.metadata).filter(|o| o.kind == "Job") else { return Vec::new() };
-                let test = (pod.namespace().unwrap_or_default(), job.name.clone());
+                let test = self.shared(Arc::new((pod.namespace().unwrap_or_default(), job.name.clone())));
                 if self.jobs.get(&test).is_some_and(|e| e.settled && e.job.uid == job.uid) {
                     return Vec::new();
                 }
@@ -246,7 +321,14 @@ impl Index {
 /// The key of a test, or of its Job, by the metadata of either.
 #[must_use]
 pub fn key(meta: &ObjectMeta) -> Key {
-    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+    Arc::new((meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default()))
+}
+
+/// Gives back what a map had to take for far more than it holds now.
+pub(crate) fn give_back<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
+    if map.capacity() > 64 && map.len() < map.capacity() / 4 {
+        map.shrink_to(map.len() * 2);
+    }
 }
 
 #[cfg(test)]
@@ -262,6 +344,12 @@ mod tests {
         .unwrap()
     }
 
+    fn load_test(name: &str, version: &str) -> LoadTest {
+        serde_json::from_value(json!({"apiVersion": "loadtest.artillery.io/v1alpha1", "kind": "LoadTest",
+            "metadata": {"name": name, "namespace": "n", "uid": name, "resourceVersion": version}, "spec": {"testScript": {}}}))
+        .unwrap()
+    }
+
     fn pod(name: &str, phase: &str) -> WorkerPod {
         serde_json::from_value(json!({"metadata": {"name": name, "namespace": "n", "uid": name, "ownerReferences": [
             {"apiVersion": "batch/v1", "kind": "Job", "name": "t", "uid": "j", "controller": true}]}, "status": {"phase": phase}}))
@@ -271,7 +359,43 @@ mod tests {
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
     fn key() -> Key {
-        ("n".into(), "t".into())
+        Arc::new(("n".into(), "t".into()))
+    }
+
+    #[test]
+    fn after_a_list_of_tests_all_are_looked_at_and_those_that_it_lacks_are_gone() {
+        let mut index = Index::default();
+        for (name, version) in [("t", "1"), ("gone", "2")] {
+            index.test_event(Event::Apply(load_test(name, version)));
+        }
+        assert!(index.test_event(Event::Init).is_empty() && index.test(&key()).is_some(), "it is there while others are listed");
+        assert!(index.test_event(Event::InitApply(load_test("t", "3"))).is_empty());
+        let mut concerned = index.test_event(Event::InitDone);
+        concerned.sort();
+        assert_eq!(concerned, [Arc::new(("n".into(), "gone".into())), key()]);
+        assert_eq!(index.tests().iter().map(|t| t.resource_version()).collect::<Vec<_>>(), [Some("3".into())]);
+        assert_eq!(index.test_event(Event::Delete(load_test("t", "4"))), [key()]);
+        assert!(index.tests().is_empty());
+    }
+
+    #[test]
+    fn the_key_of_a_test_is_kept_once() {
+        let mut index = Index::default();
+        let of_test = index.test_event(Event::Apply(load_test("t", "1"))).remove(0);
+        let of_job = index.job_event(Event::Apply(job("j", "t", 0))).remove(0);
+        let of_pod = index.pod_event(Event::Apply(pod("t-0", "Pending")), NOW).remove(0);
+        let newer = index.test_event(Event::Apply(load_test("t", "2"))).remove(0);
+        assert!([of_job, of_pod, newer].iter().all(|key| Arc::ptr_eq(key, &of_test)));
+    }
+
+    #[test]
+    fn maps_do_not_keep_the_room_of_what_they_hold_no_more() {
+        let mut map: HashMap<_, _> = (0..10_000).map(|n| (n, n)).collect();
+        for n in 0..9_000 {
+            map.remove(&n);
+            give_back(&mut map);
+        }
+        assert!(map.len() == 1000 && map.capacity() < 5000, "{}", map.capacity());
     }
 
     #[test]

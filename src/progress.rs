@@ -144,7 +144,7 @@ pub struct Worker {
     /// Whether its pod goes on though its container has ended, as other containers do.
     pub lingers: bool,
     /// Its deletion, if its pod was deleted.
-    pub deleted: Option<Deletion>,
+    pub deleted: Option<Box<Deletion>>,
     /// Where it stands.
     pub state: WorkerState,
 }
@@ -233,7 +233,7 @@ impl Worker {
             answer_due: None,
             snapshot: terminated.and_then(|t| t.message.as_deref()).and_then(Packed::of).map(Arc::new),
             lingers: ran && matches!(pod.status.phase.as_deref(), Some("Pending" | "Running")),
-            deleted: meta.deletion_timestamp.as_ref().map(|t| Deletion { due: t.0, version: version(), gone: false }),
+            deleted: meta.deletion_timestamp.as_ref().map(|t| Box::new(Deletion { due: t.0, version: version(), gone: false })),
             state: worker_state(pod, state, terminated),
         }
     }
@@ -272,7 +272,7 @@ impl Worker {
     pub fn gone(mut self, version: u64, now: Timestamp) -> Self {
         match &mut self.deleted {
             Some(deleted) => deleted.gone = true,
-            None => self.deleted = Some(Deletion { due: now, version, gone: true }),
+            None => self.deleted = Some(Box::new(Deletion { due: now, version, gone: true })),
         }
         if !matches!(self.state, WorkerState::Succeeded | WorkerState::Failed { .. }) {
             self.state = WorkerState::Aborted;

@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
 
-use crate::index::Key;
+use crate::index::{Key, give_back};
 
 /// What a test is looked at for. Each kind has lanes of its own: however much there is to say of tests that run, those that are
 /// to start do not wait behind it.
@@ -120,7 +120,7 @@ impl Queue {
                 self.tests.insert(key.clone(), State::Idle(at));
                 self.timers.insert((at, key));
             }
-            (None, None) => {}
+            (None, None) => give_back(&mut self.tests),
         }
     }
 
@@ -148,14 +148,15 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
     use std::time::Duration;
 
     fn key(name: &str) -> Key {
-        ("n".into(), name.into())
+        Arc::new(("n".into(), name.into()))
     }
 
     fn take(queue: &mut Queue) -> Option<String> {
-        queue.take(|_| 1).map(|(_, name)| name)
+        queue.take(|_| 1).map(|key| key.1.clone())
     }
 
     #[test]
@@ -201,14 +202,14 @@ mod tests {
     #[test]
     fn namespaces_take_turns() {
         let mut queue = Queue::default();
-        let of = |namespace: &str, name: &str| (namespace.to_owned(), name.to_owned());
+        let of = |namespace: &str, name: &str| Arc::new((namespace.to_owned(), name.to_owned()));
         for (namespace, name) in [("many", "1"), ("many", "2"), ("many", "3"), ("few", "4"), ("one", "5"), ("few", "6")] {
             queue.add(of(namespace, name), Lane::Start);
         }
         let taken = |queue: &mut Queue| {
             let key = queue.take(|_| 1)?;
             queue.done(key.clone(), None);
-            Some(key.1)
+            Some(key.1.clone())
         };
         assert_eq!(std::array::from_fn(|_| taken(&mut queue)), ["1", "4", "5", "2"].map(|name| Some(name.to_owned())));
         // One that comes back stands behind those that wait.

@@ -1,6 +1,6 @@
 //! Says what a plan has to say: events, each once, and the status.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::{Event, EventSource};
@@ -14,36 +14,38 @@ use crate::api::v1alpha1::{LoadTest, LoadTestStatus, Phase};
 use crate::context::Context;
 use crate::decide::{Say, is_over};
 use crate::error::{Error, within_deadline};
+use crate::index::{Key, give_back, key};
 
 /// Who the events are from, as the original operator named it.
 const EVENT_SOURCE: &str = "loadtest-controller";
 
-/// What this process has said and written of the tests that have not ended, by their UID.
+/// What this process has said and written of the tests that have not ended. That of another test, which had the same name
+/// before, does no harm: neither identities of events nor versions are ever used again.
 #[derive(Debug, Default)]
-pub struct Memory(Mutex<HashMap<String, Remembered>>);
+pub struct Memory(Mutex<HashMap<Key, Remembered>>);
 
 #[derive(Debug, Default)]
 struct Remembered {
-    said: HashSet<u64>,
+    said: Vec<u64>,
     /// The test as it was written last, and the versions that it replaced: while the watch still shows one of these,
     /// it lags behind.
     written: Option<(Arc<LoadTest>, Vec<String>)>,
 }
 
 impl Memory {
-    fn with<T>(&self, test: &LoadTest, f: impl FnOnce(&mut Remembered) -> T) -> T {
+    fn with<T>(&self, key: Key, f: impl FnOnce(&mut Remembered) -> T) -> T {
         let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        f(memory.entry(test.uid().unwrap_or_default()).or_default())
+        f(memory.entry(key).or_default())
     }
 
     /// The newest of what the watch shows of a test and what was written of it. Once the watch itself shows that nothing
     /// is to be done any more, the test is forgotten; not before, or an older view that is still shown would be acted on.
-    pub fn newest(&self, seen: &Arc<LoadTest>) -> Arc<LoadTest> {
+    pub fn newest(&self, key: &Key, seen: &Arc<LoadTest>) -> Arc<LoadTest> {
         if is_over(seen) {
-            self.forget(&seen.uid().unwrap_or_default());
+            self.forget(key);
             return seen.clone();
         }
-        self.with(seen, |remembered| match &remembered.written {
+        self.with(key.clone(), |remembered| match &remembered.written {
             Some((written, replaced)) if replaced.iter().any(|v| Some(v) == seen.metadata.resource_version.as_ref()) => {
                 written.clone()
             }
@@ -55,18 +57,15 @@ impl Memory {
     }
 
     /// Forgets a test that has ended or is gone.
-    pub fn forget(&self, uid: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
-    }
-
-    /// Forgets all tests but those with these UIDs.
-    pub fn keep_only(&self, uids: &HashSet<String>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| uids.contains(uid));
+    pub fn forget(&self, key: &Key) {
+        let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.remove(key);
+        give_back(&mut memory);
     }
 
     fn wrote(&self, before: &LoadTest, after: LoadTest) -> Arc<LoadTest> {
         let after = Arc::new(after);
-        self.with(before, |remembered| {
+        self.with(key(&before.metadata), |remembered| {
             let mut replaced = remembered.written.take().map(|(_, replaced)| replaced).unwrap_or_default();
             replaced.extend(before.resource_version());
             remembered.written = Some((after.clone(), replaced));
@@ -82,9 +81,10 @@ impl Memory {
 /// [`Error::Report`]; what could not be said is said the next time.
 pub async fn say(ctx: &Context, test: &LoadTest, events: &[Say], now: Timestamp) -> Result<(), Error> {
     let api: Api<Event> = Api::namespaced(ctx.client.clone(), &test.namespace().unwrap_or_default());
+    let key = key(&test.metadata);
     for say in events {
         let id = identity(test, say);
-        if ctx.memory.with(test, |remembered| remembered.said.contains(&id)) {
+        if ctx.memory.with(key.clone(), |remembered| remembered.said.contains(&id)) {
             continue;
         }
         let event = event(test, say, id, now);
@@ -98,7 +98,7 @@ pub async fn say(ctx: &Context, test: &LoadTest, events: &[Say], now: Timestamp)
             Err(error) if error.status() == Some(403) && test.metadata.deletion_timestamp.is_some() => {}
             Err(source) => return Err(Error::Report { what: "an event", source }),
         }
-        ctx.memory.with(test, |remembered| remembered.said.insert(id));
+        ctx.memory.with(key.clone(), |remembered| remembered.said.push(id));
     }
     Ok(())
 }
@@ -209,10 +209,10 @@ mod tests {
         memory.wrote(&first, (*second).clone());
         memory.wrote(&second, (*third).clone());
         for lagging in [&first, &second] {
-            assert_eq!(memory.newest(lagging).resource_version().unwrap(), "3");
+            assert_eq!(memory.newest(&key(&lagging.metadata), lagging).resource_version().unwrap(), "3");
         }
         let newer = Arc::new(test("u", "9"));
-        assert_eq!(memory.newest(&newer).resource_version().unwrap(), "9");
+        assert_eq!(memory.newest(&key(&newer.metadata), &newer).resource_version().unwrap(), "9");
     }
 
     #[test]
@@ -223,9 +223,9 @@ mod tests {
         let (lagging, shown) = (Arc::new(test("u", "1")), Arc::new(ended.clone()));
         memory.wrote(&lagging, ended);
         for _ in 0..2 {
-            assert!(is_over(&memory.newest(&lagging)));
+            assert!(is_over(&memory.newest(&key(&lagging.metadata), &lagging)));
         }
-        assert!(is_over(&memory.newest(&shown)));
+        assert!(is_over(&memory.newest(&key(&shown.metadata), &shown)));
         assert!(memory.0.lock().unwrap().is_empty(), "and forgotten then");
     }
 

@@ -169,7 +169,7 @@ proptest! {
             index.pod_event(if i == 2 { Event::Delete(pod) } else { Event::Apply(pod) }, now);
         }
         let Some(test) = read::<LoadTest>(test.clone(), "status").or_else(|| read(test, "spec")) else { return Ok(()) };
-        let job = index.job(&("n".into(), "t".into()), "u").unwrap_or(SeenJob::None);
+        let job = index.job(&Arc::new(("n".into(), "t".into())), "u").unwrap_or(SeenJob::None);
         let job = match job {
             SeenJob::Ours(job) if gone => SeenJob::Gone(Some(job)),
             other => other,

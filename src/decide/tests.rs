@@ -373,7 +373,7 @@ fn who_runs_long_after_its_load_is_told_and_who_is_on_a_lost_node() {
         condition.message
     );
 
-    let deleted = Some(crate::progress::Deletion { due: at(40), version: 7, gone: false });
+    let deleted = Some(Box::new(crate::progress::Deletion { due: at(40), version: 7, gone: false }));
     let lost =
         vec![worker(0, WorkerState::Running), Worker { deleted, node: Some("n1".into()), ..worker(1, WorkerState::Aborted) }];
     let condition = plan(&test, &seen(SeenJob::Ours(job()), lost), 70).status.unwrap().conditions[0].clone();

@@ -95,7 +95,7 @@ fn do_work(what: &str, size: usize, times: usize) {
     let events: Vec<_> = (1..=times).map(|second| pod(0, 0, second)).collect();
     for event in events {
         std::hint::black_box(index.pod_event(Event::Apply(event), now));
-        std::hint::black_box(index.job(&("bench".into(), "t-0".into()), "u-0"));
+        std::hint::black_box(index.job(&Arc::new(("bench".into(), "t-0".into())), "u-0"));
         std::hint::black_box(index.workers("j-0"));
     }
 }

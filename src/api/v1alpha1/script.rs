@@ -28,7 +28,7 @@ pub struct TestScript {
 
     /// Files beside the test script.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub external: Option<External>,
+    pub external: Option<Box<External>>,
 }
 
 /// Where the test script is.

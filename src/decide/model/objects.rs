@@ -70,7 +70,7 @@ pub(super) fn worker((index, pod): (usize, &Pod)) -> Worker {
         answer_due: Some(Timestamp::MIN),
         snapshot: None,
         lingers: false,
-        deleted,
+        deleted: deleted.map(Box::new),
         state,
     }
 }

@@ -7,7 +7,7 @@ fn the_pod_that_was_deleted_first_is_the_one_that_failed() {
     let outcome = Outcome::Failed { at: at(9), reason: "BackoffLimitExceeded".into(), message: "limit".into() };
     let SeenJob::Ours(job) = ended(0, outcome) else { unreachable!() };
     let deleted = |index, version| {
-        let deleted = Some(crate::progress::Deletion { due: at(8), version, gone: true });
+        let deleted = Some(Box::new(crate::progress::Deletion { due: at(8), version, gone: true }));
         Worker { deleted, ..worker(index, WorkerState::Aborted) }
     };
     let observed = seen(SeenJob::Ours(TestJob { failed: 3, ..job }), vec![deleted(0, 12), deleted(1, 10), deleted(2, 11)]);
