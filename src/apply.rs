@@ -21,8 +21,9 @@ use crate::observe::read_job;
 use crate::progress::{TestJob, WorkerJob};
 use crate::worker;
 
-/// So many of a test's workers are told at a time when to begin.
-const TOLD_AT_ONCE: usize = 50;
+/// So many of a test's workers are told at a time when to begin. With fifty, a thousand were not told sooner, and each that is
+/// under way holds some 20 KiB.
+const TOLD_AT_ONCE: usize = 20;
 
 /// Creates the files that workers in a test's namespace need, if they are not there; gives what keeps them from being there.
 ///

@@ -1,7 +1,7 @@
 //! The connections to the API server: one for each request that is under way, by HTTP/1.1, and one by HTTP/2 that all tellings
 //! of workers share, of which there may be a thousand at once.
 //!
-//! Connections of fifty tellings would hold more memory than all that is kept of a thousand workers. But to share one is no good
+//! Connections of fifty tellings held more memory than all that is kept of a thousand workers. But to share one is no good
 //! where somebody waits: an API server that is busy gives each connection its turn. With one for all, the first request for a
 //! test, of a thousand that came at once, reached it after 4.4 s instead of 0.6, and watches fell so far behind that it ended them.
 

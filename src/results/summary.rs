@@ -159,8 +159,16 @@ impl Results {
     /// What the metrics show of them.
     #[must_use]
     pub fn numbers(self) -> Self {
-        let histograms = self.response_time().cloned().into_iter().collect();
-        Self { codes: Vec::new(), errors_by_kind: Vec::new(), p95: None, p99: None, histograms, ..self }
+        let times = self.response_time().map(|times| Distribution { error_bound: String::new(), ..times.clone() });
+        Self {
+            workers_reporting: String::new(),
+            codes: Vec::new(),
+            errors_by_kind: Vec::new(),
+            p95: None,
+            p99: None,
+            histograms: times.into_iter().collect(),
+            ..self
+        }
     }
 
     /// The response times that the columns show: of HTTP, or else of Socket.IO.
