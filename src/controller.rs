@@ -180,20 +180,12 @@ pub async fn run(
     let jobs = events(watcher(api(&client, scope), labelled(JOB_COMPONENT)), "jobs", reports.clone());
     let jobs = indexed(jobs, ctx.clone(), Index::job_event, |s| s.jobs = true);
     // Which tests have a Job is known then: the others can be started at once.
-    let listed = ctx.clone();
-    let tests =
-        after(async move { listed.until_synced(|s| s.jobs).await }, tests(api(&client, scope), selector.as_deref(), &reports));
+    let tests = after(&ctx, |s| s.jobs, tests(api(&client, scope), selector.as_deref(), &reports));
     let tests = indexed(tests, ctx.clone(), Index::test_event, |s| s.tests = true);
     // Of tests that have ended no worker is kept, not even while the rest is read: what the workers of ten thousand tests left
     // is 25 MB.
-    let listed = ctx.clone();
-    let pods = after(
-        async move {
-            listed.until_synced(|s| s.tests).await;
-            listed.index().settle_ended();
-        },
-        events(watcher(api(&client, scope), labelled(WORKER_COMPONENT)), "pods", reports),
-    );
+    let pods = events(watcher(api(&client, scope), labelled(WORKER_COMPONENT)), "pods", reports);
+    let pods = after(&ctx, |s| s.tests, pods);
     let pods = indexed(pods, ctx.clone(), |index, event| index.pod_event(event, Timestamp::now()), |s| s.pods = true);
     let woken = woken.map(|key| vec![key]);
     look_at_all(stream::select_all([tests.boxed(), jobs.boxed(), pods.boxed(), woken.boxed()]), &ctx, shutdown).await;
@@ -259,12 +251,14 @@ async fn until(time: Option<Instant>) {
     }
 }
 
-/// Begins a watch when something else is done.
+/// Begins a watch when certain others have given their first complete list.
 fn after<K: Send + 'static>(
-    done: impl Future<Output = ()> + Send + 'static,
+    ctx: &Arc<Context>,
+    enough: fn(&Synced) -> bool,
     watch: BoxStream<'static, Event<K>>,
 ) -> BoxStream<'static, Event<K>> {
-    done.map(|()| watch).flatten_stream().boxed()
+    let ctx = ctx.clone();
+    async move { ctx.until_synced(enough).await }.map(|()| watch).flatten_stream().boxed()
 }
 
 /// Takes the events of a watch into the index, and gives the tests that they concern.

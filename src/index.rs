@@ -99,14 +99,6 @@ impl Index {
         give_back(&mut self.workers);
     }
 
-    /// Drops the workers of all tests that have ended.
-    pub fn settle_ended(&mut self) {
-        let ended: Vec<Key> = self.tests.iter().filter(|(_, test)| is_over(test)).map(|(key, _)| key.clone()).collect();
-        for key in &ended {
-            self.settle(key);
-        }
-    }
-
     /// Whether there is a Job of this key, whosoever it is.
     #[must_use]
     pub fn has_job(&self, key: &Key) -> bool {
@@ -186,6 +178,11 @@ impl Index {
                 let gone: Vec<Key> = std::mem::take(&mut self.unseen_tests).into_iter().collect();
                 for key in &gone {
                     self.tests.remove(key);
+                }
+                // Nothing is asked of their workers any more, which may be listed next.
+                let ended: Vec<Key> = self.tests.iter().filter(|(_, test)| is_over(test)).map(|(key, _)| key.clone()).collect();
+                for key in &ended {
+                    self.settle(key);
                 }
                 self.tests.keys().cloned().chain(gone).collect()
             }

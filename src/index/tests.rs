@@ -176,6 +176,19 @@ fn of_a_test_that_has_ended_with_its_job_no_workers_are_kept() {
 }
 
 #[test]
+fn of_tests_that_had_ended_before_they_were_listed_no_workers_are_kept() {
+    let mut index = Index::default();
+    let mut done = job("j", "t", 1);
+    done.status.conditions = serde_json::from_value(json!([{"type": "Complete", "status": "True"}])).unwrap();
+    index.job_event(Event::InitApply(done));
+    let mut ended = load_test("t", "1");
+    ended.status = serde_json::from_value(json!({"phase": "Completed"})).unwrap();
+    index.test_event(Event::InitApply(ended));
+    index.test_event(Event::InitDone);
+    assert!(index.pod_event(Event::InitApply(pod("t-0", "Succeeded")), NOW).is_empty() && index.workers.is_empty());
+}
+
+#[test]
 fn a_late_deletion_of_an_older_job_leaves_the_newer_one() {
     let mut index = Index::default();
     index.job_event(Event::Apply(job("new", "test-2", 0)));
