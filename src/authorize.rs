@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use hyper::header::{AUTHORIZATION, HeaderMap};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
-use k8s_openapi::api::authorization::v1::{NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::api::authorization::v1::{
+    NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+};
 use kube::Client;
 use kube::api::{Api, PostParams};
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
@@ -76,7 +78,11 @@ impl Authorizer {
     /// One that asks the API server by this client.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Self { client, turns: Semaphore::new(CONCURRENCY), answers: Mutex::default() }
+        Self {
+            client,
+            turns: Semaphore::new(CONCURRENCY),
+            answers: Mutex::default(),
+        }
     }
 
     /// What the sender of these headers may.
@@ -84,7 +90,9 @@ impl Authorizer {
     /// # Errors
     /// [`ReviewError`], where the API server does not say.
     pub async fn verdict(&self, headers: &HeaderMap) -> Result<Verdict, ReviewError> {
-        let Some(token) = bearer(headers) else { return Ok(Verdict::Unknown) };
+        let Some(token) = bearer(headers) else {
+            return Ok(Verdict::Unknown);
+        };
         let key = key(token);
         if let Some(known) = self.answers().get(&key, Instant::now()) {
             return Ok(known);
@@ -95,7 +103,10 @@ impl Authorizer {
             // Another connection may have asked the same in the meantime.
             let (known, paused) = {
                 let answers = self.answers();
-                (answers.get(&key, Instant::now()), answers.paused(Instant::now()))
+                (
+                    answers.get(&key, Instant::now()),
+                    answers.paused(Instant::now()),
+                )
             };
             match known {
                 Some(known) => Ok(known),
@@ -117,16 +128,31 @@ impl Authorizer {
 
     async fn ask(&self, token: &str) -> Result<Verdict, ReviewError> {
         let review = TokenReview {
-            spec: TokenReviewSpec { token: Some(token.to_owned()), ..TokenReviewSpec::default() },
+            spec: TokenReviewSpec {
+                token: Some(token.to_owned()),
+                ..TokenReviewSpec::default()
+            },
             ..TokenReview::default()
         };
         let reviews: Api<TokenReview> = Api::all(self.client.clone());
-        let review = reviews.create(&PostParams::default(), &review).await.map_err(|e| ReviewError::Token(e.into()))?;
+        let review = reviews
+            .create(&PostParams::default(), &review)
+            .await
+            .map_err(|e| ReviewError::Token(e.into()))?;
         let status = review.status.unwrap_or_default();
-        let Some(user) = status.user.filter(|_| status.authenticated == Some(true)) else { return Ok(Verdict::Unknown) };
+        let Some(user) = status.user.filter(|_| status.authenticated == Some(true)) else {
+            return Ok(Verdict::Unknown);
+        };
         let reviews: Api<SubjectAccessReview> = Api::all(self.client.clone());
-        let review = reviews.create(&PostParams::default(), &may_read(user)).await.map_err(|e| ReviewError::Access(e.into()))?;
-        Ok(if review.status.is_some_and(|s| s.allowed) { Verdict::Allowed } else { Verdict::Forbidden })
+        let review = reviews
+            .create(&PostParams::default(), &may_read(user))
+            .await
+            .map_err(|e| ReviewError::Access(e.into()))?;
+        Ok(if review.status.is_some_and(|s| s.allowed) {
+            Verdict::Allowed
+        } else {
+            Verdict::Forbidden
+        })
     }
 
     fn answers(&self) -> MutexGuard<'_, Answers> {
@@ -142,7 +168,10 @@ fn may_read(user: UserInfo) -> SubjectAccessReview {
             uid: user.uid,
             groups: user.groups,
             extra: user.extra,
-            non_resource_attributes: Some(NonResourceAttributes { path: Some(METRICS_PATH.into()), verb: Some("get".into()) }),
+            non_resource_attributes: Some(NonResourceAttributes {
+                path: Some(METRICS_PATH.into()),
+                verb: Some("get".into()),
+            }),
             ..SubjectAccessReviewSpec::default()
         },
         ..SubjectAccessReview::default()
@@ -152,11 +181,14 @@ fn may_read(user: UserInfo) -> SubjectAccessReview {
 /// The token that a request brings, if it looks like one (RFC 6750, `b64token`).
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut given = headers.get_all(AUTHORIZATION).iter();
-    let (Some(only), None) = (given.next(), given.next()) else { return None };
+    let (Some(only), None) = (given.next(), given.next()) else {
+        return None;
+    };
     let (scheme, token) = only.to_str().ok()?.split_once(' ')?;
     let token = token.trim_matches(' ');
     let fits = |c: u8| c.is_ascii_alphanumeric() || b"-._~+/=".contains(&c);
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && token.bytes().all(fits)).then_some(token)
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && token.bytes().all(fits))
+        .then_some(token)
 }
 
 /// What a token is remembered by: never the token itself.
@@ -178,7 +210,10 @@ struct Answers {
 
 impl Answers {
     fn get(&self, key: &TokenHash, now: Instant) -> Option<Verdict> {
-        self.known.get(key).filter(|(_, until)| now < *until).map(|(verdict, _)| *verdict)
+        self.known
+            .get(key)
+            .filter(|(_, until)| now < *until)
+            .map(|(verdict, _)| *verdict)
     }
 
     fn put(&mut self, key: TokenHash, verdict: Verdict, now: Instant) {
@@ -186,10 +221,18 @@ impl Answers {
         self.known.retain(|_, (_, until)| now < *until);
         if self.known.len() >= MOST_ANSWERS {
             // One that would end soon anyway: a flood of bad tokens pushes out others of its kind.
-            let first = self.known.iter().min_by_key(|(_, (_, until))| *until).map(|(key, _)| *key);
+            let first = self
+                .known
+                .iter()
+                .min_by_key(|(_, (_, until))| *until)
+                .map(|(key, _)| *key);
             first.and_then(|key| self.known.remove(&key));
         }
-        let believed = if verdict == Verdict::Allowed { ALLOWED_FOR } else { REFUSED_FOR };
+        let believed = if verdict == Verdict::Allowed {
+            ALLOWED_FOR
+        } else {
+            REFUSED_FOR
+        };
         self.known.insert(key, (verdict, now + believed));
     }
 
@@ -206,21 +249,41 @@ mod tests {
     fn headers(values: &[&str]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for value in values {
-            headers.append(AUTHORIZATION, hyper::header::HeaderValue::from_bytes(value.as_bytes()).unwrap());
+            headers.append(
+                AUTHORIZATION,
+                hyper::header::HeaderValue::from_bytes(value.as_bytes()).unwrap(),
+            );
         }
         headers
     }
 
     #[test]
     fn only_what_can_be_a_token_is_taken_for_one() {
-        for (given, token) in [("Bearer a.b-c_d", "a.b-c_d"), ("bearer  eyJ+/=~ ", "eyJ+/=~")] {
+        for (given, token) in [
+            ("Bearer a.b-c_d", "a.b-c_d"),
+            ("bearer  eyJ+/=~ ", "eyJ+/=~"),
+        ] {
             assert_eq!(bearer(&headers(&[given])), Some(token), "{given}");
         }
-        for given in ["", "Bearer", "Bearer ", "Basic YTpi", "Bearer a b", "Bearer a,b", "Bearer é", "Bearera", "Bearer \"a\""] {
+        for given in [
+            "",
+            "Bearer",
+            "Bearer ",
+            "Basic YTpi",
+            "Bearer a b",
+            "Bearer a,b",
+            "Bearer é",
+            "Bearera",
+            "Bearer \"a\"",
+        ] {
             assert_eq!(bearer(&headers(&[given])), None, "{given}");
         }
         assert_eq!(bearer(&headers(&[])), None);
-        assert_eq!(bearer(&headers(&["Bearer a", "Bearer b"])), None, "which of them?");
+        assert_eq!(
+            bearer(&headers(&["Bearer a", "Bearer b"])),
+            None,
+            "which of them?"
+        );
     }
 
     #[test]
@@ -231,7 +294,10 @@ mod tests {
         answers.put(key("may not"), Verdict::Forbidden, begun);
         assert_eq!(answers.get(&key("may"), at(59)), Some(Verdict::Allowed));
         assert_eq!(answers.get(&key("may"), at(60)), None);
-        assert_eq!(answers.get(&key("may not"), at(9)), Some(Verdict::Forbidden));
+        assert_eq!(
+            answers.get(&key("may not"), at(9)),
+            Some(Verdict::Forbidden)
+        );
         assert_eq!(answers.get(&key("may not"), at(10)), None);
         assert_eq!(answers.get(&key("other"), begun), None);
     }
@@ -241,7 +307,11 @@ mod tests {
         let (mut answers, now) = (Answers::default(), Instant::now());
         answers.put(key("good"), Verdict::Allowed, now);
         for n in 0..5000_u32 {
-            answers.put(key(&n.to_string()), Verdict::Unknown, now + Duration::from_millis(n.into()));
+            answers.put(
+                key(&n.to_string()),
+                Verdict::Unknown,
+                now + Duration::from_millis(n.into()),
+            );
         }
         assert_eq!(answers.known.len(), MOST_ANSWERS);
         assert_eq!(answers.get(&key("good"), now), Some(Verdict::Allowed));
@@ -249,7 +319,13 @@ mod tests {
 
     #[test]
     fn an_api_server_that_fails_is_left_alone_for_a_moment() {
-        let (mut answers, now) = (Answers { failed: Some(Instant::now()), ..Answers::default() }, Instant::now());
+        let (mut answers, now) = (
+            Answers {
+                failed: Some(Instant::now()),
+                ..Answers::default()
+            },
+            Instant::now(),
+        );
         assert!(answers.paused(now));
         assert!(!answers.paused(now + PAUSE));
         answers.put(key("t"), Verdict::Unknown, now);

@@ -20,8 +20,18 @@ pub struct Wanted {
 
 impl Wanted {
     /// A condition with what it is to say.
-    pub fn new(type_: ConditionType, holds: Option<bool>, reason: Reason, message: impl Into<String>) -> Self {
-        Self { type_, holds, reason, message: message.into() }
+    pub fn new(
+        type_: ConditionType,
+        holds: Option<bool>,
+        reason: Reason,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            type_,
+            holds,
+            reason,
+            message: message.into(),
+        }
     }
 }
 
@@ -33,12 +43,19 @@ const MOST_MESSAGE: usize = 2000;
 ///
 /// Source: Kubernetes API conventions, "Typical status properties".
 #[must_use]
-pub fn conditions(current: &[Condition], wanted: Vec<Wanted>, generation: Option<i64>, now: Timestamp) -> Vec<Condition> {
+pub fn conditions(
+    current: &[Condition],
+    wanted: Vec<Wanted>,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
     wanted
         .into_iter()
         .map(|wanted| {
             let type_ = wanted.type_.as_str();
-            let status = wanted.holds.map_or("Unknown", |holds| if holds { "True" } else { "False" });
+            let status = wanted
+                .holds
+                .map_or("Unknown", |holds| if holds { "True" } else { "False" });
             let last_transition_time = current
                 .iter()
                 .find(|c| c.type_ == type_ && c.status == status)
@@ -68,13 +85,31 @@ mod tests {
 
     #[test]
     fn the_order_is_fixed_and_a_time_changes_only_with_its_status() {
-        let (first, second): (Timestamp, Timestamp) =
-            ("2026-01-01T00:00:00Z".parse().unwrap(), "2026-01-01T00:01:00Z".parse().unwrap());
+        let (first, second): (Timestamp, Timestamp) = (
+            "2026-01-01T00:00:00Z".parse().unwrap(),
+            "2026-01-01T00:01:00Z".parse().unwrap(),
+        );
         let before = conditions(&[], wanted([true, false, false]), Some(1), first);
         let mut shuffled = before.clone();
         shuffled.reverse();
         let after = conditions(&shuffled, wanted([false, true, false]), Some(1), second);
-        let seen: Vec<_> = after.iter().map(|c| (c.type_.as_str(), c.status.as_str(), c.last_transition_time.0)).collect();
-        assert_eq!(seen, [("Progressing", "False", second), ("Completed", "True", second), ("Failed", "False", first)]);
+        let seen: Vec<_> = after
+            .iter()
+            .map(|c| {
+                (
+                    c.type_.as_str(),
+                    c.status.as_str(),
+                    c.last_transition_time.0,
+                )
+            })
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ("Progressing", "False", second),
+                ("Completed", "True", second),
+                ("Failed", "False", first)
+            ]
+        );
     }
 }

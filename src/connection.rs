@@ -40,38 +40,58 @@ const GIVEN_UP_AFTER: Duration = Duration::from_secs(10);
 /// Credentials or certificates that cannot be used, or a proxy, which is not supported.
 pub fn connect(config: &Config) -> Result<Client, Box<dyn Error>> {
     if let Some(proxy) = &config.proxy_url {
-        return Err(format!("proxies to the API server are not supported, and the configuration has {proxy}").into());
+        return Err(format!(
+            "proxies to the API server are not supported, and the configuration has {proxy}"
+        )
+        .into());
     }
     let tls = config.rustls_client_config()?;
     let mut builder = legacy::Client::builder(TokioExecutor::new());
-    builder.timer(TokioTimer::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(KEPT);
+    builder
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(KEPT);
     let each: legacy::Client<_, Body> = builder.build(connector(config, tls.clone(), false)?);
     let shared: legacy::Client<_, Body> = builder
         .http2_keep_alive_interval(ASKED_AFTER)
         .http2_keep_alive_timeout(GIVEN_UP_AFTER)
         .build(connector(config, tls, true)?);
-    let http = tower::service_fn(move |request: Request<Body>| match classify(request.method(), request.uri()) {
-        ("patch", resource) if resource == "pods" => shared.request(request),
-        _ => each.request(request),
+    let http = tower::service_fn(move |request: Request<Body>| {
+        match classify(request.method(), request.uri()) {
+            ("patch", resource) if resource == "pods" => shared.request(request),
+            _ => each.request(request),
+        }
     });
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)
-        .map_response(|answer: Response<Incoming>| answer.map(|body| TimeoutBody::new(SILENCE, body)))
+        .map_response(|answer: Response<Incoming>| {
+            answer.map(|body| TimeoutBody::new(SILENCE, body))
+        })
         .map_err(BoxError::from)
         .service(http);
     Ok(ClientBuilder::new(service, config.default_namespace.clone()).build())
 }
 
-fn connector(config: &Config, tls: ClientConfig, http2: bool) -> Result<HttpsConnector<HttpConnector>, Box<dyn Error>> {
+fn connector(
+    config: &Config,
+    tls: ClientConfig,
+    http2: bool,
+) -> Result<HttpsConnector<HttpConnector>, Box<dyn Error>> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_connect_timeout(config.connect_timeout);
-    let mut tls = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+    let mut tls = HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_or_http();
     if let Some(name) = &config.tls_server_name {
         tls = tls.with_server_name_resolver(FixedServerNameResolver::new(name.clone().try_into()?));
     }
     let tls = tls.enable_http1();
-    Ok(if http2 { tls.enable_http2().wrap_connector(tcp) } else { tls.wrap_connector(tcp) })
+    Ok(if http2 {
+        tls.enable_http2().wrap_connector(tcp)
+    } else {
+        tls.wrap_connector(tcp)
+    })
 }

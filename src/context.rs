@@ -88,7 +88,12 @@ impl Told {
     /// Whether this is good enough to know what they say of the Job or pod with this UID.
     #[must_use]
     pub fn is_fresh(&self, uid: &str, now: Instant) -> bool {
-        now.duration_since(self.at) < if self.obstacles.contains_key(uid) { EVENTS_ASKED } else { EVENTS_ASKED_IN_VAIN }
+        now.duration_since(self.at)
+            < if self.obstacles.contains_key(uid) {
+                EVENTS_ASKED
+            } else {
+                EVENTS_ASKED_IN_VAIN
+            }
     }
 }
 
@@ -115,7 +120,10 @@ impl BackOff {
     pub fn failed(&self, uid: &str, now: Instant) -> Duration {
         let mut all = self.failures();
         all.retain(|_, failures| now.saturating_duration_since(failures.until) < NO_LONGER_TRIED);
-        let failures = all.entry(uid.to_owned()).or_insert(Failures { count: 0, until: now });
+        let failures = all.entry(uid.to_owned()).or_insert(Failures {
+            count: 0,
+            until: now,
+        });
         let delay = delay(failures.count);
         failures.count = failures.count.saturating_add(1);
         failures.until = now + delay;
@@ -126,7 +134,9 @@ impl BackOff {
     /// when the API server is in need.
     pub fn rest(&self, uid: &str, now: Instant) -> Option<Duration> {
         let until = self.failures().get(uid)?.until;
-        until.checked_duration_since(now).filter(|rest| !rest.is_zero())
+        until
+            .checked_duration_since(now)
+            .filter(|rest| !rest.is_zero())
     }
 
     /// Notes that a test was reconciled, so that its next failure is a first one.
@@ -149,7 +159,12 @@ pub struct Synced {
 impl Context {
     /// A context that knows nothing yet.
     #[must_use]
-    pub fn new(client: Client, settings: WorkerSettings, waiting: Waiting, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        client: Client,
+        settings: WorkerSettings,
+        waiting: Waiting,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             client,
             settings,
@@ -206,26 +221,39 @@ impl Context {
 
     /// Notes what was seen of a `ConfigMap`.
     pub fn note_script(&self, map: ScriptMap, seen: Arc<SeenMap>, now: Instant) {
-        self.scripts.lock().unwrap_or_else(PoisonError::into_inner).insert(map, (seen, now));
+        self.scripts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(map, (seen, now));
     }
 
     /// Whether a namespace has the workers' files, as far as was seen not long ago.
     pub fn has_worker_files(&self, namespace: &str, now: Instant) -> bool {
-        let mut there = self.worker_files.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut there = self
+            .worker_files
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         there.retain(|_, seen| now.duration_since(*seen) < WORKER_FILES_SEEN);
         there.contains_key(namespace)
     }
 
     /// Notes that a namespace has the workers' files.
     pub fn note_worker_files(&self, namespace: &str, now: Instant) {
-        self.worker_files.lock().unwrap_or_else(PoisonError::into_inner).insert(namespace.to_owned(), now);
+        self.worker_files
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(namespace.to_owned(), now);
     }
 
     /// What the events of a namespace said when they were asked last.
     pub fn events_of(&self, namespace: &str, now: Instant) -> Asked {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_old =
-            |asked: &Asked| asked.try_lock().is_ok_and(|t| t.as_ref().is_none_or(|t| now.duration_since(t.at) > EVENTS_ASKED));
+        let is_old = |asked: &Asked| {
+            asked.try_lock().is_ok_and(|t| {
+                t.as_ref()
+                    .is_none_or(|t| now.duration_since(t.at) > EVENTS_ASKED)
+            })
+        };
         asked.retain(|of, asked| of == namespace || !is_old(asked));
         asked.entry(namespace.to_owned()).or_default().clone()
     }
@@ -240,7 +268,9 @@ impl Context {
 
 /// The delay after `failures` failures in a row: from half a second, doubling, to a minute.
 fn delay(failures: u32) -> Duration {
-    Duration::from_millis(500).saturating_mul(1 << failures.min(7)).min(Duration::from_secs(60))
+    Duration::from_millis(500)
+        .saturating_mul(1 << failures.min(7))
+        .min(Duration::from_secs(60))
 }
 
 #[cfg(test)]
@@ -249,7 +279,9 @@ mod tests {
 
     #[test]
     fn failures_are_tried_again_later_each_time_but_always() {
-        let delays: Vec<_> = [0, 1, 2, 6, 7, u32::MAX].map(|n| delay(n).as_millis()).into();
+        let delays: Vec<_> = [0, 1, 2, 6, 7, u32::MAX]
+            .map(|n| delay(n).as_millis())
+            .into();
         assert_eq!(delays, [500, 1000, 2000, 32_000, 60_000, 60_000]);
     }
 

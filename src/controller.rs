@@ -51,7 +51,8 @@ async fn reconcile(key: &Key, ctx: &Context) -> Option<Instant> {
     ctx.metrics.reconciling();
     let test = ctx.memory.newest(key, &test);
     let result = carry_on(ctx, &test).await;
-    ctx.metrics.reconciled(begun.elapsed(), result.as_ref().err().map(Error::class));
+    ctx.metrics
+        .reconciled(begun.elapsed(), result.as_ref().err().map(Error::class));
     let (namespace, name, now) = (&key.0, &key.1, Instant::now());
     let delay = match result {
         Ok(delay) => {
@@ -79,7 +80,11 @@ async fn carry_on(ctx: &Context, test: &Arc<LoadTest>) -> Result<Option<Duration
     }
     let now = Timestamp::now();
     let seen = observe::observe(ctx, test, now).await?;
-    if seen.obstacle.as_ref().is_some_and(|o| o.reason == Reason::VolumeNotMounted) {
+    if seen
+        .obstacle
+        .as_ref()
+        .is_some_and(|o| o.reason == Reason::VolumeNotMounted)
+    {
         // Somebody may have deleted what is the operator's own of the volumes.
         apply::create_worker_files(ctx, test).await?;
     }
@@ -90,35 +95,75 @@ async fn carry_on(ctx: &Context, test: &Arc<LoadTest>) -> Result<Option<Duration
     if let Some(Change::CreateJob(job)) = &plan.change
         && let Some(obstacle) = apply::try_job(ctx, test, job).await?
     {
-        return cannot_start(ctx, test, Observed { job: obstacle, ..seen }, now).await;
+        return cannot_start(
+            ctx,
+            test,
+            Observed {
+                job: obstacle,
+                ..seen
+            },
+            now,
+        )
+        .await;
     }
     let test = write(ctx, test, &plan, now).await?;
     match &plan.change {
         None => Ok(next(&plan, now)),
-        Some(Change::SteerJob(steer)) => apply::steer_job(ctx, &test, steer).await.map(|()| next(&plan, now)),
+        Some(Change::SteerJob(steer)) => apply::steer_job(ctx, &test, steer)
+            .await
+            .map(|()| next(&plan, now)),
         // What they were told is known already: no watch comes to tell of it.
-        Some(Change::StartWorkers(start)) => apply::start_workers(ctx, &test, start).await.map(|()| Some(Duration::ZERO)),
+        Some(Change::StartWorkers(start)) => apply::start_workers(ctx, &test, start)
+            .await
+            .map(|()| Some(Duration::ZERO)),
         Some(Change::DeleteTest) => apply::delete_test(ctx, &test).await.map(|()| None),
-        Some(Change::CreateJob(job)) => match apply::create_job(ctx, &test, job, age(&test, now)).await? {
-            // The watch tells of it next.
-            SeenJob::Ours(job) => {
-                ctx.index().note_job(key(&test.metadata), job);
-                Ok(None)
+        Some(Change::CreateJob(job)) => {
+            match apply::create_job(ctx, &test, job, age(&test, now)).await? {
+                // The watch tells of it next.
+                SeenJob::Ours(job) => {
+                    ctx.index().note_job(key(&test.metadata), job);
+                    Ok(None)
+                }
+                obstacle => {
+                    cannot_start(
+                        ctx,
+                        &test,
+                        Observed {
+                            job: obstacle,
+                            ..seen
+                        },
+                        now,
+                    )
+                    .await
+                }
             }
-            obstacle => cannot_start(ctx, &test, Observed { job: obstacle, ..seen }, now).await,
-        },
+        }
     }
 }
 
 /// Tells what keeps the Job of a test from being created. Gives how long to wait then; a refusal is tried again.
-async fn cannot_start(ctx: &Context, test: &Arc<LoadTest>, seen: Observed, now: Timestamp) -> Result<Option<Duration>, Error> {
+async fn cannot_start(
+    ctx: &Context,
+    test: &Arc<LoadTest>,
+    seen: Observed,
+    now: Timestamp,
+) -> Result<Option<Duration>, Error> {
     let plan = decide(test, &seen, &ctx.settings, now);
     let test = write(ctx, test, &plan, now).await?;
-    if matches!(seen.job, SeenJob::Refused(_)) && !is_over(&test) { Err(Error::Refused) } else { Ok(next(&plan, now)) }
+    if matches!(seen.job, SeenJob::Refused(_)) && !is_over(&test) {
+        Err(Error::Refused)
+    } else {
+        Ok(next(&plan, now))
+    }
 }
 
 /// Says and records what a plan has to say, and begins to wait for what it waits for.
-async fn write(ctx: &Context, test: &Arc<LoadTest>, plan: &Plan, now: Timestamp) -> Result<Arc<LoadTest>, Error> {
+async fn write(
+    ctx: &Context,
+    test: &Arc<LoadTest>,
+    plan: &Plan,
+    now: Timestamp,
+) -> Result<Arc<LoadTest>, Error> {
     match plan.wait_for.clone() {
         Some(object) => ctx.waiting.start(&key(&test.metadata), object),
         None => ctx.waiting.stop(&key(&test.metadata)),
@@ -127,7 +172,11 @@ async fn write(ctx: &Context, test: &Arc<LoadTest>, plan: &Plan, now: Timestamp)
     match &plan.status {
         Some(status) => {
             let written = report::write_status(ctx, test, status).await?;
-            ctx.metrics.phase_written(test.status.as_ref().and_then(|s| s.phase), status.phase, age(test, now));
+            ctx.metrics.phase_written(
+                test.status.as_ref().and_then(|s| s.phase),
+                status.phase,
+                age(test, now),
+            );
             Ok(written)
         }
         None => Ok(test.clone()),
@@ -137,11 +186,14 @@ async fn write(ctx: &Context, test: &Arc<LoadTest>, plan: &Plan, now: Timestamp)
 /// How long ago a test was created.
 fn age(test: &LoadTest, now: Timestamp) -> Duration {
     let created = test.metadata.creation_timestamp.as_ref();
-    created.and_then(|c| Duration::try_from(now.duration_since(c.0)).ok()).unwrap_or_default()
+    created
+        .and_then(|c| Duration::try_from(now.duration_since(c.0)).ok())
+        .unwrap_or_default()
 }
 
 fn next(plan: &Plan, now: Timestamp) -> Option<Duration> {
-    plan.look_again.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default())
+    plan.look_again
+        .map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default())
 }
 
 /// Where the controller says how it fares.
@@ -171,24 +223,60 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send,
 ) {
     let (waiting, woken) = Waiting::new(client.clone());
-    let ctx = Arc::new(Context::new(client.clone(), settings, waiting, reports.metrics.clone()));
-    let Scope { namespace, selector } = scope;
+    let ctx = Arc::new(Context::new(
+        client.clone(),
+        settings,
+        waiting,
+        reports.metrics.clone(),
+    ));
+    let Scope {
+        namespace,
+        selector,
+    } = scope;
     let scope = namespace.as_deref();
     let shown = Arc::downgrade(&ctx);
-    reports.metrics.show_tests(move || shown.upgrade().map(|ctx| ctx.index().tests()).unwrap_or_default());
-    let labelled = |component: &str| watch_config().labels(&format!("{COMPONENT_LABEL}={component}"));
-    let jobs = events(watcher(api(&client, scope), labelled(JOB_COMPONENT)), "jobs", reports.clone());
+    reports.metrics.show_tests(move || {
+        shown
+            .upgrade()
+            .map(|ctx| ctx.index().tests())
+            .unwrap_or_default()
+    });
+    let labelled =
+        |component: &str| watch_config().labels(&format!("{COMPONENT_LABEL}={component}"));
+    let jobs = events(
+        watcher(api(&client, scope), labelled(JOB_COMPONENT)),
+        "jobs",
+        reports.clone(),
+    );
     let jobs = indexed(jobs, ctx.clone(), Index::job_event, |s| s.jobs = true);
     // Which tests have a Job is known then: the others can be started at once.
-    let tests = after(&ctx, |s| s.jobs, tests(api(&client, scope), selector.as_deref(), &reports));
+    let tests = after(
+        &ctx,
+        |s| s.jobs,
+        tests(api(&client, scope), selector.as_deref(), &reports),
+    );
     let tests = indexed(tests, ctx.clone(), Index::test_event, |s| s.tests = true);
     // Of tests that have ended no worker is kept, not even while the rest is read: what the workers of ten thousand tests left
     // is 25 MB.
-    let pods = events(watcher(api(&client, scope), labelled(WORKER_COMPONENT)), "pods", reports);
+    let pods = events(
+        watcher(api(&client, scope), labelled(WORKER_COMPONENT)),
+        "pods",
+        reports,
+    );
     let pods = after(&ctx, |s| s.tests, pods);
-    let pods = indexed(pods, ctx.clone(), |index, event| index.pod_event(event, Timestamp::now()), |s| s.pods = true);
+    let pods = indexed(
+        pods,
+        ctx.clone(),
+        |index, event| index.pod_event(event, Timestamp::now()),
+        |s| s.pods = true,
+    );
     let woken = woken.map(|key| vec![key]);
-    look_at_all(stream::select_all([tests.boxed(), jobs.boxed(), pods.boxed(), woken.boxed()]), &ctx, shutdown).await;
+    look_at_all(
+        stream::select_all([tests.boxed(), jobs.boxed(), pods.boxed(), woken.boxed()]),
+        &ctx,
+        shutdown,
+    )
+    .await;
 }
 
 /// Reconciles the tests that something happens to, or whose time has come, until `shutdown` is done.
@@ -229,8 +317,20 @@ fn add(queue: &mut Queue, key: Key, ctx: &Context) {
         }
         return queue.forget(&key);
     };
-    let has_started = test.status.as_ref().and_then(|s| s.phase).is_some_and(Phase::has_started) || ctx.index().has_job(&key);
-    queue.add(key, if has_started { Lane::Report } else { Lane::Start });
+    let has_started = test
+        .status
+        .as_ref()
+        .and_then(|s| s.phase)
+        .is_some_and(Phase::has_started)
+        || ctx.index().has_job(&key);
+    queue.add(
+        key,
+        if has_started {
+            Lane::Report
+        } else {
+            Lane::Start
+        },
+    );
 }
 
 /// How many tests may be looked at at a time. A Job or worker that is not listed yet would look as if it were not there: so none
@@ -258,7 +358,10 @@ fn after<K: Send + 'static>(
     watch: BoxStream<'static, Event<K>>,
 ) -> BoxStream<'static, Event<K>> {
     let ctx = ctx.clone();
-    async move { ctx.until_synced(enough).await }.map(|()| watch).flatten_stream().boxed()
+    async move { ctx.until_synced(enough).await }
+        .map(|()| watch)
+        .flatten_stream()
+        .boxed()
 }
 
 /// Takes the events of a watch into the index, and gives the tests that they concern.
@@ -315,16 +418,31 @@ fn events<K: Send + 'static>(
 
 /// The tests, without what is never read of them. One that cannot be parsed is told of in the log and left out, and
 /// does not stop the others.
-fn tests(api: Api<WatchedTest>, selector: Option<&str>, reports: &Reports) -> BoxStream<'static, Event<LoadTest>> {
+fn tests(
+    api: Api<WatchedTest>,
+    selector: Option<&str>,
+    reports: &Reports,
+) -> BoxStream<'static, Event<LoadTest>> {
     let metrics = reports.metrics.clone();
     let config = selector.map_or_else(watch_config, |selector| watch_config().labels(selector));
     let events = events(watcher(api, config), "loadtests", reports.clone());
     let read = events.filter_map(move |event| {
         let parsed = |test: WatchedTest| {
-            let mut test = test.read().inspect_err(|Unreadable { namespace, name, why }| {
-                metrics.unreadable();
-                tracing::error!(?namespace, ?name, error = why, "a LoadTest cannot be read and is left alone");
-            });
+            let mut test = test.read().inspect_err(
+                |Unreadable {
+                     namespace,
+                     name,
+                     why,
+                 }| {
+                    metrics.unreadable();
+                    tracing::error!(
+                        ?namespace,
+                        ?name,
+                        error = why,
+                        "a LoadTest cannot be read and is left alone"
+                    );
+                },
+            );
             if let Ok(test) = &mut test {
                 report::strip(test);
             }
@@ -353,7 +471,11 @@ mod tests {
         synced.jobs = true;
         assert_eq!(may(synced), [false, false]);
         synced.tests = true;
-        assert_eq!(may(synced), [true, false], "one that has no Job needs no workers");
+        assert_eq!(
+            may(synced),
+            [true, false],
+            "one that has no Job needs no workers"
+        );
         synced.pods = true;
         assert_eq!(may(synced), [true, true]);
     }

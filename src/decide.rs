@@ -35,7 +35,9 @@ const MOST_REFRESHES: usize = 40;
 /// How often the counts and the duration of each of so many running tests are written: the more there are, the less often.
 #[must_use]
 pub fn refresh_every(running: usize) -> SignedDuration {
-    REFRESH.max(SignedDuration::from_secs(i64::try_from(running.div_ceil(MOST_REFRESHES)).unwrap_or(i64::MAX)))
+    REFRESH.max(SignedDuration::from_secs(
+        i64::try_from(running.div_ceil(MOST_REFRESHES)).unwrap_or(i64::MAX),
+    ))
 }
 
 /// Up to this number of workers, each has an event of its own when it runs.
@@ -182,11 +184,19 @@ pub struct Say {
 
 impl Say {
     fn normal(reason: Reason, message: String) -> Self {
-        Self { warning: false, reason, message, about: String::new() }
+        Self {
+            warning: false,
+            reason,
+            message,
+            about: String::new(),
+        }
     }
 
     fn warning(reason: Reason, message: String) -> Self {
-        Self { warning: true, ..Self::normal(reason, message) }
+        Self {
+            warning: true,
+            ..Self::normal(reason, message)
+        }
     }
 }
 
@@ -228,13 +238,21 @@ pub fn missing_job(test: &LoadTest) -> MissingJob {
 /// Whether the last attempt to create the Job of a test was refused: it never had one.
 #[must_use]
 pub fn was_refused(test: &LoadTest) -> bool {
-    let pending = test.status.as_ref().filter(|s| s.phase == Some(Phase::Pending));
-    pending.and_then(progressing_of).is_some_and(|c| c.reason == Reason::JobRefused.as_str())
+    let pending = test
+        .status
+        .as_ref()
+        .filter(|s| s.phase == Some(Phase::Pending));
+    pending
+        .and_then(progressing_of)
+        .is_some_and(|c| c.reason == Reason::JobRefused.as_str())
 }
 
 /// The condition Progressing.
 fn progressing_of(status: &LoadTestStatus) -> Option<&Condition> {
-    status.conditions.iter().find(|c| c.type_ == ConditionType::Progressing.as_str())
+    status
+        .conditions
+        .iter()
+        .find(|c| c.type_ == ConditionType::Progressing.as_str())
 }
 
 fn phase(test: &LoadTest) -> Option<Phase> {
@@ -248,7 +266,12 @@ pub fn decide(test: &LoadTest, seen: &Observed, settings: &WorkerSettings, now: 
         return Plan::default();
     }
     let current = test.status.clone().unwrap_or_default();
-    let scene = Scene { test, current, settings, now };
+    let scene = Scene {
+        test,
+        current,
+        settings,
+        now,
+    };
     if is_over(test) {
         return scene.after_the_end(&seen.job, &seen.workers);
     }
@@ -258,7 +281,9 @@ pub fn decide(test: &LoadTest, seen: &Observed, settings: &WorkerSettings, now: 
             None => scene.underway(job, seen),
             Some(outcome) => scene.ended(job, outcome, &seen.workers),
         },
-        SeenJob::Gone(Some(job)) if let Some(outcome) = &job.outcome => scene.ended(job, outcome, &seen.workers),
+        SeenJob::Gone(Some(job)) if let Some(outcome) = &job.outcome => {
+            scene.ended(job, outcome, &seen.workers)
+        }
         SeenJob::Gone(job) => scene.lost(job.as_ref(), &seen.workers),
     }
 }
@@ -279,11 +304,18 @@ impl Ending {
             Self::Failed => ConditionType::Failed,
             Self::Stopped => ConditionType::Stopped,
         };
-        let mut shown = vec![ConditionType::Progressing, ConditionType::Completed, ConditionType::Failed];
+        let mut shown = vec![
+            ConditionType::Progressing,
+            ConditionType::Completed,
+            ConditionType::Failed,
+        ];
         if self == Self::Stopped {
             shown.push(own);
         }
-        shown.into_iter().map(|type_| Wanted::new(type_, Some(type_ == own), reason, message)).collect()
+        shown
+            .into_iter()
+            .map(|type_| Wanted::new(type_, Some(type_ == own), reason, message))
+            .collect()
     }
 }
 
@@ -302,19 +334,38 @@ impl Scene<'_> {
             observed_generation: generation,
             phase: Some(phase),
             conditions: self.conditions(wanted),
-            completions: Some(format!("{}/{}", self.current.succeeded, self.test.spec.count)),
-            image: self.current.image.clone().or_else(|| Some(crate::job::image(self.test, self.settings))),
+            completions: Some(format!(
+                "{}/{}",
+                self.current.succeeded, self.test.spec.count
+            )),
+            image: self
+                .current
+                .image
+                .clone()
+                .or_else(|| Some(crate::job::image(self.test, self.settings))),
             ..self.current.clone()
         }
     }
 
     fn conditions(&self, wanted: Vec<Wanted>) -> Vec<Condition> {
-        conditions(&self.current.conditions, wanted, self.test.metadata.generation, self.now)
+        conditions(
+            &self.current.conditions,
+            wanted,
+            self.test.metadata.generation,
+            self.now,
+        )
     }
 
     /// The conditions of a test that has not ended.
     fn progressing(holds: Option<bool>, reason: Reason, message: String) -> Vec<Wanted> {
-        let not_yet = |type_| Wanted::new(type_, Some(false), Reason::NotEnded, "the test has not ended");
+        let not_yet = |type_| {
+            Wanted::new(
+                type_,
+                Some(false),
+                Reason::NotEnded,
+                "the test has not ended",
+            )
+        };
         vec![
             Wanted::new(ConditionType::Progressing, holds, reason, message),
             not_yet(ConditionType::Completed),
@@ -325,7 +376,11 @@ impl Scene<'_> {
     /// What the condition Progressing says now, if it is the given status: since when, why and in which words.
     fn progress_so_far(&self, status: &str) -> Option<(Timestamp, Reason, &str)> {
         let condition = progressing_of(&self.current).filter(|c| c.status == status)?;
-        Some((condition.last_transition_time.0, Reason::parse(&condition.reason)?, &condition.message))
+        Some((
+            condition.last_transition_time.0,
+            Reason::parse(&condition.reason)?,
+            &condition.message,
+        ))
     }
 
     fn start_deadline(&self) -> SignedDuration {
@@ -351,7 +406,12 @@ fn named(chosen: &[&Worker]) -> String {
         None => w.pod.clone(),
     });
     let more = chosen.len().saturating_sub(MOST_NAMED);
-    names.collect::<Vec<_>>().join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
+    names.collect::<Vec<_>>().join(", ")
+        + &if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        }
 }
 
 fn workers(count: impl std::fmt::Display) -> String {

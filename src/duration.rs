@@ -30,7 +30,12 @@ pub fn parse(text: &str) -> Option<SignedDuration> {
             's' => 1,
             _ => return None,
         };
-        seconds = seconds.checked_add(std::mem::take(&mut digits).parse::<i64>().ok()?.checked_mul(unit)?)?;
+        seconds = seconds.checked_add(
+            std::mem::take(&mut digits)
+                .parse::<i64>()
+                .ok()?
+                .checked_mul(unit)?,
+        )?;
     }
     (digits.is_empty() && !text.is_empty()).then(|| SignedDuration::from_secs(seconds))
 }
@@ -41,9 +46,15 @@ mod tests {
 
     #[test]
     fn what_is_written_can_be_read() {
-        for (seconds, text) in
-            [(0, "0s"), (55, "55s"), (119, "119s"), (120, "2m0s"), (725, "12m5s"), (3600, "1h0m0s"), (7384, "2h3m4s")]
-        {
+        for (seconds, text) in [
+            (0, "0s"),
+            (55, "55s"),
+            (119, "119s"),
+            (120, "2m0s"),
+            (725, "12m5s"),
+            (3600, "1h0m0s"),
+            (7384, "2h3m4s"),
+        ] {
             let duration = SignedDuration::from_secs(seconds);
             assert_eq!(format(duration), text);
             assert_eq!(parse(text), Some(duration));
@@ -53,7 +64,16 @@ mod tests {
 
     #[test]
     fn anything_else_is_not_read() {
-        for text in ["", "5", "x", "5d", "s", "99999999999999999999s", "9223372036854775807h", "1s2"] {
+        for text in [
+            "",
+            "5",
+            "x",
+            "5d",
+            "s",
+            "99999999999999999999s",
+            "9223372036854775807h",
+            "1s2",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

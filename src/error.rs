@@ -39,7 +39,9 @@ pub enum Error {
 impl Error {
     fn call(&self) -> Option<&CallError> {
         match self {
-            Self::Observe { source, .. } | Self::Report { source, .. } | Self::Apply { source, .. } => Some(source),
+            Self::Observe { source, .. }
+            | Self::Report { source, .. }
+            | Self::Apply { source, .. } => Some(source),
             Self::Refused => None,
         }
     }
@@ -53,7 +55,8 @@ impl Error {
     /// Whether the object was changed in the meantime: not a fault, the newer one is on its way.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::Report { .. }) && matches!(self.call().and_then(CallError::status), Some(404 | 409))
+        matches!(self, Self::Report { .. })
+            && matches!(self.call().and_then(CallError::status), Some(404 | 409))
     }
 }
 
@@ -93,7 +96,16 @@ impl CallError {
 }
 
 /// All classes of errors.
-pub const CLASSES: [&str; 8] = ["conflict", "connection", "deadline", "forbidden", "not_found", "refused", "server", "throttled"];
+pub const CLASSES: [&str; 8] = [
+    "conflict",
+    "connection",
+    "deadline",
+    "forbidden",
+    "not_found",
+    "refused",
+    "server",
+    "throttled",
+];
 
 /// How long one call may take. The client itself would wait for ever.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(15);
@@ -102,7 +114,9 @@ pub const CALL_DEADLINE: Duration = Duration::from_secs(15);
 ///
 /// # Errors
 /// Those of the call, and [`CallError::Deadline`].
-pub async fn within_deadline<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+pub async fn within_deadline<T>(
+    call: impl Future<Output = kube::Result<T>>,
+) -> Result<T, CallError> {
     match tokio::time::timeout(CALL_DEADLINE, call).await {
         Ok(result) => Ok(result?),
         Err(_) => Err(CallError::Deadline),

@@ -42,7 +42,8 @@ struct Workers {
 impl Workers {
     /// Where the worker with this pod is, or else would be.
     fn place(&self, pod: &str) -> Result<usize, usize> {
-        self.all.binary_search_by(|worker| worker.pod.as_str().cmp(pod))
+        self.all
+            .binary_search_by(|worker| worker.pod.as_str().cmp(pod))
     }
 
     fn of_pod(&mut self, pod: &str) -> Option<&mut Arc<Worker>> {
@@ -62,7 +63,11 @@ struct Entry {
 
 impl Entry {
     fn new(job: TestJob) -> Box<Self> {
-        Box::new(Self { job, gone: false, settled: false })
+        Box::new(Self {
+            job,
+            gone: false,
+            settled: false,
+        })
     }
 }
 
@@ -82,18 +87,26 @@ impl Index {
     /// The key as it is kept already, if it is.
     fn shared(&self, key: Key) -> Key {
         let of_test = self.tests.get_key_value(&key).map(|(kept, _)| kept);
-        of_test.or_else(|| self.jobs.get_key_value(&key).map(|(kept, _)| kept)).cloned().unwrap_or(key)
+        of_test
+            .or_else(|| self.jobs.get_key_value(&key).map(|(kept, _)| kept))
+            .cloned()
+            .unwrap_or(key)
     }
 
     /// How many Jobs there are that have not ended.
     #[must_use]
     pub fn running(&self) -> usize {
-        self.jobs.values().filter(|e| !e.gone && e.job.outcome.is_none()).count()
+        self.jobs
+            .values()
+            .filter(|e| !e.gone && e.job.outcome.is_none())
+            .count()
     }
 
     /// Drops the workers of a test that has ended, if its Job has ended too. They are most of what is kept of it.
     pub fn settle(&mut self, key: &Key) {
-        let Some(entry) = self.jobs.get_mut(key).filter(|e| e.job.outcome.is_some()) else { return };
+        let Some(entry) = self.jobs.get_mut(key).filter(|e| e.job.outcome.is_some()) else {
+            return;
+        };
         entry.settled = true;
         self.workers.remove(&entry.job.uid);
         give_back(&mut self.workers);
@@ -121,7 +134,10 @@ impl Index {
     /// The workers of the Job with this UID.
     #[must_use]
     pub fn workers(&self, job_uid: &str) -> Vec<Arc<Worker>> {
-        self.workers.get(job_uid).map(|w| w.all.clone()).unwrap_or_default()
+        self.workers
+            .get(job_uid)
+            .map(|w| w.all.clone())
+            .unwrap_or_default()
     }
 
     /// Takes in a Job read or created otherwise than by the watch. The watch may be ahead of it: it never replaces.
@@ -137,8 +153,16 @@ impl Index {
     /// Takes in that a worker of a test was told when to begin. The watch may be seconds behind: who goes by it would tell
     /// workers again, and even another instant.
     pub fn note_told(&mut self, key: &Key, pod: &str, at: Timestamp, times: u8, now: Timestamp) {
-        let Some(entry) = self.jobs.get(key) else { return };
-        let Some(worker) = self.workers.get_mut(&entry.job.uid).and_then(|w| w.of_pod(pod)) else { return };
+        let Some(entry) = self.jobs.get(key) else {
+            return;
+        };
+        let Some(worker) = self
+            .workers
+            .get_mut(&entry.job.uid)
+            .and_then(|w| w.of_pod(pod))
+        else {
+            return;
+        };
         let worker = Arc::make_mut(worker);
         (worker.start_at, worker.told) = (Some(at), worker.told.max(times));
         worker.told_at = worker.told_at.or(Some(now));
@@ -180,7 +204,12 @@ impl Index {
                     self.tests.remove(key);
                 }
                 // Nothing is asked of their workers any more, which may be listed next.
-                let ended: Vec<Key> = self.tests.iter().filter(|(_, test)| is_over(test)).map(|(key, _)| key.clone()).collect();
+                let ended: Vec<Key> = self
+                    .tests
+                    .iter()
+                    .filter(|(_, test)| is_over(test))
+                    .map(|(key, _)| key.clone())
+                    .collect();
                 for key in &ended {
                     self.settle(key);
                 }
@@ -193,7 +222,12 @@ impl Index {
     pub fn job_event(&mut self, event: Event<WorkerJob>) -> Vec<Key> {
         match event {
             Event::Init => {
-                self.unseen_jobs = self.jobs.iter().filter(|(_, e)| !e.gone).map(|(k, _)| k.clone()).collect();
+                self.unseen_jobs = self
+                    .jobs
+                    .iter()
+                    .filter(|(_, e)| !e.gone)
+                    .map(|(k, _)| k.clone())
+                    .collect();
                 Vec::new()
             }
             Event::InitApply(job) | Event::Apply(job) => {
@@ -226,7 +260,9 @@ impl Index {
             Event::InitDone => {
                 let gone: Vec<Key> = std::mem::take(&mut self.unseen_jobs).into_iter().collect();
                 for key in &gone {
-                    let Some(entry) = self.jobs.get_mut(key) else { continue };
+                    let Some(entry) = self.jobs.get_mut(key) else {
+                        continue;
+                    };
                     entry.gone = true;
                     let uid = entry.job.uid.clone();
                     self.forget_gone_pods(&uid);
@@ -241,22 +277,42 @@ impl Index {
         match event {
             Event::Init => {
                 let pods = |(job, workers): (&String, &Workers)| -> Vec<(String, String)> {
-                    workers.all.iter().map(|worker| (job.clone(), worker.pod.clone())).collect()
+                    workers
+                        .all
+                        .iter()
+                        .map(|worker| (job.clone(), worker.pod.clone()))
+                        .collect()
                 };
                 self.unseen_pods = self.workers.iter().flat_map(pods).collect();
                 Vec::new()
             }
             Event::InitApply(pod) | Event::Apply(pod) => {
-                let Some(job) = controller(&pod.metadata).filter(|o| o.kind == "Job") else { return Vec::new() };
-                let test = self.shared(Arc::new((pod.namespace().unwrap_or_default(), job.name.clone())));
-                if self.jobs.get(&test).is_some_and(|e| e.settled && e.job.uid == job.uid) {
+                let Some(job) = controller(&pod.metadata).filter(|o| o.kind == "Job") else {
+                    return Vec::new();
+                };
+                let test = self.shared(Arc::new((
+                    pod.namespace().unwrap_or_default(),
+                    job.name.clone(),
+                )));
+                if self
+                    .jobs
+                    .get(&test)
+                    .is_some_and(|e| e.settled && e.job.uid == job.uid)
+                {
                     return Vec::new();
                 }
                 let worker = Worker::from_pod(&pod, &job.name);
                 if !self.unseen_pods.is_empty() {
-                    self.unseen_pods.remove(&(job.uid.clone(), worker.pod.clone()));
+                    self.unseen_pods
+                        .remove(&(job.uid.clone(), worker.pod.clone()));
                 }
-                let workers = self.workers.entry(job.uid.clone()).or_insert_with(|| Workers { test, all: Vec::new() });
+                let workers = self
+                    .workers
+                    .entry(job.uid.clone())
+                    .or_insert_with(|| Workers {
+                        test,
+                        all: Vec::new(),
+                    });
                 match workers.place(&worker.pod) {
                     Ok(place) => {
                         let earlier = &mut workers.all[place];
@@ -266,33 +322,58 @@ impl Index {
                         }
                         *earlier = Arc::new(worker);
                     }
-                    Err(place) => workers.all.insert(place, Arc::new(worker.seen_after(None, now))),
+                    Err(place) => workers
+                        .all
+                        .insert(place, Arc::new(worker.seen_after(None, now))),
                 }
                 vec![workers.test.clone()]
             }
             Event::Delete(pod) => {
-                let Some(job) = controller(&pod.metadata).filter(|o| o.kind == "Job") else { return Vec::new() };
+                let Some(job) = controller(&pod.metadata).filter(|o| o.kind == "Job") else {
+                    return Vec::new();
+                };
                 // What is told with the deletion is the newest there is of the pod.
                 let last = Worker::from_pod(&pod, &job.name);
-                if let Some(earlier) = self.workers.get_mut(&job.uid).and_then(|w| w.of_pod(&last.pod)) {
+                if let Some(earlier) = self
+                    .workers
+                    .get_mut(&job.uid)
+                    .and_then(|w| w.of_pod(&last.pod))
+                {
                     *earlier = Arc::new(last.clone().seen_after(Some(&**earlier), now));
                 }
-                let version = pod.resource_version().and_then(|v| v.parse().ok()).unwrap_or_default();
-                self.remove_pod(&job.uid, &last.pod, version, now).into_iter().collect()
+                let version = pod
+                    .resource_version()
+                    .and_then(|v| v.parse().ok())
+                    .unwrap_or_default();
+                self.remove_pod(&job.uid, &last.pod, version, now)
+                    .into_iter()
+                    .collect()
             }
             Event::InitDone => {
                 let gone = std::mem::take(&mut self.unseen_pods);
-                gone.iter().filter_map(|(job, pod)| self.remove_pod(job, pod, u64::MAX, now)).collect()
+                gone.iter()
+                    .filter_map(|(job, pod)| self.remove_pod(job, pod, u64::MAX, now))
+                    .collect()
             }
         }
     }
 
     /// While its Job is there, a pod that is gone is remembered: how the Job ends may be its doing.
-    fn remove_pod(&mut self, job_uid: &str, pod: &str, version: u64, now: Timestamp) -> Option<Key> {
+    fn remove_pod(
+        &mut self,
+        job_uid: &str,
+        pod: &str,
+        version: u64,
+        now: Timestamp,
+    ) -> Option<Key> {
         let workers = self.workers.get_mut(job_uid)?;
         let place = workers.place(pod).ok()?;
         let test = workers.test.clone();
-        if self.jobs.get(&test).is_some_and(|entry| !entry.gone && entry.job.uid == job_uid) {
+        if self
+            .jobs
+            .get(&test)
+            .is_some_and(|entry| !entry.gone && entry.job.uid == job_uid)
+        {
             let worker = &mut workers.all[place];
             *worker = Arc::new((**worker).clone().gone(version, now));
         } else {
@@ -307,7 +388,9 @@ impl Index {
     /// Forgets the pods that were remembered only for the sake of their Job.
     fn forget_gone_pods(&mut self, job_uid: &str) {
         if let Some(workers) = self.workers.get_mut(job_uid) {
-            workers.all.retain(|worker| !worker.deleted.as_ref().is_some_and(|d| d.gone));
+            workers
+                .all
+                .retain(|worker| !worker.deleted.as_ref().is_some_and(|d| d.gone));
             if workers.all.is_empty() {
                 self.workers.remove(job_uid);
             }
@@ -318,7 +401,10 @@ impl Index {
 /// The key of a test, or of its Job, by the metadata of either.
 #[must_use]
 pub fn key(meta: &ObjectMeta) -> Key {
-    Arc::new((meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default()))
+    Arc::new((
+        meta.namespace.clone().unwrap_or_default(),
+        meta.name.clone().unwrap_or_default(),
+    ))
 }
 
 /// Gives back what a map had to take for far more than it holds now.

@@ -29,7 +29,11 @@ pub fn job(test: &LoadTest, settings: &WorkerSettings, script: &Found) -> Job {
         metadata: ObjectMeta {
             name: test.metadata.name.clone(),
             namespace: test.metadata.namespace.clone(),
-            labels: Some(queue_labels(test).chain(labels(test, JOB_COMPONENT)).collect()),
+            labels: Some(
+                queue_labels(test)
+                    .chain(labels(test, JOB_COMPONENT))
+                    .collect(),
+            ),
             owner_references: test.controller_owner_ref(&()).map(|owner| vec![owner]),
             ..ObjectMeta::default()
         },
@@ -39,7 +43,8 @@ pub fn job(test: &LoadTest, settings: &WorkerSettings, script: &Found) -> Job {
             parallelism: Some(test.spec.count),
             // Either way no worker is ever started a second time.
             backoff_limit: (test.spec.failure_policy == FailurePolicy::FailFast).then_some(0),
-            backoff_limit_per_index: (test.spec.failure_policy == FailurePolicy::Continue).then_some(0),
+            backoff_limit_per_index: (test.spec.failure_policy == FailurePolicy::Continue)
+                .then_some(0),
             active_deadline_seconds: test.spec.active_deadline_seconds,
             template: pod::template(test, settings, script),
             ..JobSpec::default()
@@ -53,7 +58,9 @@ pub fn job(test: &LoadTest, settings: &WorkerSettings, script: &Found) -> Job {
 /// Source: Kueue, `pkg/controller/constants`.
 fn queue_labels(test: &LoadTest) -> impl Iterator<Item = (String, String)> {
     let labels = test.metadata.labels.clone().unwrap_or_default();
-    labels.into_iter().filter(|(name, _)| name.starts_with("kueue.x-k8s.io/"))
+    labels
+        .into_iter()
+        .filter(|(name, _)| name.starts_with("kueue.x-k8s.io/"))
 }
 
 fn labels(test: &LoadTest, component: &str) -> BTreeMap<String, String> {
@@ -82,11 +89,19 @@ mod tests {
 
     #[test]
     fn a_test_becomes_an_indexed_job_that_is_never_retried() {
-        let test = test(&json!({"count": 3, "environment": "dev", "testScript": {"config": {"configMap": "script"}}}));
-        let job = serde_json::to_value(job(&test, &WorkerSettings::default(), &Found::default())).unwrap();
+        let test = test(
+            &json!({"count": 3, "environment": "dev", "testScript": {"config": {"configMap": "script"}}}),
+        );
+        let job = serde_json::to_value(job(&test, &WorkerSettings::default(), &Found::default()))
+            .unwrap();
         let spec = &job["spec"];
         assert_eq!(
-            json!([spec["completionMode"], spec["completions"], spec["parallelism"], spec["backoffLimit"]]),
+            json!([
+                spec["completionMode"],
+                spec["completions"],
+                spec["parallelism"],
+                spec["backoffLimit"]
+            ]),
             json!(["Indexed", 3, 3, 0])
         );
         assert_eq!(job["metadata"]["ownerReferences"][0]["uid"], "u-1");
@@ -99,8 +114,14 @@ mod tests {
         let pod = &spec["template"]["spec"];
         assert_eq!(pod["restartPolicy"], "Never");
         assert_eq!(pod["automountServiceAccountToken"], false);
-        assert_eq!(pod["containers"][0]["args"], json!(["run", "/data/test-script.yaml", "--environment", "dev"]));
-        assert_eq!(pod["volumes"][0]["projected"]["sources"], json!([{"configMap": {"name": "script"}}]));
+        assert_eq!(
+            pod["containers"][0]["args"],
+            json!(["run", "/data/test-script.yaml", "--environment", "dev"])
+        );
+        assert_eq!(
+            pod["volumes"][0]["projected"]["sources"],
+            json!([{"configMap": {"name": "script"}}])
+        );
     }
 
     #[test]
@@ -108,62 +129,141 @@ mod tests {
         let test = test(
             &json!({"failurePolicy": "Continue", "activeDeadlineSeconds": 60, "testScript": {"config": {"configMap": "s"}}}),
         );
-        let spec = job(&test, &WorkerSettings::default(), &Found::default()).spec.unwrap();
-        assert_eq!((spec.backoff_limit, spec.backoff_limit_per_index, spec.active_deadline_seconds), (None, Some(0), Some(60)));
+        let spec = job(&test, &WorkerSettings::default(), &Found::default())
+            .spec
+            .unwrap();
+        assert_eq!(
+            (
+                spec.backoff_limit,
+                spec.backoff_limit_per_index,
+                spec.active_deadline_seconds
+            ),
+            (None, Some(0), Some(60))
+        );
     }
 
     #[test]
     fn only_the_labels_of_queues_are_passed_on() {
         let mut test = test(&json!({"testScript": {"config": {"configMap": "s"}}}));
-        test.metadata.labels =
-            Some([("kueue.x-k8s.io/queue-name", "q"), ("artillery.io/component", "x")].map(|(k, v)| (k.into(), v.into())).into());
-        let labels = job(&test, &WorkerSettings::default(), &Found::default()).metadata.labels.unwrap();
-        assert_eq!(labels.get("kueue.x-k8s.io/queue-name").map(String::as_str), Some("q"));
-        assert_eq!(labels.get("artillery.io/component").map(String::as_str), Some(JOB_COMPONENT));
+        test.metadata.labels = Some(
+            [
+                ("kueue.x-k8s.io/queue-name", "q"),
+                ("artillery.io/component", "x"),
+            ]
+            .map(|(k, v)| (k.into(), v.into()))
+            .into(),
+        );
+        let labels = job(&test, &WorkerSettings::default(), &Found::default())
+            .metadata
+            .labels
+            .unwrap();
+        assert_eq!(
+            labels.get("kueue.x-k8s.io/queue-name").map(String::as_str),
+            Some("q")
+        );
+        assert_eq!(
+            labels.get("artillery.io/component").map(String::as_str),
+            Some(JOB_COMPONENT)
+        );
     }
 
     #[test]
     fn without_an_environment_none_is_passed() {
-        let job =
-            job(&test(&json!({"testScript": {"config": {"configMap": "s"}}})), &WorkerSettings::default(), &Found::default());
-        let args = job.spec.unwrap().template.spec.unwrap().containers.remove(0).args.unwrap();
+        let job = job(
+            &test(&json!({"testScript": {"config": {"configMap": "s"}}})),
+            &WorkerSettings::default(),
+            &Found::default(),
+        );
+        let args = job
+            .spec
+            .unwrap()
+            .template
+            .spec
+            .unwrap()
+            .containers
+            .remove(0)
+            .args
+            .unwrap();
         assert_eq!(args, ["run", "/data/test-script.yaml"]);
     }
 
     #[test]
     fn what_is_passed_arrives_as_it_is() {
-        let test = test(&json!({"environment": "$(A)", "target": "http://$$(HOME)/a$b", "variables": {"p": "pa$$word"},
-            "testScript": {"config": {"configMap": "s", "key": "$a.yaml"}}}));
+        let test = test(
+            &json!({"environment": "$(A)", "target": "http://$$(HOME)/a$b", "variables": {"p": "pa$$word"},
+            "testScript": {"config": {"configMap": "s", "key": "$a.yaml"}}}),
+        );
         let job = job(&test, &WorkerSettings::default(), &Found::default());
-        let args = job.spec.unwrap().template.spec.unwrap().containers.remove(0).args.unwrap();
+        let args = job
+            .spec
+            .unwrap()
+            .template
+            .spec
+            .unwrap()
+            .containers
+            .remove(0)
+            .args
+            .unwrap();
         // Kubernetes makes one `$` of two, and takes none of them for a variable.
         assert!(!args.join(" ").replace("$$", "").contains('$'), "{args:?}");
         let arrived: Vec<_> = args.iter().map(|arg| arg.replace("$$", "$")).collect();
         assert_eq!(
             arrived[1..],
-            ["/data/$a.yaml", "--environment", "$(A)", "--target", "http://$$(HOME)/a$b", "--variables", r#"{"p":"pa$$word"}"#]
+            [
+                "/data/$a.yaml",
+                "--environment",
+                "$(A)",
+                "--target",
+                "http://$$(HOME)/a$b",
+                "--variables",
+                r#"{"p":"pa$$word"}"#
+            ]
         );
     }
 
     #[test]
     fn the_files_of_an_image_are_linked_beside_the_script() {
-        let test = test(&json!({"testScript": {"config": {"configMap": "s"}, "external": {
-            "image": {"reference": "example/files:v1", "pullPolicy": "Always"}}}}));
-        let job = serde_json::to_value(job(&test, &WorkerSettings::default(), &Found::default())).unwrap();
+        let test = test(
+            &json!({"testScript": {"config": {"configMap": "s"}, "external": {
+            "image": {"reference": "example/files:v1", "pullPolicy": "Always"}}}}),
+        );
+        let job = serde_json::to_value(job(&test, &WorkerSettings::default(), &Found::default()))
+            .unwrap();
         let pod = &job["spec"]["template"]["spec"];
-        let volume = pod["volumes"].as_array().unwrap().iter().find(|v| v["name"] == "image-files").unwrap();
-        assert_eq!(volume["image"], json!({"reference": "example/files:v1", "pullPolicy": "Always"}));
+        let volume = pod["volumes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|v| v["name"] == "image-files")
+            .unwrap();
+        assert_eq!(
+            volume["image"],
+            json!({"reference": "example/files:v1", "pullPolicy": "Always"})
+        );
         let container = &pod["containers"][0];
         let mounts = container["volumeMounts"].as_array().unwrap();
         let mount = |name: &str| mounts.iter().find(|m| m["name"] == name).unwrap();
-        assert_eq!(mount("image-files"), &json!({"name": "image-files", "mountPath": "/sources/image", "readOnly": true}));
         assert_eq!(
-            (&mount("test-script")["mountPath"], &mount("data")["mountPath"]),
+            mount("image-files"),
+            &json!({"name": "image-files", "mountPath": "/sources/image", "readOnly": true})
+        );
+        assert_eq!(
+            (
+                &mount("test-script")["mountPath"],
+                &mount("data")["mountPath"]
+            ),
             (&json!("/sources/config-maps"), &json!("/data"))
         );
         let environment = container["env"].as_array().unwrap();
-        let variable = |name: &str| environment.iter().find(|v| v["name"] == name).unwrap()["value"].as_str().unwrap();
-        assert_eq!(variable("LOADTEST_FILES"), "/sources/config-maps:/sources/image");
+        let variable = |name: &str| {
+            environment.iter().find(|v| v["name"] == name).unwrap()["value"]
+                .as_str()
+                .unwrap()
+        };
+        assert_eq!(
+            variable("LOADTEST_FILES"),
+            "/sources/config-maps:/sources/image"
+        );
         assert!(variable("NODE_OPTIONS").starts_with("--require=/opt/loadtest/files.cjs "));
     }
 }

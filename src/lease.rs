@@ -61,9 +61,14 @@ impl Fence {
                 if request.method() == http::Method::GET {
                     return Ok::<_, tower::BoxError>(client.send(request).await?);
                 }
-                let renewed = fence.renewed().filter(|renewed| renewed.elapsed() < RENEW_DEADLINE).ok_or(Fenced)?;
+                let renewed = fence
+                    .renewed()
+                    .filter(|renewed| renewed.elapsed() < RENEW_DEADLINE)
+                    .ok_or(Fenced)?;
                 let end = tokio::time::Instant::from_std(renewed + LEASE_DURATION);
-                Ok(tokio::time::timeout_at(end, client.send(request)).await.map_err(|_| Fenced)??)
+                Ok(tokio::time::timeout_at(end, client.send(request))
+                    .await
+                    .map_err(|_| Fenced)??)
             }
         });
         Client::new(guarded, namespace)
@@ -100,9 +105,15 @@ fn evaluate(spec: &LeaseSpec, me: &str, unchanged_for: Duration) -> Verdict {
         Some(holder) if holder == me => Verdict::Renew,
         None | Some("") => Verdict::Take,
         Some(_) => {
-            let seconds = spec.lease_duration_seconds.and_then(|s| u64::try_from(s).ok());
+            let seconds = spec
+                .lease_duration_seconds
+                .and_then(|s| u64::try_from(s).ok());
             let duration = seconds.map_or(LEASE_DURATION, Duration::from_secs);
-            if unchanged_for > duration { Verdict::Take } else { Verdict::Wait }
+            if unchanged_for > duration {
+                Verdict::Take
+            } else {
+                Verdict::Wait
+            }
         }
     }
 }
@@ -136,8 +147,16 @@ impl Candidate {
                 Err(error) => tracing::warn!(%error, "cannot take the lease; trying on"),
             }
             // A lease that is not renewed is taken as soon as it may be.
-            let left = self.seen.as_ref().map(|seen| (LEASE_DURATION + MOMENT).saturating_sub(seen.at.elapsed()));
-            tokio::time::sleep(left.filter(|left| !left.is_zero()).unwrap_or(RETRY_PERIOD).min(RETRY_PERIOD)).await;
+            let left = self
+                .seen
+                .as_ref()
+                .map(|seen| (LEASE_DURATION + MOMENT).saturating_sub(seen.at.elapsed()));
+            tokio::time::sleep(
+                left.filter(|left| !left.is_zero())
+                    .unwrap_or(RETRY_PERIOD)
+                    .min(RETRY_PERIOD),
+            )
+            .await;
         }
     }
 
@@ -147,7 +166,9 @@ impl Candidate {
         while renewed.elapsed() < RENEW_DEADLINE {
             tokio::time::sleep(RETRY_PERIOD).await;
             let begun = Instant::now();
-            let left = RENEW_DEADLINE.saturating_sub(renewed.elapsed()).min(ATTEMPT);
+            let left = RENEW_DEADLINE
+                .saturating_sub(renewed.elapsed())
+                .min(ATTEMPT);
             match tokio::time::timeout(left, self.try_hold(begun)).await {
                 Ok(Ok(true)) => renewed = begun,
                 Ok(Ok(false)) => return,
@@ -159,11 +180,25 @@ impl Candidate {
 
     /// Gives the lease up, so that another replica need not wait for its end. To be called when nothing is written any more.
     pub async fn release(&mut self) {
-        let Ok(Some(mut lease)) = within_deadline(self.leases.get_opt(&self.lease)).await else { return };
-        let Some(spec) = lease.spec.as_mut().filter(|s| s.holder_identity.as_deref() == Some(&self.me)) else { return };
+        let Ok(Some(mut lease)) = within_deadline(self.leases.get_opt(&self.lease)).await else {
+            return;
+        };
+        let Some(spec) = lease
+            .spec
+            .as_mut()
+            .filter(|s| s.holder_identity.as_deref() == Some(&self.me))
+        else {
+            return;
+        };
         spec.holder_identity = Some(String::new());
         spec.lease_duration_seconds = Some(1);
-        if let Err(error) = within_deadline(self.leases.replace(&self.lease, &PostParams::default(), &lease)).await {
+        if let Err(error) = within_deadline(self.leases.replace(
+            &self.lease,
+            &PostParams::default(),
+            &lease,
+        ))
+        .await
+        {
             tracing::warn!(%error, "cannot release the lease; it ends by itself");
         }
     }
@@ -192,7 +227,10 @@ impl Candidate {
         }
         let Some(mut lease) = within_deadline(self.leases.get_opt(&self.lease)).await? else {
             let lease = Lease {
-                metadata: ObjectMeta { name: Some(self.lease.clone()), ..ObjectMeta::default() },
+                metadata: ObjectMeta {
+                    name: Some(self.lease.clone()),
+                    ..ObjectMeta::default()
+                },
                 spec: Some(self.held(time.clone(), time, 0)),
             };
             let created = within_deadline(self.leases.create(&PostParams::default(), &lease)).await;
@@ -200,9 +238,15 @@ impl Candidate {
         };
         let spec = lease.spec.clone().unwrap_or_default();
         if self.seen.as_ref().is_none_or(|seen| seen.spec != spec) {
-            self.seen = Some(Seen { spec: spec.clone(), at: now });
+            self.seen = Some(Seen {
+                spec: spec.clone(),
+                at: now,
+            });
         }
-        let unchanged_for = self.seen.as_ref().map_or(Duration::ZERO, |seen| now.duration_since(seen.at));
+        let unchanged_for = self
+            .seen
+            .as_ref()
+            .map_or(Duration::ZERO, |seen| now.duration_since(seen.at));
         let transitions = spec.lease_transitions.unwrap_or_default();
         lease.spec = Some(match evaluate(&spec, &self.me, unchanged_for) {
             Verdict::Wait => return Ok(false),
@@ -213,7 +257,12 @@ impl Candidate {
     }
 
     async fn write(&mut self, lease: &Lease) -> Result<bool, CallError> {
-        let written = within_deadline(self.leases.replace(&self.lease, &PostParams::default(), lease)).await;
+        let written = within_deadline(self.leases.replace(
+            &self.lease,
+            &PostParams::default(),
+            lease,
+        ))
+        .await;
         self.keep(written)
     }
 
@@ -230,7 +279,12 @@ impl Candidate {
         }
     }
 
-    fn held(&self, acquired: Option<MicroTime>, renewed: Option<MicroTime>, transitions: i32) -> LeaseSpec {
+    fn held(
+        &self,
+        acquired: Option<MicroTime>,
+        renewed: Option<MicroTime>,
+        transitions: i32,
+    ) -> LeaseSpec {
         LeaseSpec {
             holder_identity: Some(self.me.clone()),
             lease_duration_seconds: i32::try_from(LEASE_DURATION.as_secs()).ok(),
@@ -247,7 +301,11 @@ mod tests {
     use super::*;
 
     fn spec(holder: Option<&str>) -> LeaseSpec {
-        LeaseSpec { holder_identity: holder.map(Into::into), lease_duration_seconds: Some(15), ..LeaseSpec::default() }
+        LeaseSpec {
+            holder_identity: holder.map(Into::into),
+            lease_duration_seconds: Some(15),
+            ..LeaseSpec::default()
+        }
     }
 
     #[test]
@@ -260,13 +318,23 @@ mod tests {
             (Some("other"), 16, Verdict::Take),
         ];
         for (holder, seconds, verdict) in cases {
-            assert_eq!(evaluate(&spec(holder), "me", Duration::from_secs(seconds)), verdict, "{holder:?} {seconds}");
+            assert_eq!(
+                evaluate(&spec(holder), "me", Duration::from_secs(seconds)),
+                verdict,
+                "{holder:?} {seconds}"
+            );
         }
     }
 
     #[test]
     fn a_negative_duration_is_not_believed() {
-        let spec = LeaseSpec { lease_duration_seconds: Some(-1), ..spec(Some("other")) };
-        assert_eq!(evaluate(&spec, "me", Duration::from_secs(10)), Verdict::Wait);
+        let spec = LeaseSpec {
+            lease_duration_seconds: Some(-1),
+            ..spec(Some("other"))
+        };
+        assert_eq!(
+            evaluate(&spec, "me", Duration::from_secs(10)),
+            Verdict::Wait
+        );
     }
 }

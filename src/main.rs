@@ -40,24 +40,42 @@ async fn main() -> ExitCode {
 async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     let selector = settings.checked_selector()?;
     let config = Config::infer().await?;
-    let namespace = settings.leader_elect_namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+    let namespace = settings
+        .leader_elect_namespace
+        .clone()
+        .unwrap_or_else(|| config.default_namespace.clone());
     let server_url = config.cluster_url.clone();
     let metrics = Arc::new(Metrics::default());
     let client = requests::counted(connect(&config)?, metrics.clone());
 
     let health = Arc::new(Health::default());
     if let Some(address) = settings.health_probe_bind_address.0 {
-        let listener = server::listen(address).await.map_err(|e| format!("cannot serve probes on {address}: {e}"))?;
+        let listener = server::listen(address)
+            .await
+            .map_err(|e| format!("cannot serve probes on {address}: {e}"))?;
         tracing::info!(address = %listener.local_addr()?, "probes are served");
         tokio::spawn(server::serve_probes(listener, health.clone()));
     }
     if let Some(address) = settings.metrics_bind_address.0 {
-        let listener = server::listen(address).await.map_err(|e| format!("cannot serve metrics on {address}: {e}"))?;
+        let listener = server::listen(address)
+            .await
+            .map_err(|e| format!("cannot serve metrics on {address}: {e}"))?;
         tracing::info!(address = %listener.local_addr()?, "metrics are served");
-        tokio::spawn(server::serve_metrics(listener, metrics.clone(), guard(&settings, &client)?));
+        tokio::spawn(server::serve_metrics(
+            listener,
+            metrics.clone(),
+            guard(&settings, &client)?,
+        ));
     }
-    let version = client.apiserver_version().await.map_err(|e| format!("cannot reach the API server at {server_url}: {e}"))?;
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), kubernetes = version.git_version, "artillery-operator starts");
+    let version = client
+        .apiserver_version()
+        .await
+        .map_err(|e| format!("cannot reach the API server at {server_url}: {e}"))?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        kubernetes = version.git_version,
+        "artillery-operator starts"
+    );
     health.set_ready();
 
     let (stop, mut stopped) = watch::channel(());
@@ -67,20 +85,34 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
         future::select(Box::pin(terminate.recv()), Box::pin(interrupt.recv())).await;
     });
 
-    let mut candidate =
-        settings.leader_elect.then(|| Candidate::new(client.clone(), &namespace, &settings.leader_elect_lease, identity()));
+    let mut candidate = settings.leader_elect.then(|| {
+        Candidate::new(
+            client.clone(),
+            &namespace,
+            &settings.leader_elect_lease,
+            identity(),
+        )
+    });
     if let Some(candidate) = &mut candidate {
         tokio::select! {
             () = candidate.acquire() => tracing::info!(namespace, "this replica has the lease"),
             () = &mut signals => return Ok(()),
         }
     }
-    let client = candidate.as_ref().map_or(client.clone(), |candidate| candidate.fence().guard(client));
+    let client = candidate
+        .as_ref()
+        .map_or(client.clone(), |candidate| candidate.fence().guard(client));
     metrics.leads(true);
     let reports = Reports { metrics, health };
 
     // An empty variable names no namespace.
-    let mut scopes: Vec<_> = settings.namespaces.iter().filter(|n| !n.is_empty()).cloned().map(Some).collect();
+    let mut scopes: Vec<_> = settings
+        .namespaces
+        .iter()
+        .filter(|n| !n.is_empty())
+        .cloned()
+        .map(Some)
+        .collect();
     if scopes.is_empty() {
         scopes.push(None);
     }
@@ -89,8 +121,17 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
         let shutdown = async move {
             let _ = stopped.changed().await;
         };
-        let scope = Scope { namespace: scope, selector: selector.clone() };
-        controller::run(client.clone(), scope, settings.worker.clone(), reports.clone(), shutdown)
+        let scope = Scope {
+            namespace: scope,
+            selector: selector.clone(),
+        };
+        controller::run(
+            client.clone(),
+            scope,
+            settings.worker.clone(),
+            reports.clone(),
+            shutdown,
+        )
     }))
     .boxed();
     stopped.mark_unchanged();
@@ -116,7 +157,10 @@ fn guard(settings: &Settings, client: &Client) -> Result<Option<Guard>, Box<dyn 
         (true, None) => Tls::self_signed()?,
         (true, Some(folder)) => Tls::from_folder(folder)?,
     };
-    Ok(Some(Guard { tls, authorizer: Authorizer::new(client.clone()) }))
+    Ok(Some(Guard {
+        tls,
+        authorizer: Authorizer::new(client.clone()),
+    }))
 }
 
 /// Done when the lease is lost; never without leader election.
@@ -130,6 +174,8 @@ async fn lost(candidate: Option<&mut Candidate>) {
 /// A name unlike that of any other process: the host's (a pod's own name), and the time and process it began with.
 fn identity() -> String {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "artillery-operator".into());
-    let began = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let began = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     format!("{host}_{}_{}", std::process::id(), began.as_nanos())
 }

@@ -99,29 +99,70 @@ impl Default for Metrics {
         let registry = all.sub_registry_with_prefix("artillery_operator");
 
         let version: Family<Version, Gauge> = Family::default();
-        version.get_or_create(&Version { version: env!("CARGO_PKG_VERSION") }).set(1);
-        registry.register("build_info", "Always 1; the operator's version is in the label", version);
+        version
+            .get_or_create(&Version {
+                version: env!("CARGO_PKG_VERSION"),
+            })
+            .set(1);
+        registry.register(
+            "build_info",
+            "Always 1; the operator's version is in the label",
+            version,
+        );
         let leader = Gauge::default();
-        registry.register("leader", "1 while this replica does the work, else 0", leader.clone());
+        registry.register(
+            "leader",
+            "1 while this replica does the work, else 0",
+            leader.clone(),
+        );
 
         let reconcile_duration = Histogram::new(exponential_buckets(0.001, 4.0, 8));
-        registry.register_with_unit("reconcile_duration", "Time that reconciles took", Unit::Seconds, reconcile_duration.clone());
+        registry.register_with_unit(
+            "reconcile_duration",
+            "Time that reconciles took",
+            Unit::Seconds,
+            reconcile_duration.clone(),
+        );
         let reconciles_in_flight = Gauge::default();
-        registry.register("reconciles_in_flight", "Reconciles under way", reconciles_in_flight.clone());
+        registry.register(
+            "reconciles_in_flight",
+            "Reconciles under way",
+            reconciles_in_flight.clone(),
+        );
         let reconcile_errors: Family<Class, Counter> = Family::default();
-        registry.register("reconcile_errors", "Reconciles that failed, by class of the error", reconcile_errors.clone());
+        registry.register(
+            "reconcile_errors",
+            "Reconciles that failed, by class of the error",
+            reconcile_errors.clone(),
+        );
         let watch_errors: Family<Resource, Counter> = Family::default();
-        registry.register("watch_errors", "Watches that failed, by resource", watch_errors.clone());
+        registry.register(
+            "watch_errors",
+            "Watches that failed, by resource",
+            watch_errors.clone(),
+        );
         let api_requests = Family::default();
-        registry.register("api_requests", "Requests to the API server; code 0: not answered", api_requests.clone());
+        registry.register(
+            "api_requests",
+            "Requests to the API server; code 0: not answered",
+            api_requests.clone(),
+        );
         let unreadable = Counter::default();
-        registry.register("unreadable_loadtests", "LoadTests that could not be parsed", unreadable.clone());
+        registry.register(
+            "unreadable_loadtests",
+            "LoadTests that could not be parsed",
+            unreadable.clone(),
+        );
 
         let tests = Tests::default();
         registry.register_collector(Box::new(Census(tests.clone())));
         registry.register_collector(Box::new(finished::Finished(tests.clone())));
         let phase_changes: Family<InPhase, Counter> = Family::default();
-        registry.register("phase_changes", "LoadTests that came into a phase", phase_changes.clone());
+        registry.register(
+            "phase_changes",
+            "LoadTests that came into a phase",
+            phase_changes.clone(),
+        );
         let [time_to_job, time_to_running] = [(); 2].map(|()| Histogram::new(BEGINNING_SECONDS));
         registry.register_with_unit(
             "time_to_job",
@@ -144,7 +185,9 @@ impl Default for Metrics {
             drop(watch_errors.get_or_create(&Resource { resource }));
         }
         for phase in PHASES.into_iter().flatten() {
-            drop(phase_changes.get_or_create(&InPhase { phase: phase.as_str() }));
+            drop(phase_changes.get_or_create(&InPhase {
+                phase: phase.as_str(),
+            }));
         }
         Self {
             registry: all,
@@ -176,7 +219,11 @@ impl Format {
     /// The format for a client that accepts this.
     #[must_use]
     pub fn accepted(accept: &str) -> Self {
-        if accept.contains("application/openmetrics-text") { Self::OpenMetrics } else { Self::Plain }
+        if accept.contains("application/openmetrics-text") {
+            Self::OpenMetrics
+        } else {
+            Self::Plain
+        }
     }
 
     /// Its media type.
@@ -206,7 +253,9 @@ impl Metrics {
 
     /// Counts a watch that failed.
     pub fn watch_failed(&self, resource: &'static str) {
-        self.watch_errors.get_or_create(&Resource { resource }).inc();
+        self.watch_errors
+            .get_or_create(&Resource { resource })
+            .inc();
     }
 
     /// Counts a request to the API server.
@@ -231,8 +280,14 @@ impl Metrics {
 
     /// Counts a phase that was written for a test of this age.
     pub fn phase_written(&self, before: Option<Phase>, after: Option<Phase>, age: Duration) {
-        let Some(phase) = after.filter(|_| before != after) else { return };
-        self.phase_changes.get_or_create(&InPhase { phase: phase.as_str() }).inc();
+        let Some(phase) = after.filter(|_| before != after) else {
+            return;
+        };
+        self.phase_changes
+            .get_or_create(&InPhase {
+                phase: phase.as_str(),
+            })
+            .inc();
         if phase == Phase::Running {
             self.time_to_running.observe(age.as_secs_f64());
         }
@@ -240,7 +295,11 @@ impl Metrics {
 
     /// Lets the tests be looked at whenever metrics are read. Called once for each scope that is worked in.
     pub fn show_tests(&self, tests: impl Fn() -> Vec<Arc<LoadTest>> + Send + Sync + 'static) {
-        self.tests.0.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(tests));
+        self.tests
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Box::new(tests));
     }
 
     /// All metrics.
@@ -259,10 +318,14 @@ impl Metrics {
 /// Prometheus' own text format, from `OpenMetrics`: there a counter's help and type go without the `_total` of its
 /// samples, and there are two kinds of lines more.
 fn plain(open_metrics: &str) -> String {
-    let type_of_counter = |line| str::strip_prefix(line, "# TYPE ").and_then(|l| l.strip_suffix(" counter"));
+    let type_of_counter =
+        |line| str::strip_prefix(line, "# TYPE ").and_then(|l| l.strip_suffix(" counter"));
     let counters: HashSet<&str> = open_metrics.lines().filter_map(type_of_counter).collect();
     let mut text = String::with_capacity(open_metrics.len());
-    for line in open_metrics.lines().filter(|line| !line.starts_with("# UNIT ") && *line != "# EOF") {
+    for line in open_metrics
+        .lines()
+        .filter(|line| !line.starts_with("# UNIT ") && *line != "# EOF")
+    {
         let mut words = line.splitn(4, ' ');
         match (words.next(), words.next(), words.next(), words.next()) {
             (Some("#"), Some(kind), Some(name), Some(rest)) if counters.contains(name) => {
@@ -301,7 +364,9 @@ struct Census(Tests);
 
 impl Collector for Census {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let Some(tests) = self.0.all() else { return Ok(()) };
+        let Some(tests) = self.0.all() else {
+            return Ok(());
+        };
         let mut counts = [0_u64; PHASES.len()];
         for test in tests {
             let phase = test.status.as_ref().and_then(|s| s.phase);
@@ -309,10 +374,16 @@ impl Collector for Census {
                 counts[place] += 1;
             }
         }
-        let mut family =
-            encoder.encode_descriptor("loadtests", "LoadTests that there are, by phase.", None, MetricType::Gauge)?;
+        let mut family = encoder.encode_descriptor(
+            "loadtests",
+            "LoadTests that there are, by phase.",
+            None,
+            MetricType::Gauge,
+        )?;
         for (phase, count) in PHASES.into_iter().zip(counts) {
-            family.encode_family(&InPhase { phase: name(phase) })?.encode_gauge(&count)?;
+            family
+                .encode_family(&InPhase { phase: name(phase) })?
+                .encode_gauge(&count)?;
         }
         Ok(())
     }
@@ -335,7 +406,11 @@ mod tests {
     fn used() -> Metrics {
         let metrics = Metrics::default();
         metrics.show_tests(|| vec![test(None), finished::tests::finished("a", 1)]);
-        metrics.requested(&ApiRequest { verb: "get", resource: "jobs", code: 404 });
+        metrics.requested(&ApiRequest {
+            verb: "get",
+            resource: "jobs",
+            code: 404,
+        });
         metrics.reconciling();
         metrics.reconciled(Duration::from_millis(5), Some("conflict"));
         metrics.leads(true);
@@ -353,13 +428,23 @@ mod tests {
     fn counts_have_their_lines() {
         let metrics = used();
         metrics.job_created(Duration::from_millis(700));
-        metrics.phase_written(Some(Phase::Starting), Some(Phase::Running), Duration::from_secs(3));
-        metrics.phase_written(Some(Phase::Running), Some(Phase::Running), Duration::from_secs(13));
+        metrics.phase_written(
+            Some(Phase::Starting),
+            Some(Phase::Running),
+            Duration::from_secs(3),
+        );
+        metrics.phase_written(
+            Some(Phase::Running),
+            Some(Phase::Running),
+            Duration::from_secs(13),
+        );
         let text = metrics.text(Format::Plain);
         has(
             &text,
             &[
-                "artillery_operator_build_info{version=\"0.1.0\"} 1".replace("0.1.0", env!("CARGO_PKG_VERSION")).as_str(),
+                "artillery_operator_build_info{version=\"0.1.0\"} 1"
+                    .replace("0.1.0", env!("CARGO_PKG_VERSION"))
+                    .as_str(),
                 "artillery_operator_reconcile_duration_seconds_count 1",
                 "artillery_operator_reconcile_errors_total{class=\"conflict\"} 1",
                 "artillery_operator_reconcile_errors_total{class=\"deadline\"} 0",
@@ -377,15 +462,27 @@ mod tests {
     #[test]
     fn tests_are_counted_anew_each_time_and_over_all_scopes() {
         let metrics = Metrics::default();
-        assert!(!metrics.text(Format::Plain).contains("artillery_operator_loadtests{"), "a replica that does not work");
+        assert!(
+            !metrics
+                .text(Format::Plain)
+                .contains("artillery_operator_loadtests{"),
+            "a replica that does not work"
+        );
         let there = Arc::new(Mutex::new(vec![test(None), test(Some(Phase::Running))]));
         let counted = there.clone();
         metrics.show_tests(move || counted.lock().unwrap().clone());
         metrics.show_tests(|| vec![test(Some(Phase::Running))]);
-        let line = |phase, count| format!("artillery_operator_loadtests{{phase=\"{phase}\"}} {count}");
-        has(&metrics.text(Format::Plain), &[&line("New", 1), &line("Running", 2), &line("Failed", 0)]);
+        let line =
+            |phase, count| format!("artillery_operator_loadtests{{phase=\"{phase}\"}} {count}");
+        has(
+            &metrics.text(Format::Plain),
+            &[&line("New", 1), &line("Running", 2), &line("Failed", 0)],
+        );
         there.lock().unwrap().clear();
-        has(&metrics.text(Format::Plain), &[&line("New", 0), &line("Running", 1)]);
+        has(
+            &metrics.text(Format::Plain),
+            &[&line("New", 0), &line("Running", 1)],
+        );
     }
 
     #[test]
@@ -409,22 +506,39 @@ mod tests {
     /// The names in a text that begin as the operator's metrics do.
     fn named(text: &str) -> BTreeSet<&str> {
         let word = |c: char| !c.is_ascii_alphanumeric() && c != '_';
-        text.split(word).filter(|w| w.starts_with("artillery_operator_") || w.starts_with("process_")).collect()
+        text.split(word)
+            .filter(|w| w.starts_with("artillery_operator_") || w.starts_with("process_"))
+            .collect()
     }
 
     #[test]
     fn the_documentation_names_every_metric_and_what_is_used_elsewhere_exists() {
         let text = used().text(Format::Plain);
-        let families: BTreeSet<&str> = text.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        let families: BTreeSet<&str> = text
+            .lines()
+            .filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next())
+            .collect();
         let operations = include_str!("../docs/operations.md");
         let documented = named(operations);
         let undocumented: Vec<_> = families.difference(&documented).collect();
-        assert!(undocumented.is_empty(), "not in docs/operations.md: {undocumented:?}");
-        let uses =
-            [include_str!("../config/prometheus/alerts.yaml"), include_str!("../config/prometheus/dashboard.json"), operations];
+        assert!(
+            undocumented.is_empty(),
+            "not in docs/operations.md: {undocumented:?}"
+        );
+        let uses = [
+            include_str!("../config/prometheus/alerts.yaml"),
+            include_str!("../config/prometheus/dashboard.json"),
+            operations,
+        ];
         for name in uses.into_iter().flat_map(named) {
-            let family = ["_bucket", "_count", "_sum"].iter().find_map(|s| name.strip_suffix(s)).unwrap_or(name);
-            assert!(families.contains(family) || families.contains(name), "there is no metric {name}");
+            let family = ["_bucket", "_count", "_sum"]
+                .iter()
+                .find_map(|s| name.strip_suffix(s))
+                .unwrap_or(name);
+            assert!(
+                families.contains(family) || families.contains(name),
+                "there is no metric {name}"
+            );
         }
     }
 }

@@ -22,7 +22,12 @@ impl Process {
     #[must_use]
     #[expect(clippy::new_without_default, reason = "it takes the time")]
     pub fn new() -> Self {
-        Self { began: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64() }
+        Self {
+            began: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_secs_f64(),
+        }
     }
 }
 
@@ -30,30 +35,72 @@ impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let to = &mut encoder;
         let (seconds, bytes) = (Some(&Unit::Seconds), Some(&Unit::Bytes));
-        tell(to, "process_start_time", "When the process began, since 1970.", seconds, &ConstGauge::new(self.began))?;
+        tell(
+            to,
+            "process_start_time",
+            "When the process began, since 1970.",
+            seconds,
+            &ConstGauge::new(self.began),
+        )?;
         if let Some(used) = read("stat").as_deref().and_then(cpu_seconds) {
-            tell(to, "process_cpu", "Time of processors that was used.", seconds, &ConstCounter::new(used))?;
+            tell(
+                to,
+                "process_cpu",
+                "Time of processors that was used.",
+                seconds,
+                &ConstCounter::new(used),
+            )?;
         }
         let status = read("status").unwrap_or_default();
         if let Some(used) = size(&status, "VmRSS") {
-            tell(to, "process_resident_memory", "Memory in use.", bytes, &ConstGauge::new(used))?;
+            tell(
+                to,
+                "process_resident_memory",
+                "Memory in use.",
+                bytes,
+                &ConstGauge::new(used),
+            )?;
         }
         if let Some(used) = size(&status, "VmSize") {
-            tell(to, "process_virtual_memory", "Addresses in use.", bytes, &ConstGauge::new(used))?;
+            tell(
+                to,
+                "process_virtual_memory",
+                "Addresses in use.",
+                bytes,
+                &ConstGauge::new(used),
+            )?;
         }
         if let Ok(open) = fs::read_dir("/proc/self/fd") {
             // The look itself holds one open.
             let open = u64::try_from(open.count().saturating_sub(1)).unwrap_or_default();
-            tell(to, "process_open_fds", "Open files and connections.", None, &ConstGauge::new(open))?;
+            tell(
+                to,
+                "process_open_fds",
+                "Open files and connections.",
+                None,
+                &ConstGauge::new(open),
+            )?;
         }
         if let Some(most) = read("limits").as_deref().and_then(most_files) {
-            tell(to, "process_max_fds", "The most open files and connections.", None, &ConstGauge::new(most))?;
+            tell(
+                to,
+                "process_max_fds",
+                "The most open files and connections.",
+                None,
+                &ConstGauge::new(most),
+            )?;
         }
         Ok(())
     }
 }
 
-fn tell(to: &mut DescriptorEncoder, name: &str, help: &str, unit: Option<&Unit>, metric: &impl EncodeMetric) -> fmt::Result {
+fn tell(
+    to: &mut DescriptorEncoder,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    metric: &impl EncodeMetric,
+) -> fmt::Result {
     metric.encode(to.encode_descriptor(name, help, unit, metric.metric_type())?)
 }
 
@@ -73,13 +120,26 @@ fn cpu_seconds(stat: &str) -> Option<f64> {
 
 /// A size in bytes, from `/proc/self/status`, where it is such as `VmRSS:     6840 kB`.
 fn size(status: &str, name: &str) -> Option<u64> {
-    let value = status.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'))?;
-    value.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+    let value = status
+        .lines()
+        .find_map(|l| l.strip_prefix(name)?.strip_prefix(':'))?;
+    value
+        .trim()
+        .strip_suffix(" kB")?
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1024)
 }
 
 /// The limit of open files that holds, in `/proc/self/limits`.
 fn most_files(limits: &str) -> Option<u64> {
-    limits.lines().find_map(|l| l.strip_prefix("Max open files"))?.split_whitespace().next()?.parse().ok()
+    limits
+        .lines()
+        .find_map(|l| l.strip_prefix("Max open files"))?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]
@@ -90,15 +150,29 @@ mod tests {
     fn what_the_system_tells_is_understood() {
         let stat = "42 (a ) b) S 1 42 42 0 -1 4194560 9 0 0 0 150 25 0 0 20 0 1 0 7 8 9";
         assert_eq!(cpu_seconds(stat), Some(1.75));
-        assert_eq!(size("VmPeak:\t 9 kB\nVmRSS:\t    6840 kB\n", "VmRSS"), Some(6840 * 1024));
+        assert_eq!(
+            size("VmPeak:\t 9 kB\nVmRSS:\t    6840 kB\n", "VmRSS"),
+            Some(6840 * 1024)
+        );
         let limits = "Limit    Soft Limit   Hard Limit  Units\nMax open files            1024                 4096       files\n";
         assert_eq!(most_files(limits), Some(1024));
     }
 
     #[test]
     fn what_is_strange_is_left_out() {
-        for text in ["", ")", "1 (x) S 1 2 3", "VmRSS: lots", "Max open files unlimited", "1 (x) S 1 1 1 1 1 1 1 1 1 1 -5 x"] {
-            assert_eq!((cpu_seconds(text), size(text, "VmRSS"), most_files(text)), (None, None, None), "{text}");
+        for text in [
+            "",
+            ")",
+            "1 (x) S 1 2 3",
+            "VmRSS: lots",
+            "Max open files unlimited",
+            "1 (x) S 1 1 1 1 1 1 1 1 1 1 -5 x",
+        ] {
+            assert_eq!(
+                (cpu_seconds(text), size(text, "VmRSS"), most_files(text)),
+                (None, None, None),
+                "{text}"
+            );
         }
     }
 }

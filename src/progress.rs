@@ -206,34 +206,62 @@ impl Worker {
     #[must_use]
     pub fn from_pod(pod: &WorkerPod, container: &str) -> Self {
         let meta = &pod.metadata;
-        let status = pod.status.container_statuses.iter().find(|c| c.name == container);
+        let status = pod
+            .status
+            .container_statuses
+            .iter()
+            .find(|c| c.name == container);
         let state = status.map(|c| &c.state);
         let annotation = |name: &str| meta.annotations.as_ref().and_then(|a| a.get(name));
         let terminated = state.and_then(|s| s.terminated.as_ref());
         // A container that could not be started at all is terminated too, with a start time of 0 or none.
-        let ran = terminated.is_some_and(|t| t.started_at.as_ref().is_some_and(|t| t.0 > Timestamp::UNIX_EPOCH));
+        let ran = terminated.is_some_and(|t| {
+            t.started_at
+                .as_ref()
+                .is_some_and(|t| t.0 > Timestamp::UNIX_EPOCH)
+        });
         let running = state.and_then(|s| s.running.as_ref());
-        let version = || meta.resource_version.as_ref().and_then(|v| v.parse().ok()).unwrap_or_default();
+        let version = || {
+            meta.resource_version
+                .as_ref()
+                .and_then(|v| v.parse().ok())
+                .unwrap_or_default()
+        };
         Self {
             pod: meta.name.clone().unwrap_or_default(),
             uid: meta.uid.clone().unwrap_or_default(),
-            index: annotation("batch.kubernetes.io/job-completion-index").and_then(|i| i.parse().ok()),
+            index: annotation("batch.kubernetes.io/job-completion-index")
+                .and_then(|i| i.parse().ok()),
             node: pod.spec.node_name.clone(),
             started: ran || running.is_some(),
             running_since: running.and_then(|r| r.started_at.as_ref()).map(|t| t.0),
-            ended: terminated.filter(|_| ran).and_then(|t| t.finished_at.as_ref()).map(|t| t.0),
+            ended: terminated
+                .filter(|_| ran)
+                .and_then(|t| t.finished_at.as_ref())
+                .map(|t| t.0),
             readiness: status.map_or(Readiness::Loads, |s| match (s.ready, s.started) {
                 (true, _) => Readiness::KnowsStart,
                 (false, Some(true)) => Readiness::CouldBegin,
                 (false, _) => Readiness::Loads,
             }),
             start_at: annotation(START_ANNOTATION).and_then(|at| at.parse().ok()),
-            told: annotation(START_ANNOTATION).map(|at| times_told(at)).unwrap_or_default(),
+            told: annotation(START_ANNOTATION)
+                .map(|at| times_told(at))
+                .unwrap_or_default(),
             told_at: None,
             answer_due: None,
-            snapshot: terminated.and_then(|t| t.message.as_deref()).and_then(Packed::of).map(Arc::new),
+            snapshot: terminated
+                .and_then(|t| t.message.as_deref())
+                .and_then(Packed::of)
+                .map(Arc::new),
             lingers: ran && matches!(pod.status.phase.as_deref(), Some("Pending" | "Running")),
-            deleted: meta.deletion_timestamp.as_ref().map(|t| Box::new(Deletion { due: t.0, version: version(), gone: false })),
+            deleted: meta.deletion_timestamp.as_ref().map(|t| {
+                Box::new(Deletion {
+                    due: t.0,
+                    version: version(),
+                    gone: false,
+                })
+            }),
             state: worker_state(pod, state, terminated),
         }
     }
@@ -241,8 +269,10 @@ impl Worker {
     /// Whether it has ended, however.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        matches!(self.state, WorkerState::Succeeded | WorkerState::Failed { .. })
-            || self.ended.is_some()
+        matches!(
+            self.state,
+            WorkerState::Succeeded | WorkerState::Failed { .. }
+        ) || self.ended.is_some()
             || self.deleted.as_ref().is_some_and(|d| d.gone)
     }
 
@@ -251,8 +281,14 @@ impl Worker {
     pub fn seen_after(mut self, earlier: Option<&Self>, now: Timestamp) -> Self {
         let earlier = earlier.filter(|earlier| self.uid == earlier.uid);
         // The way there is as long as the way back.
-        let news = earlier.and_then(|e| e.told_at).map(|at| now.duration_since(at)).unwrap_or_default();
-        let due = now.checked_add(ANSWER.max(news.saturating_mul(2))).ok().filter(|_| self.told > 0);
+        let news = earlier
+            .and_then(|e| e.told_at)
+            .map(|at| now.duration_since(at))
+            .unwrap_or_default();
+        let due = now
+            .checked_add(ANSWER.max(news.saturating_mul(2)))
+            .ok()
+            .filter(|_| self.told > 0);
         self.answer_due = earlier.and_then(|e| e.answer_due).or(due);
         if let Some(earlier) = earlier {
             if let (Some(deleted), Some(earlier)) = (&mut self.deleted, &earlier.deleted) {
@@ -260,7 +296,10 @@ impl Worker {
             }
             self.started |= earlier.started;
             self.readiness = self.readiness.max(earlier.readiness);
-            (self.start_at, self.told) = (earlier.start_at.or(self.start_at), self.told.max(earlier.told));
+            (self.start_at, self.told) = (
+                earlier.start_at.or(self.start_at),
+                self.told.max(earlier.told),
+            );
             self.told_at = earlier.told_at;
             self.snapshot = self.snapshot.or_else(|| earlier.snapshot.clone());
         }
@@ -272,9 +311,18 @@ impl Worker {
     pub fn gone(mut self, version: u64, now: Timestamp) -> Self {
         match &mut self.deleted {
             Some(deleted) => deleted.gone = true,
-            None => self.deleted = Some(Box::new(Deletion { due: now, version, gone: true })),
+            None => {
+                self.deleted = Some(Box::new(Deletion {
+                    due: now,
+                    version,
+                    gone: true,
+                }))
+            }
         }
-        if !matches!(self.state, WorkerState::Succeeded | WorkerState::Failed { .. }) {
+        if !matches!(
+            self.state,
+            WorkerState::Succeeded | WorkerState::Failed { .. }
+        ) {
             self.state = WorkerState::Aborted;
         }
         self.running_since = None;
@@ -283,25 +331,45 @@ impl Worker {
     }
 }
 
-fn worker_state(pod: &WorkerPod, state: Option<&ContainerState>, terminated: Option<&Terminated>) -> WorkerState {
+fn worker_state(
+    pod: &WorkerPod,
+    state: Option<&ContainerState>,
+    terminated: Option<&Terminated>,
+) -> WorkerState {
     let status = &pod.status;
     let deleted = pod.metadata.deletion_timestamp.is_some();
-    let disrupted = status.conditions.iter().find(|c| c.r#type == "DisruptionTarget" && c.status == "True");
+    let disrupted = status
+        .conditions
+        .iter()
+        .find(|c| c.r#type == "DisruptionTarget" && c.status == "True");
     if let (Some(disruption), true) = (disrupted, terminated.is_none_or(|t| t.exit_code != 0)) {
         return WorkerState::Failed {
             exit_code: terminated.map(|t| t.exit_code),
-            reason: disruption.reason.clone().or_else(|| status.reason.clone()).unwrap_or_else(|| "DisruptionTarget".into()),
-            message: status.message.clone().or_else(|| disruption.message.clone()),
+            reason: disruption
+                .reason
+                .clone()
+                .or_else(|| status.reason.clone())
+                .unwrap_or_else(|| "DisruptionTarget".into()),
+            message: status
+                .message
+                .clone()
+                .or_else(|| disruption.message.clone()),
         };
     }
     if let Some(t) = terminated {
         return match t.exit_code {
             0 => WorkerState::Succeeded,
             // 128 + SIGINT, SIGKILL, SIGTERM: what the kubelet's own signals leave.
-            130 | 137 | 143 if deleted && t.reason.as_deref() != Some("OOMKilled") => WorkerState::Aborted,
+            130 | 137 | 143 if deleted && t.reason.as_deref() != Some("OOMKilled") => {
+                WorkerState::Aborted
+            }
             exit_code => WorkerState::Failed {
                 exit_code: Some(exit_code),
-                reason: status.reason.clone().or_else(|| t.reason.clone()).unwrap_or_else(|| "Error".into()),
+                reason: status
+                    .reason
+                    .clone()
+                    .or_else(|| t.reason.clone())
+                    .unwrap_or_else(|| "Error".into()),
                 message: t
                     .message
                     .as_deref()
@@ -321,7 +389,9 @@ fn worker_state(pod: &WorkerPod, state: Option<&ContainerState>, terminated: Opt
         },
         _ if deleted => WorkerState::Aborted,
         _ if state.is_some_and(|s| s.running.is_some()) => WorkerState::Running,
-        _ => WorkerState::Pending { obstacle: obstacle(status, state) },
+        _ => WorkerState::Pending {
+            obstacle: obstacle(status, state),
+        },
     }
 }
 
@@ -331,17 +401,34 @@ fn obstacle(status: &PodStatus, state: Option<&ContainerState>) -> Option<Obstac
         Some(message) if !message.is_empty() => format!("{reason}: {message}"),
         _ => reason.to_owned(),
     };
-    let unscheduled = status.conditions.iter().find(|c| c.r#type == "PodScheduled" && c.status == "False").map(|c| Obstacle {
-        reason: Reason::Unschedulable,
-        message: told(c.reason.as_deref().unwrap_or("Unschedulable"), c.message.as_deref()),
-    });
+    let unscheduled = status
+        .conditions
+        .iter()
+        .find(|c| c.r#type == "PodScheduled" && c.status == "False")
+        .map(|c| Obstacle {
+            reason: Reason::Unschedulable,
+            message: told(
+                c.reason.as_deref().unwrap_or("Unschedulable"),
+                c.message.as_deref(),
+            ),
+        });
     let waiting = || {
         let waiting = state?.waiting.as_ref()?;
-        let word = waiting.reason.as_deref().filter(|r| !USUAL_WAITS.contains(r))?;
+        let word = waiting
+            .reason
+            .as_deref()
+            .filter(|r| !USUAL_WAITS.contains(r))?;
         // `ErrImagePull`, `ImagePullBackOff`, `ErrImageNeverPull`, `InvalidImageName`, `RegistryUnavailable`, ...
         let image = word.contains("Image") || word == "RegistryUnavailable";
-        let reason = if image { Reason::ImageNotPullable } else { Reason::ContainerNotStarting };
-        Some(Obstacle { reason, message: told(word, waiting.message.as_deref()) })
+        let reason = if image {
+            Reason::ImageNotPullable
+        } else {
+            Reason::ContainerNotStarting
+        };
+        Some(Obstacle {
+            reason,
+            message: told(word, waiting.message.as_deref()),
+        })
     };
     // A container waits for something of its own only once its pod has a node.
     waiting().or(unscheduled)
@@ -355,10 +442,15 @@ impl Obstacle {
             "FailedCreate" => Reason::PodsRefused,
             "FailedMount" | "FailedAttachVolume" | "FailedMapVolume" => Reason::VolumeNotMounted,
             "FailedScheduling" => Reason::Unschedulable,
-            "FailedCreatePodSandBox" | "FailedPodSandBoxStatus" | "Failed" => Reason::ContainerNotStarting,
+            "FailedCreatePodSandBox" | "FailedPodSandBoxStatus" | "Failed" => {
+                Reason::ContainerNotStarting
+            }
             _ => return None,
         };
-        Some(Self { reason, message: format!("{event_reason}: {message}") })
+        Some(Self {
+            reason,
+            message: format!("{event_reason}: {message}"),
+        })
     }
 }
 
@@ -399,7 +491,10 @@ fn lean_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMet
 /// The object that controls the one with this metadata.
 #[must_use]
 pub fn controller(meta: &ObjectMeta) -> Option<&OwnerReference> {
-    meta.owner_references.iter().flatten().find(|o| o.controller == Some(true))
+    meta.owner_references
+        .iter()
+        .flatten()
+        .find(|o| o.controller == Some(true))
 }
 
 #[cfg(test)]

@@ -103,16 +103,23 @@ impl Queue {
     pub fn take(&mut self, lanes: impl Fn(Lane) -> usize) -> Option<Key> {
         [Lane::Start, Lane::Report].into_iter().find_map(|lane| {
             let waiters = self.waiters(lane);
-            let key = if waiters.busy < lanes(lane) { waiters.pop() } else { None }?;
+            let key = if waiters.busy < lanes(lane) {
+                waiters.pop()
+            } else {
+                None
+            }?;
             waiters.busy += 1;
-            self.tests.insert(key.clone(), State::Looked { lane, again: None });
+            self.tests
+                .insert(key.clone(), State::Looked { lane, again: None });
             Some(key)
         })
     }
 
     /// A test was looked at, and is to be again at that time, if nothing happens to it before.
     pub fn done(&mut self, key: Key, look_again: Option<Instant>) {
-        let Some(State::Looked { lane, again }) = self.tests.remove(&key) else { return };
+        let Some(State::Looked { lane, again }) = self.tests.remove(&key) else {
+            return;
+        };
         self.waiters(lane).busy -= 1;
         match (again, look_again) {
             (Some(lane), _) => self.stand(key, lane),
@@ -133,7 +140,10 @@ impl Queue {
     /// The next test whose time has come; to be given to [`Queue::add`].
     #[must_use]
     pub fn due(&self, now: Instant) -> Option<Key> {
-        self.timers.first().filter(|(at, _)| *at <= now).map(|(_, key)| key.clone())
+        self.timers
+            .first()
+            .filter(|(at, _)| *at <= now)
+            .map(|(_, key)| key.clone())
     }
 
     /// Forgets when to look at a test that is gone.
@@ -165,16 +175,25 @@ mod tests {
         for _ in 0..3 {
             queue.add(key("a"), Lane::Report);
         }
-        assert_eq!((take(&mut queue), take(&mut queue)), (Some("a".into()), None));
+        assert_eq!(
+            (take(&mut queue), take(&mut queue)),
+            (Some("a".into()), None)
+        );
         for _ in 0..3 {
             queue.add(key("a"), Lane::Report);
         }
         assert_eq!(take(&mut queue), None, "it is looked at");
         queue.done(key("a"), Some(Instant::now()));
-        assert_eq!((take(&mut queue), queue.next_due()), (Some("a".into()), None));
+        assert_eq!(
+            (take(&mut queue), queue.next_due()),
+            (Some("a".into()), None)
+        );
         queue.done(key("a"), None);
         assert_eq!(take(&mut queue), None);
-        assert!(queue.tests.is_empty(), "nothing is kept of a test that nothing is to be done about");
+        assert!(
+            queue.tests.is_empty(),
+            "nothing is kept of a test that nothing is to be done about"
+        );
     }
 
     #[test]
@@ -194,7 +213,10 @@ mod tests {
         queue.add(key("s2"), Lane::Report);
         queue.done(key("s2"), None);
         queue.done(key("r1"), None);
-        assert_eq!([take(&mut queue), take(&mut queue)], [Some("r2".into()), None]);
+        assert_eq!(
+            [take(&mut queue), take(&mut queue)],
+            [Some("r2".into()), None]
+        );
         queue.done(key("r2"), None);
         assert_eq!(take(&mut queue), Some("s2".into()));
     }
@@ -203,7 +225,14 @@ mod tests {
     fn namespaces_take_turns() {
         let mut queue = Queue::default();
         let of = |namespace: &str, name: &str| Arc::new((namespace.to_owned(), name.to_owned()));
-        for (namespace, name) in [("many", "1"), ("many", "2"), ("many", "3"), ("few", "4"), ("one", "5"), ("few", "6")] {
+        for (namespace, name) in [
+            ("many", "1"),
+            ("many", "2"),
+            ("many", "3"),
+            ("few", "4"),
+            ("one", "5"),
+            ("few", "6"),
+        ] {
             queue.add(of(namespace, name), Lane::Start);
         }
         let taken = |queue: &mut Queue| {
@@ -211,11 +240,21 @@ mod tests {
             queue.done(key.clone(), None);
             Some(key.1.clone())
         };
-        assert_eq!(std::array::from_fn(|_| taken(&mut queue)), ["1", "4", "5", "2"].map(|name| Some(name.to_owned())));
+        assert_eq!(
+            std::array::from_fn(|_| taken(&mut queue)),
+            ["1", "4", "5", "2"].map(|name| Some(name.to_owned()))
+        );
         // One that comes back stands behind those that wait.
         queue.add(of("one", "7"), Lane::Start);
-        assert_eq!(std::array::from_fn(|_| taken(&mut queue)), ["6", "3", "7"].map(|name| Some(name.to_owned())));
-        assert!(taken(&mut queue).is_none() && queue.starts.lines.is_empty() && queue.starts.turns.is_empty());
+        assert_eq!(
+            std::array::from_fn(|_| taken(&mut queue)),
+            ["6", "3", "7"].map(|name| Some(name.to_owned()))
+        );
+        assert!(
+            taken(&mut queue).is_none()
+                && queue.starts.lines.is_empty()
+                && queue.starts.turns.is_empty()
+        );
     }
 
     #[test]
@@ -233,7 +272,10 @@ mod tests {
         queue.done(key("b"), None);
         assert_eq!(queue.due(at(10)), Some(key("a")));
         queue.add(key("a"), Lane::Report);
-        assert_eq!((take(&mut queue), queue.next_due()), (Some("a".into()), Some(at(30))));
+        assert_eq!(
+            (take(&mut queue), queue.next_due()),
+            (Some("a".into()), Some(at(30)))
+        );
         queue.forget(&key("c"));
         queue.forget(&key("a"));
         queue.done(key("a"), None);

@@ -46,7 +46,11 @@ impl Memory {
             return seen.clone();
         }
         self.with(key.clone(), |remembered| match &remembered.written {
-            Some((written, replaced)) if replaced.iter().any(|v| Some(v) == seen.metadata.resource_version.as_ref()) => {
+            Some((written, replaced))
+                if replaced
+                    .iter()
+                    .any(|v| Some(v) == seen.metadata.resource_version.as_ref()) =>
+            {
                 written.clone()
             }
             _ => {
@@ -66,7 +70,11 @@ impl Memory {
     fn wrote(&self, before: &LoadTest, after: LoadTest) -> Arc<LoadTest> {
         let after = Arc::new(after);
         self.with(key(&before.metadata), |remembered| {
-            let mut replaced = remembered.written.take().map(|(_, replaced)| replaced).unwrap_or_default();
+            let mut replaced = remembered
+                .written
+                .take()
+                .map(|(_, replaced)| replaced)
+                .unwrap_or_default();
             replaced.extend(before.resource_version());
             remembered.written = Some((after.clone(), replaced));
         });
@@ -79,26 +87,43 @@ impl Memory {
 ///
 /// # Errors
 /// [`Error::Report`]; what could not be said is said the next time.
-pub async fn say(ctx: &Context, test: &LoadTest, events: &[Say], now: Timestamp) -> Result<(), Error> {
-    let api: Api<Event> = Api::namespaced(ctx.client.clone(), &test.namespace().unwrap_or_default());
+pub async fn say(
+    ctx: &Context,
+    test: &LoadTest,
+    events: &[Say],
+    now: Timestamp,
+) -> Result<(), Error> {
+    let api: Api<Event> =
+        Api::namespaced(ctx.client.clone(), &test.namespace().unwrap_or_default());
     let key = key(&test.metadata);
     for say in events {
         let id = identity(test, say);
-        if ctx.memory.with(key.clone(), |remembered| remembered.said.contains(&id)) {
+        if ctx
+            .memory
+            .with(key.clone(), |remembered| remembered.said.contains(&id))
+        {
             continue;
         }
         let event = event(test, say, id, now);
         match within_deadline(api.create(&PostParams::default(), &event)).await {
             Ok(_) => {
-                let (namespace, name, reason) = (test.namespace(), test.name_any(), say.reason.as_str());
+                let (namespace, name, reason) =
+                    (test.namespace(), test.name_any(), say.reason.as_str());
                 tracing::info!(namespace, name, reason, "{}", say.message);
             }
             Err(error) if error.status() == Some(409) => {}
             // The namespace is being deleted, and takes the test with it: there is nobody left to tell.
-            Err(error) if error.status() == Some(403) && test.metadata.deletion_timestamp.is_some() => {}
-            Err(source) => return Err(Error::Report { what: "an event", source }),
+            Err(error)
+                if error.status() == Some(403) && test.metadata.deletion_timestamp.is_some() => {}
+            Err(source) => {
+                return Err(Error::Report {
+                    what: "an event",
+                    source,
+                });
+            }
         }
-        ctx.memory.with(key.clone(), |remembered| remembered.said.push(id));
+        ctx.memory
+            .with(key.clone(), |remembered| remembered.said.push(id));
     }
     Ok(())
 }
@@ -107,14 +132,25 @@ pub async fn say(ctx: &Context, test: &LoadTest, events: &[Say], now: Timestamp)
 ///
 /// # Errors
 /// [`Error::Report`], for which [`Error::is_conflict`] holds if the test has changed or gone in the meantime.
-pub async fn write_status(ctx: &Context, test: &LoadTest, status: &LoadTestStatus) -> Result<Arc<LoadTest>, Error> {
-    let api: Api<LoadTest> = Api::namespaced(ctx.client.clone(), &test.namespace().unwrap_or_default());
+pub async fn write_status(
+    ctx: &Context,
+    test: &LoadTest,
+    status: &LoadTestStatus,
+) -> Result<Arc<LoadTest>, Error> {
+    let api: Api<LoadTest> =
+        Api::namespaced(ctx.client.clone(), &test.namespace().unwrap_or_default());
     // The version makes the write fail on a test that is newer than what was decided on, or is another of this name.
-    let patch =
-        json!({"metadata": {"resourceVersion": test.metadata.resource_version, "uid": test.metadata.uid}, "status": status});
-    let mut written = within_deadline(api.patch_status(&test.name_any(), &PatchParams::default(), &Patch::Merge(patch)))
-        .await
-        .map_err(|source| Error::Report { what: "the status", source })?;
+    let patch = json!({"metadata": {"resourceVersion": test.metadata.resource_version, "uid": test.metadata.uid}, "status": status});
+    let mut written = within_deadline(api.patch_status(
+        &test.name_any(),
+        &PatchParams::default(),
+        &Patch::Merge(patch),
+    ))
+    .await
+    .map_err(|source| Error::Report {
+        what: "the status",
+        source,
+    })?;
     strip(&mut written);
     Ok(ctx.memory.wrote(test, written))
 }
@@ -124,7 +160,12 @@ pub async fn write_status(ctx: &Context, test: &LoadTest, status: &LoadTestStatu
 pub fn strip(test: &mut LoadTest) {
     test.metadata.managed_fields = None;
     test.metadata.annotations = None;
-    if !test.status.as_ref().and_then(|s| s.phase).is_some_and(Phase::is_terminal) {
+    if !test
+        .status
+        .as_ref()
+        .and_then(|s| s.phase)
+        .is_some_and(Phase::is_terminal)
+    {
         return;
     }
     test.metadata.labels = None;
@@ -156,7 +197,10 @@ fn event(test: &LoadTest, say: &Say, id: u64, now: Timestamp) -> Event {
         count: Some(1),
         first_timestamp: Some(Time(now)),
         last_timestamp: Some(Time(now)),
-        source: Some(EventSource { component: Some(EVENT_SOURCE.into()), host: None }),
+        source: Some(EventSource {
+            component: Some(EVENT_SOURCE.into()),
+            host: None,
+        }),
         reporting_component: Some(EVENT_SOURCE.into()),
         ..Event::default()
     }
@@ -175,7 +219,9 @@ fn identity(test: &LoadTest, say: &Say) -> u64 {
 /// FNV-1a, which is the same in every version of this program, as the standard library's hashes need not be.
 #[must_use]
 pub fn fnv1a(bytes: impl Iterator<Item = u8>) -> u64 {
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 #[cfg(test)]
@@ -185,21 +231,37 @@ mod tests {
     use crate::api::v1alpha1::Reason;
 
     fn test(uid: &str, version: &str) -> LoadTest {
-        serde_json::from_value(json!({"apiVersion": "loadtest.artillery.io/v1alpha1", "kind": "LoadTest",
+        serde_json::from_value(
+            json!({"apiVersion": "loadtest.artillery.io/v1alpha1", "kind": "LoadTest",
             "metadata": {"name": "t", "namespace": "n", "uid": uid, "resourceVersion": version},
-            "spec": {"testScript": {"config": {"configMap": "s"}}}}))
+            "spec": {"testScript": {"config": {"configMap": "s"}}}}),
+        )
         .unwrap()
     }
 
     fn running(about: &str) -> Say {
-        Say { warning: false, reason: Reason::Running, message: "m".into(), about: about.into() }
+        Say {
+            warning: false,
+            reason: Reason::Running,
+            message: "m".into(),
+            about: about.into(),
+        }
     }
 
     #[test]
     fn an_event_has_the_same_name_in_every_process_and_version() {
-        assert_eq!(identity(&test("u", "1"), &running("p")), 0x714d_cd74_d04f_f6b7);
-        assert_ne!(identity(&test("u", "1"), &running("p")), identity(&test("u", "1"), &running("q")));
-        assert_ne!(identity(&test("u", "1"), &running("p")), identity(&test("v", "1"), &running("p")));
+        assert_eq!(
+            identity(&test("u", "1"), &running("p")),
+            0x714d_cd74_d04f_f6b7
+        );
+        assert_ne!(
+            identity(&test("u", "1"), &running("p")),
+            identity(&test("u", "1"), &running("q"))
+        );
+        assert_ne!(
+            identity(&test("u", "1"), &running("p")),
+            identity(&test("v", "1"), &running("p"))
+        );
     }
 
     #[test]
@@ -209,17 +271,32 @@ mod tests {
         memory.wrote(&first, (*second).clone());
         memory.wrote(&second, (*third).clone());
         for lagging in [&first, &second] {
-            assert_eq!(memory.newest(&key(&lagging.metadata), lagging).resource_version().unwrap(), "3");
+            assert_eq!(
+                memory
+                    .newest(&key(&lagging.metadata), lagging)
+                    .resource_version()
+                    .unwrap(),
+                "3"
+            );
         }
         let newer = Arc::new(test("u", "9"));
-        assert_eq!(memory.newest(&key(&newer.metadata), &newer).resource_version().unwrap(), "9");
+        assert_eq!(
+            memory
+                .newest(&key(&newer.metadata), &newer)
+                .resource_version()
+                .unwrap(),
+            "9"
+        );
     }
 
     #[test]
     fn an_end_that_was_written_is_remembered_until_the_watch_shows_it() {
         let memory = Memory::default();
         let mut ended = test("u", "2");
-        ended.status = Some(LoadTestStatus { phase: Some(crate::api::v1alpha1::Phase::Completed), ..LoadTestStatus::default() });
+        ended.status = Some(LoadTestStatus {
+            phase: Some(crate::api::v1alpha1::Phase::Completed),
+            ..LoadTestStatus::default()
+        });
         let (lagging, shown) = (Arc::new(test("u", "1")), Arc::new(ended.clone()));
         memory.wrote(&lagging, ended);
         for _ in 0..2 {
@@ -231,7 +308,17 @@ mod tests {
 
     #[test]
     fn long_messages_are_cut_to_what_the_api_server_takes() {
-        let say = Say { message: "é".repeat(2000), ..running("p") };
-        assert_eq!(event(&test("u", "1"), &say, 1, Timestamp::UNIX_EPOCH).message.unwrap().chars().count(), 1024);
+        let say = Say {
+            message: "é".repeat(2000),
+            ..running("p")
+        };
+        assert_eq!(
+            event(&test("u", "1"), &say, 1, Timestamp::UNIX_EPOCH)
+                .message
+                .unwrap()
+                .chars()
+                .count(),
+            1024
+        );
     }
 }

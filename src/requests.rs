@@ -31,13 +31,29 @@ pub fn counted(client: Client, metrics: Arc<Metrics>) -> Client {
 }
 
 /// What the operator asks for. Anything else is `other`, so that no label grows with what is asked.
-const RESOURCES: [&str; 9] =
-    ["loadtests", "loadtests/status", "jobs", "pods", "configmaps", "events", "leases", "tokenreviews", "subjectaccessreviews"];
+const RESOURCES: [&str; 9] = [
+    "loadtests",
+    "loadtests/status",
+    "jobs",
+    "pods",
+    "configmaps",
+    "events",
+    "leases",
+    "tokenreviews",
+    "subjectaccessreviews",
+];
 
 fn label(method: &Method, uri: &Uri) -> ApiRequest {
     let (verb, resource) = classify(method, uri);
-    let resource = RESOURCES.into_iter().find(|known| *known == resource).unwrap_or("other");
-    ApiRequest { verb, resource, code: 0 }
+    let resource = RESOURCES
+        .into_iter()
+        .find(|known| *known == resource)
+        .unwrap_or("other");
+    ApiRequest {
+        verb,
+        resource,
+        code: 0,
+    }
 }
 
 /// The verb and resource of a request, in the words of the API server. The path is `/api/VERSION` or
@@ -46,11 +62,18 @@ fn label(method: &Method, uri: &Uri) -> ApiRequest {
 pub fn classify(method: &Method, uri: &Uri) -> (&'static str, String) {
     let path: Vec<&str> = uri.path().split('/').skip(1).collect();
     let rest = match path[..] {
-        ["api", _, "namespaces", _, ref rest @ ..] | ["apis", _, _, "namespaces", _, ref rest @ ..] if !rest.is_empty() => rest,
+        ["api", _, "namespaces", _, ref rest @ ..]
+        | ["apis", _, _, "namespaces", _, ref rest @ ..]
+            if !rest.is_empty() =>
+        {
+            rest
+        }
         ["api", _, ref rest @ ..] | ["apis", _, _, ref rest @ ..] => rest,
         ref other => other,
     };
-    let watches = uri.query().is_some_and(|q| q.split('&').any(|p| matches!(p, "watch=true" | "watch=1")));
+    let watches = uri
+        .query()
+        .is_some_and(|q| q.split('&').any(|p| matches!(p, "watch=true" | "watch=1")));
     let verb = match *method {
         Method::GET if watches => "watch",
         Method::GET if rest.len() == 1 && path.len() > 1 => "list",
@@ -77,41 +100,114 @@ mod tests {
     #[test]
     fn requests_are_told_apart_as_the_api_server_does() {
         let cases = [
-            ("GET", "/api/v1/pods?&labelSelector=a%3Db&watch=true&timeoutSeconds=60", "watch", "pods"),
-            ("GET", "/apis/batch/v1/namespaces/n/jobs?limit=500", "list", "jobs"),
-            ("GET", "/apis/batch/v1/namespaces/n/jobs/pods", "get", "jobs"),
+            (
+                "GET",
+                "/api/v1/pods?&labelSelector=a%3Db&watch=true&timeoutSeconds=60",
+                "watch",
+                "pods",
+            ),
+            (
+                "GET",
+                "/apis/batch/v1/namespaces/n/jobs?limit=500",
+                "list",
+                "jobs",
+            ),
+            (
+                "GET",
+                "/apis/batch/v1/namespaces/n/jobs/pods",
+                "get",
+                "jobs",
+            ),
             ("POST", "/api/v1/namespaces/n/events?", "create", "events"),
-            ("PATCH", "/apis/loadtest.artillery.io/v1alpha1/namespaces/n/loadtests/t/status?", "patch", "loadtests/status"),
-            ("PUT", "/apis/coordination.k8s.io/v1/namespaces/n/leases/l", "update", "leases"),
-            ("POST", "/apis/authentication.k8s.io/v1/tokenreviews", "create", "tokenreviews"),
+            (
+                "PATCH",
+                "/apis/loadtest.artillery.io/v1alpha1/namespaces/n/loadtests/t/status?",
+                "patch",
+                "loadtests/status",
+            ),
+            (
+                "PUT",
+                "/apis/coordination.k8s.io/v1/namespaces/n/leases/l",
+                "update",
+                "leases",
+            ),
+            (
+                "POST",
+                "/apis/authentication.k8s.io/v1/tokenreviews",
+                "create",
+                "tokenreviews",
+            ),
             ("GET", "/version", "get", "other"),
             ("GET", "/api/v1/namespaces/n", "get", "other"),
             ("GET", "/api", "get", "other"),
-            ("OPTIONS", "/apis/x/y/namespaces/n/secrets/s", "other", "other"),
-            ("GET", "/apis/batch/v1/namespaces/n/jobs/a/b/c", "get", "other"),
+            (
+                "OPTIONS",
+                "/apis/x/y/namespaces/n/secrets/s",
+                "other",
+                "other",
+            ),
+            (
+                "GET",
+                "/apis/batch/v1/namespaces/n/jobs/a/b/c",
+                "get",
+                "other",
+            ),
         ];
         for (method, uri, verb, resource) in cases {
             let seen = label(&method.parse().unwrap(), &uri.parse().unwrap());
-            assert_eq!((seen.verb, seen.resource), (verb, resource), "{method} {uri}");
+            assert_eq!(
+                (seen.verb, seen.resource),
+                (verb, resource),
+                "{method} {uri}"
+            );
         }
     }
 
     #[test]
     fn what_the_operator_does_not_ask_for_has_its_name_too() {
         let cases = [
-            ("GET", "/api/v1/namespaces/n/pods?&labelSelector=a%3Db&watch=true&timeoutSeconds=60", "watch", "pods"),
-            ("GET", "/apis/batch/v1/namespaces/n/jobs?limit=500", "list", "jobs"),
+            (
+                "GET",
+                "/api/v1/namespaces/n/pods?&labelSelector=a%3Db&watch=true&timeoutSeconds=60",
+                "watch",
+                "pods",
+            ),
+            (
+                "GET",
+                "/apis/batch/v1/namespaces/n/jobs?limit=500",
+                "list",
+                "jobs",
+            ),
             ("GET", "/apis/batch/v1/jobs", "list", "jobs"),
             ("GET", "/apis/batch/v1/namespaces/n/jobs/t", "get", "jobs"),
             ("POST", "/api/v1/namespaces/n/events?", "create", "events"),
-            ("PATCH", "/apis/loadtest.artillery.io/v1alpha1/namespaces/n/loadtests/t/status?", "patch", "loadtests/status"),
-            ("PUT", "/apis/coordination.k8s.io/v1/namespaces/n/leases/l", "update", "leases"),
-            ("DELETE", "/apis/batch/v1/namespaces/n/jobs/t", "delete", "jobs"),
+            (
+                "PATCH",
+                "/apis/loadtest.artillery.io/v1alpha1/namespaces/n/loadtests/t/status?",
+                "patch",
+                "loadtests/status",
+            ),
+            (
+                "PUT",
+                "/apis/coordination.k8s.io/v1/namespaces/n/leases/l",
+                "update",
+                "leases",
+            ),
+            (
+                "DELETE",
+                "/apis/batch/v1/namespaces/n/jobs/t",
+                "delete",
+                "jobs",
+            ),
             ("GET", "/version", "get", "version"),
         ];
         for (method, uri, verb, resource) in cases {
             let seen = classify(&method.parse().unwrap(), &uri.parse().unwrap());
-            assert_eq!((seen.0, seen.1.as_str()), (verb, resource), "{method} {uri}");
+            assert_eq!(
+                (seen.0, seen.1.as_str()),
+                (verb, resource),
+                "{method} {uri}"
+            );
         }
     }
 }

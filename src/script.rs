@@ -39,7 +39,9 @@ pub struct Read {
 /// Reads a script, of this file name and in the environment that is used.
 #[must_use]
 pub fn read(text: &str, file: &str, environment: Option<&str>) -> Read {
-    let is_data = [".yaml", ".yml", ".json"].iter().any(|end| file.to_lowercase().ends_with(end));
+    let is_data = [".yaml", ".yml", ".json"]
+        .iter()
+        .any(|end| file.to_lowercase().ends_with(end));
     if !is_data {
         return Read::default();
     }
@@ -49,7 +51,9 @@ pub fn read(text: &str, file: &str, environment: Option<&str>) -> Read {
         return Read::default();
     }
     let script = text::parse(&text);
-    let config = script.as_ref().map(|script| text::config(script, environment).unwrap_or_default());
+    let config = script
+        .as_ref()
+        .map(|script| text::config(script, environment).unwrap_or_default());
     Read {
         expected_duration: config.as_ref().and_then(expected_duration),
         ensure: config.as_ref().map(ensured),
@@ -69,11 +73,15 @@ pub fn bring_more<'a>(arguments: impl IntoIterator<Item = &'a String>) -> bool {
             return false;
         }
         if let Some(option) = argument.strip_prefix("--") {
-            let (name, has_value) = option.split_once('=').map_or((option, false), |(name, _)| (name, true));
+            let (name, has_value) = option
+                .split_once('=')
+                .map_or((option, false), |(name, _)| (name, true));
             is_value = !has_value && !["", "insecure", "quiet", "record"].contains(&name);
             return ["config", "environment", "input", "overrides", "solo"].contains(&name);
         }
-        let Some(short) = argument.strip_prefix('-') else { return true };
+        let Some(short) = argument.strip_prefix('-') else {
+            return true;
+        };
         // Those without a value can be written together: `-kq`.
         let short = short.trim_start_matches(['k', 'q']);
         is_value = short.len() == 1;
@@ -92,13 +100,16 @@ fn expected_duration(config: &Value) -> Option<SignedDuration> {
 }
 
 fn sum(phases: &Value) -> Option<SignedDuration> {
-    phases.as_sequence()?.iter().try_fold(SignedDuration::ZERO, |sum, phase| {
-        let length = match phase.get("pause").or_else(|| phase.get("duration")) {
-            Some(length) => seconds(length)?,
-            None => 1.0,
-        };
-        sum.checked_add(SignedDuration::try_from_secs_f64(length).ok()?)
-    })
+    phases
+        .as_sequence()?
+        .iter()
+        .try_fold(SignedDuration::ZERO, |sum, phase| {
+            let length = match phase.get("pause").or_else(|| phase.get("duration")) {
+                Some(length) => seconds(length)?,
+                None => 1.0,
+            };
+            sum.checked_add(SignedDuration::try_from_secs_f64(length).ok()?)
+        })
 }
 
 /// A length as Artillery reads it: a number of seconds, or a text of the npm package `ms`, such as `90s` or `1.5 hours`.
@@ -108,7 +119,9 @@ fn seconds(length: &Value) -> Option<f64> {
         Value::String(text) => text.trim(),
         _ => return None,
     };
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let unit = match unit.trim().to_ascii_lowercase().as_str() {
         "" | "s" | "sec" | "secs" | "second" | "seconds" => 1.0,

@@ -52,15 +52,25 @@ impl Health {
 
     /// Notes that a watch has failed.
     pub fn watch_failed(&self, now: Instant) {
-        let mut failures = self.watch_failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = failures.filter(|f| now.duration_since(f.last) < PAUSE).map_or(now, |f| f.first);
+        let mut failures = self
+            .watch_failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let first = failures
+            .filter(|f| now.duration_since(f.last) < PAUSE)
+            .map_or(now, |f| f.first);
         *failures = Some(Failures { first, last: now });
     }
 
     /// Whether watches have failed again and again, and still do.
     fn is_stale(&self, now: Instant) -> bool {
-        let failures = self.watch_failures.lock().unwrap_or_else(PoisonError::into_inner);
-        failures.is_some_and(|f| f.last.duration_since(f.first) >= STALE && now.duration_since(f.last) < PAUSE)
+        let failures = self
+            .watch_failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        failures.is_some_and(|f| {
+            f.last.duration_since(f.first) >= STALE && now.duration_since(f.last) < PAUSE
+        })
     }
 }
 
@@ -91,12 +101,16 @@ pub async fn serve_probes(listener: TcpListener, health: Arc<Health>) {
 
 fn probe(health: &Health, path: &str) -> Answer {
     match path {
-        "/healthz" if health.is_stale(Instant::now()) => {
-            answer(StatusCode::SERVICE_UNAVAILABLE, "stale: the API server cannot be watched; the log says why")
-        }
+        "/healthz" if health.is_stale(Instant::now()) => answer(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "stale: the API server cannot be watched; the log says why",
+        ),
         "/healthz" => answer(StatusCode::OK, "ok"),
         "/readyz" if health.ready.load(Ordering::Relaxed) => answer(StatusCode::OK, "ok"),
-        "/readyz" => answer(StatusCode::SERVICE_UNAVAILABLE, "not ready: the API server has not been reached yet"),
+        "/readyz" => answer(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not ready: the API server has not been reached yet",
+        ),
         _ => answer(StatusCode::NOT_FOUND, "only /healthz and /readyz are here"),
     }
 }
@@ -122,10 +136,14 @@ pub async fn serve_metrics(listener: TcpListener, metrics: Arc<Metrics>, guard: 
                     async move { scrape(&metrics, guard.as_deref(), &request).await }
                 }
             };
-            let Some(guard) = guard else { return converse(stream, respond).await };
+            let Some(guard) = guard else {
+                return converse(stream, respond).await;
+            };
             match timeout(BEGINNING, guard.tls.acceptor(Instant::now()).accept(stream)).await {
                 Ok(Ok(stream)) => converse(stream, respond).await,
-                Ok(Err(error)) => tracing::debug!(%error, "a client of the metrics does not speak TLS"),
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "a client of the metrics does not speak TLS")
+                }
                 Err(_) => tracing::debug!("a client of the metrics is too slow"),
             }
         }
@@ -138,26 +156,49 @@ async fn scrape(metrics: &Metrics, guard: Option<&Guard>, request: &Request<Inco
         return answer(StatusCode::NOT_FOUND, "only /metrics is here");
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return with(answer(StatusCode::METHOD_NOT_ALLOWED, "only GET"), ALLOW, "GET, HEAD");
+        return with(
+            answer(StatusCode::METHOD_NOT_ALLOWED, "only GET"),
+            ALLOW,
+            "GET, HEAD",
+        );
     }
     if let Some(guard) = guard {
         match guard.authorizer.verdict(request.headers()).await {
             Ok(Verdict::Allowed) => {}
             Ok(Verdict::Unknown) => {
                 let text = "a valid token is needed: Authorization: Bearer TOKEN";
-                return with(answer(StatusCode::UNAUTHORIZED, text), WWW_AUTHENTICATE, "Bearer");
+                return with(
+                    answer(StatusCode::UNAUTHORIZED, text),
+                    WWW_AUTHENTICATE,
+                    "Bearer",
+                );
             }
             Ok(Verdict::Forbidden) => {
-                return answer(StatusCode::FORBIDDEN, "the token's owner may not get the nonResourceURL /metrics");
+                return answer(
+                    StatusCode::FORBIDDEN,
+                    "the token's owner may not get the nonResourceURL /metrics",
+                );
             }
             Err(_) => {
-                return answer(StatusCode::SERVICE_UNAVAILABLE, "the API server does not say who may read; the log says why");
+                return answer(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "the API server does not say who may read; the log says why",
+                );
             }
         }
     }
-    let accept: Vec<&str> = request.headers().get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
+    let accept: Vec<&str> = request
+        .headers()
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .collect();
     let format = Format::accepted(&accept.join(","));
-    with(answer(StatusCode::OK, metrics.text(format)), CONTENT_TYPE, format.content_type())
+    with(
+        answer(StatusCode::OK, metrics.text(format)),
+        CONTENT_TYPE,
+        format.content_type(),
+    )
 }
 
 /// How long a client may take to shake hands, and to send its request's head.
@@ -188,7 +229,9 @@ impl Door {
             return false;
         }
         while self.0.len() >= MOST_CONNECTIONS {
-            let Some((_, oldest)) = self.0.pop_front() else { break };
+            let Some((_, oldest)) = self.0.pop_front() else {
+                break;
+            };
             oldest.abort();
         }
         true
@@ -248,7 +291,9 @@ fn answer(status: StatusCode, text: impl Into<Bytes>) -> Answer {
 }
 
 fn with(mut answer: Answer, name: hyper::header::HeaderName, value: &'static str) -> Answer {
-    answer.headers_mut().insert(name, HeaderValue::from_static(value));
+    answer
+        .headers_mut()
+        .insert(name, HeaderValue::from_static(value));
     answer
 }
 
@@ -267,7 +312,10 @@ mod tests {
         }
         health.watch_failed(at(180));
         assert!(health.is_stale(at(190)));
-        assert!(!health.is_stale(at(241)), "no failure for a minute: it works again");
+        assert!(
+            !health.is_stale(at(241)),
+            "no failure for a minute: it works again"
+        );
         health.watch_failed(at(300));
         assert!(!health.is_stale(at(301)), "a new row begins");
     }

@@ -32,7 +32,12 @@ pub struct Settings {
     pub leader_elect_lease: String,
 
     /// Where Prometheus metrics are served; `0` switches them off.
-    #[arg(long, env = "METRICS_BIND_ADDRESS", value_name = "HOST:PORT", default_value = ":8080")]
+    #[arg(
+        long,
+        env = "METRICS_BIND_ADDRESS",
+        value_name = "HOST:PORT",
+        default_value = ":8080"
+    )]
     pub metrics_bind_address: Bind,
 
     /// Serve the metrics by HTTPS, and only to those who may: their token is shown to the API server, which has to let
@@ -47,7 +52,12 @@ pub struct Settings {
     pub metrics_cert_dir: Option<PathBuf>,
 
     /// Where the probes /healthz and /readyz are served; `0` switches them off.
-    #[arg(long, env = "HEALTH_PROBE_BIND_ADDRESS", value_name = "HOST:PORT", default_value = ":8081")]
+    #[arg(
+        long,
+        env = "HEALTH_PROBE_BIND_ADDRESS",
+        value_name = "HOST:PORT",
+        default_value = ":8081"
+    )]
     pub health_probe_bind_address: Bind,
 
     /// Namespaces to work in, separated by commas. Default: all.
@@ -86,7 +96,12 @@ pub struct WorkerSettings {
     pub run_as_user: User,
 
     /// A file with the YAML of `spec.worker` of a `LoadTest`: what it sets holds for all workers, unless a test sets it itself.
-    #[arg(id = "worker-defaults", long = "worker-defaults", env = "WORKER_DEFAULTS", value_name = "FILE")]
+    #[arg(
+        id = "worker-defaults",
+        long = "worker-defaults",
+        env = "WORKER_DEFAULTS",
+        value_name = "FILE"
+    )]
     pub defaults_file: Option<PathBuf>,
 
     /// What the file says.
@@ -114,7 +129,9 @@ impl WorkerSettings {
     /// # Errors
     /// Says what is wrong with the file.
     pub fn read_defaults(&mut self) -> Result<(), String> {
-        let Some(file) = &self.defaults_file else { return Ok(()) };
+        let Some(file) = &self.defaults_file else {
+            return Ok(());
+        };
         let failed = |error: &dyn Display| format!("--worker-defaults {}: {error}", file.display());
         let text = std::fs::read_to_string(file).map_err(|e| failed(&e))?;
         self.defaults = defaults::parse(&text).map_err(|e| failed(&e))?;
@@ -172,7 +189,10 @@ impl FromStr for Bind {
             _ if text.starts_with(':') => format!("[::]{text}"),
             _ => text.replacen("localhost:", "127.0.0.1:", 1),
         };
-        address.parse().map(|a| Self(Some(a))).map_err(|_| format!("{text:?} is not host:port, :port or 0"))
+        address
+            .parse()
+            .map(|a| Self(Some(a)))
+            .map_err(|_| format!("{text:?} is not host:port, :port or 0"))
     }
 }
 
@@ -200,10 +220,26 @@ mod tests {
         assert!(parse(&["--leader-elect"]).unwrap().leader_elect);
         assert!(!parse(&["--leader-elect=false"]).unwrap().leader_elect);
         assert!(parse(&["--metrics-secure"]).unwrap().metrics_secure);
-        assert_eq!(parse(&["--metrics-bind-address=0"]).unwrap().metrics_bind_address, Bind(None));
-        assert_eq!(parse(&["--metrics-bind-address", "127.0.0.1:9"]).unwrap().metrics_bind_address.0.unwrap().port(), 9);
+        assert_eq!(
+            parse(&["--metrics-bind-address=0"])
+                .unwrap()
+                .metrics_bind_address,
+            Bind(None)
+        );
+        assert_eq!(
+            parse(&["--metrics-bind-address", "127.0.0.1:9"])
+                .unwrap()
+                .metrics_bind_address
+                .0
+                .unwrap()
+                .port(),
+            9
+        );
         assert_eq!(parse(&["--namespaces=a,b"]).unwrap().namespaces, ["a", "b"]);
-        assert_eq!(parse(&["--worker-user=none"]).unwrap().worker.run_as_user, None);
+        assert_eq!(
+            parse(&["--worker-user=none"]).unwrap().worker.run_as_user,
+            None
+        );
     }
 
     #[test]
@@ -213,15 +249,25 @@ mod tests {
         assert_eq!(checked(&["--leader-elect", "--selector="]), Ok(None));
         assert_eq!(checked(&["--selector=shard=a"]), Ok(Some("shard=a".into())));
         assert!(checked(&["--leader-elect", "--selector=shard=a"]).is_err());
-        let own = ["--leader-elect", "--selector=shard=a", "--leader-elect-lease=artillery-shard-a"];
+        let own = [
+            "--leader-elect",
+            "--selector=shard=a",
+            "--leader-elect-lease=artillery-shard-a",
+        ];
         assert_eq!(checked(&own), Ok(Some("shard=a".into())));
     }
 
     #[test]
     fn what_cannot_be_is_refused_with_a_reason() {
-        for (arg, why) in [("--metrics-bind-address=x", "host:port"), ("--worker-user=0", "root"), ("--worker-user=me", "number")]
-        {
-            assert!(parse(&[arg]).unwrap_err().to_string().contains(why), "{arg}");
+        for (arg, why) in [
+            ("--metrics-bind-address=x", "host:port"),
+            ("--worker-user=0", "root"),
+            ("--worker-user=me", "number"),
+        ] {
+            assert!(
+                parse(&[arg]).unwrap_err().to_string().contains(why),
+                "{arg}"
+            );
         }
     }
 }

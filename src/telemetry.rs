@@ -12,7 +12,10 @@ use crate::settings::LogFormat;
 /// Starts the log, on standard error. Its detail is set by `RUST_LOG`: a level, or targets with theirs, separated by commas;
 /// `info` by default, and where it cannot be read.
 pub fn init(format: LogFormat) {
-    let filter: Option<Targets> = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty()).and_then(|t| t.parse().ok());
+    let filter: Option<Targets> = std::env::var("RUST_LOG")
+        .ok()
+        .filter(|text| !text.is_empty())
+        .and_then(|t| t.parse().ok());
     // By targets alone: to filter by the values of fields takes 180 KB of the program more.
     let filter = filter.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     let lines = fmt::layer().with_writer(stderr);
@@ -20,5 +23,7 @@ pub fn init(format: LogFormat) {
         LogFormat::Text => lines.with_ansi(stderr().is_terminal()).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .init();
 }

@@ -53,7 +53,10 @@ pub struct Tls(Source);
 
 enum Source {
     Own(TlsAcceptor),
-    Files { folder: PathBuf, loaded: Mutex<Loaded> },
+    Files {
+        folder: PathBuf,
+        loaded: Mutex<Loaded>,
+    },
 }
 
 struct Loaded {
@@ -74,7 +77,10 @@ impl Tls {
     pub fn self_signed() -> Result<Self, TlsError> {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
         let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-        Ok(Self(Source::Own(acceptor(vec![made.cert.der().clone()], key.into())?)))
+        Ok(Self(Source::Own(acceptor(
+            vec![made.cert.der().clone()],
+            key.into(),
+        )?)))
     }
 
     /// With the certificate and key in a folder, and with those that replace them.
@@ -83,8 +89,15 @@ impl Tls {
     /// [`TlsError`], where they cannot be used.
     pub fn from_folder(folder: PathBuf) -> Result<Self, TlsError> {
         let seen = look(&folder)?;
-        let loaded = Loaded { acceptor: load(&folder)?, seen, checked: Instant::now() };
-        Ok(Self(Source::Files { folder, loaded: Mutex::new(loaded) }))
+        let loaded = Loaded {
+            acceptor: load(&folder)?,
+            seen,
+            checked: Instant::now(),
+        };
+        Ok(Self(Source::Files {
+            folder,
+            loaded: Mutex::new(loaded),
+        }))
     }
 
     /// What a connection is accepted with that comes now.
@@ -128,13 +141,22 @@ fn look(folder: &Path) -> Result<Seen, TlsError> {
 }
 
 fn load(folder: &Path) -> Result<TlsAcceptor, TlsError> {
-    let unreadable = |name| move |source| TlsError::Read { path: folder.join(name), source };
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(folder.join(CERTIFICATE)).and_then(Iterator::collect);
+    let unreadable = |name| {
+        move |source| TlsError::Read {
+            path: folder.join(name),
+            source,
+        }
+    };
+    let chain: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(folder.join(CERTIFICATE)).and_then(Iterator::collect);
     let key = PrivateKeyDer::from_pem_file(folder.join(KEY)).map_err(unreadable(KEY))?;
     acceptor(chain.map_err(unreadable(CERTIFICATE))?, key)
 }
 
-fn acceptor(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<TlsAcceptor, TlsError> {
+fn acceptor(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<TlsAcceptor, TlsError> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
@@ -178,12 +200,22 @@ mod tests {
     }
 
     fn pem(label: &str, der: &[u8]) -> String {
-        const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        const DIGITS: &[u8; 64] =
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
         let mut text = String::new();
         for chunk in der.chunks(3) {
-            let bits = chunk.iter().fold(0_u32, |bits, byte| (bits << 8) | u32::from(*byte)) << (8 * (3 - chunk.len()));
+            let bits = chunk
+                .iter()
+                .fold(0_u32, |bits, byte| (bits << 8) | u32::from(*byte))
+                << (8 * (3 - chunk.len()));
             let digit = |place: usize| char::from(DIGITS[(bits >> (18 - 6 * place)) as usize & 63]);
-            text.extend((0..4).map(|place| if place <= chunk.len() { digit(place) } else { '=' }));
+            text.extend((0..4).map(|place| {
+                if place <= chunk.len() {
+                    digit(place)
+                } else {
+                    '='
+                }
+            }));
         }
         format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
     }
@@ -195,7 +227,10 @@ mod tests {
     #[test]
     fn a_certificate_is_made() {
         let tls = Tls::self_signed().unwrap();
-        assert!(same(&tls.acceptor(Instant::now()), &tls.acceptor(Instant::now() + RECHECK)));
+        assert!(same(
+            &tls.acceptor(Instant::now()),
+            &tls.acceptor(Instant::now() + RECHECK)
+        ));
     }
 
     #[test]
@@ -205,10 +240,16 @@ mod tests {
         let tls = Tls::from_folder(folder.0.clone()).unwrap();
         let now = Instant::now();
         let first = tls.acceptor(now);
-        assert!(same(&first, &tls.acceptor(now + RECHECK * 2)), "nothing has changed");
+        assert!(
+            same(&first, &tls.acceptor(now + RECHECK * 2)),
+            "nothing has changed"
+        );
         std::thread::sleep(Duration::from_millis(20));
         folder.write_pair();
-        assert!(same(&first, &tls.acceptor(now + RECHECK * 2)), "it has just been looked at");
+        assert!(
+            same(&first, &tls.acceptor(now + RECHECK * 2)),
+            "it has just been looked at"
+        );
         let second = tls.acceptor(now + RECHECK * 3);
         assert!(!same(&first, &second));
         folder.write(CERTIFICATE, "nonsense");
@@ -222,14 +263,23 @@ mod tests {
     #[test]
     fn what_cannot_be_used_is_named() {
         let folder = Folder::new("bad");
-        let told = |folder: &Folder| Tls::from_folder(folder.0.clone()).err().unwrap().to_string();
+        let told = |folder: &Folder| {
+            Tls::from_folder(folder.0.clone())
+                .err()
+                .unwrap()
+                .to_string()
+        };
         assert!(told(&folder).contains("tls.crt"), "{}", told(&folder));
         folder.write_pair();
         folder.write(KEY, "x");
         assert!(told(&folder).contains("tls.key"), "{}", told(&folder));
         let other = rcgen::generate_simple_self_signed(["b".to_owned()]).unwrap();
         folder.write(KEY, &pem("PRIVATE KEY", &other.signing_key.serialize_der()));
-        assert!(told(&folder).starts_with("cannot use the certificate and its key"), "{}", told(&folder));
+        assert!(
+            told(&folder).starts_with("cannot use the certificate and its key"),
+            "{}",
+            told(&folder)
+        );
         folder.write(CERTIFICATE, "");
         assert!(!told(&folder).is_empty());
     }

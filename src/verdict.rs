@@ -30,19 +30,30 @@ impl Rule {
     /// A rule that has to hold.
     #[must_use]
     pub fn strict(expression: impl Into<String>) -> Self {
-        Self { expression: expression.into(), strict: true }
+        Self {
+            expression: expression.into(),
+            strict: true,
+        }
     }
 }
 
 impl From<&Threshold> for Rule {
     fn from(threshold: &Threshold) -> Self {
-        Self { expression: threshold.expression.clone(), strict: threshold.strict.unwrap_or(true) }
+        Self {
+            expression: threshold.expression.clone(),
+            strict: threshold.strict.unwrap_or(true),
+        }
     }
 }
 
 impl From<Rule> for Threshold {
     fn from(rule: Rule) -> Self {
-        Self { expression: rule.expression, strict: (!rule.strict).then_some(false), held: None, message: None }
+        Self {
+            expression: rule.expression,
+            strict: (!rule.strict).then_some(false),
+            held: None,
+            message: None,
+        }
     }
 }
 
@@ -76,12 +87,18 @@ pub fn judge(rules: &[Rule], measured: &Measurements) -> Vec<Judged> {
     let judged = |(n, rule): (usize, &Rule)| {
         let mut values = Vec::new();
         let outcome = match expression::evaluate(&rule.expression, &metrics, &mut values) {
-            _ if n >= MOST_RULES => Outcome::Unjudged(format!("there are more than {MOST_RULES} thresholds")),
+            _ if n >= MOST_RULES => {
+                Outcome::Unjudged(format!("there are more than {MOST_RULES} thresholds"))
+            }
             Ok(true) => Outcome::Held,
             Ok(false) => Outcome::Broken,
             Err(why) => Outcome::Unjudged(why),
         };
-        Judged { rule: rule.clone(), outcome, values }
+        Judged {
+            rule: rule.clone(),
+            outcome,
+            values,
+        }
     };
     rules.iter().enumerate().map(judged).collect()
 }
@@ -95,10 +112,17 @@ pub fn passed(judged: &[Judged]) -> bool {
 /// What has not held, in words: at most so many, those that fail the test first. Empty where all has.
 #[must_use]
 pub fn told(judged: &[Judged], most: usize) -> String {
-    let mut broken: Vec<_> = judged.iter().filter(|judged| judged.outcome != Outcome::Held).collect();
+    let mut broken: Vec<_> = judged
+        .iter()
+        .filter(|judged| judged.outcome != Outcome::Held)
+        .collect();
     broken.sort_by_key(|judged| !judged.rule.strict);
     let more = broken.len().saturating_sub(most);
-    let mut words: Vec<_> = broken.into_iter().take(most).map(ToString::to_string).collect();
+    let mut words: Vec<_> = broken
+        .into_iter()
+        .take(most)
+        .map(ToString::to_string)
+        .collect();
     if more > 0 {
         words.push(format!("and {more} more"));
     }
@@ -117,7 +141,12 @@ impl Judged {
     pub fn found(&self) -> String {
         match &self.outcome {
             Outcome::Unjudged(why) => why.clone(),
-            _ => self.values.iter().map(|(name, value)| format!("{name} is {value}")).collect::<Vec<_>>().join(", "),
+            _ => self
+                .values
+                .iter()
+                .map(|(name, value)| format!("{name} is {value}"))
+                .collect::<Vec<_>>()
+                .join(", "),
         }
     }
 }
@@ -127,25 +156,43 @@ const MOST_SHOWN: usize = 200;
 
 impl fmt::Display for Judged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let expression: String = self.rule.expression.trim().chars().take(MOST_SHOWN).collect();
+        let expression: String = self
+            .rule
+            .expression
+            .trim()
+            .chars()
+            .take(MOST_SHOWN)
+            .collect();
         match (&self.outcome, self.values.as_slice()) {
             (Outcome::Held, _) => write!(f, "{expression} holds")?,
             (Outcome::Unjudged(why), _) => write!(f, "{expression} cannot be judged: {why}")?,
             (Outcome::Broken, [(name, value)]) if bound(&expression, name).is_some() => {
-                write!(f, "{name} is {value}, not {}", bound(&expression, name).unwrap_or_default())?;
+                write!(
+                    f,
+                    "{name} is {value}, not {}",
+                    bound(&expression, name).unwrap_or_default()
+                )?;
             }
             (Outcome::Broken, []) => write!(f, "{expression} does not hold")?,
             (Outcome::Broken, _) => write!(f, "{expression} does not hold: {}", self.found())?,
         }
-        if self.rule.strict { Ok(()) } else { write!(f, " (optional)") }
+        if self.rule.strict {
+            Ok(())
+        } else {
+            write!(f, " (optional)")
+        }
     }
 }
 
 /// What follows the metric in an expression that compares it: `< 200`, or `0` for `== 0`.
 fn bound<'a>(expression: &'a str, metric: &str) -> Option<&'a str> {
-    let rest = expression.strip_prefix(metric).or_else(|| expression.strip_prefix(&format!("'{metric}'")))?.trim_start();
+    let rest = expression
+        .strip_prefix(metric)
+        .or_else(|| expression.strip_prefix(&format!("'{metric}'")))?
+        .trim_start();
     let number = rest.trim_start_matches(['<', '>', '=']).trim();
-    (number.len() < rest.len() && number.parse::<f64>().is_ok()).then(|| rest.strip_prefix("==").map_or(rest, |_| number))
+    (number.len() < rest.len() && number.parse::<f64>().is_ok())
+        .then(|| rest.strip_prefix("==").map_or(rest, |_| number))
 }
 
 #[cfg(test)]

@@ -40,7 +40,14 @@ impl Waiting {
     #[must_use]
     pub fn new(client: Client) -> (Self, UnboundedReceiver<Key>) {
         let (wake, woken) = unbounded();
-        (Self { client, wake, watched: Arc::default() }, woken)
+        (
+            Self {
+                client,
+                wake,
+                watched: Arc::default(),
+            },
+            woken,
+        )
     }
 
     /// Lets a test wait for an object, and for nothing else. The watch of the object begins with the object as it is
@@ -51,7 +58,10 @@ impl Waiting {
         leave(&mut watched, test, Some(&object));
         watched
             .entry(object.clone())
-            .or_insert_with(|| Waiters { tests: HashSet::new(), watch: self.watch(object) })
+            .or_insert_with(|| Waiters {
+                tests: HashSet::new(),
+                watch: self.watch(object),
+            })
             .tests
             .insert(test.clone());
     }
@@ -81,10 +91,17 @@ impl Waiting {
     /// Wakes the tests that wait for an object whenever it comes, changes or goes. Ends by being aborted.
     async fn wake_on_events<K>(self, object: Object, name: String)
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Send + Sync + 'static,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Debug
+            + Send
+            + Sync
+            + 'static,
     {
         let api: Api<PartialObjectMeta<K>> = Api::namespaced(self.client.clone(), &object.0);
-        let by_name = Config::default().fields(&format!("metadata.name={name}")).timeout(crate::controller::WATCH_SECONDS);
+        let by_name = Config::default()
+            .fields(&format!("metadata.name={name}"))
+            .timeout(crate::controller::WATCH_SECONDS);
         let mut events = watcher(api, by_name).default_backoff().boxed();
         while let Some(event) = events.next().await {
             match event {
@@ -132,6 +149,10 @@ mod tests {
         let empty_list: [Event<()>; 2] = [Event::Init, Event::InitDone];
         assert!(empty_list.iter().any(is_news));
         let one_in_list = [Event::Init, Event::InitApply(()), Event::InitDone];
-        assert_eq!(one_in_list.iter().filter(|e| is_news(e)).count(), 1, "looked at once, not for each object");
+        assert_eq!(
+            one_in_list.iter().filter(|e| is_news(e)).count(),
+            1,
+            "looked at once, not for each object"
+        );
     }
 }

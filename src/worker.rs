@@ -2,8 +2,9 @@
 //! namespace, and the environment that switches them on. Pure.
 
 use k8s_openapi::api::core::v1::{
-    ConfigMap, ConfigMapProjection, DownwardAPIProjection, DownwardAPIVolumeFile, EnvVar, EnvVarSource, KeyToPath,
-    ObjectFieldSelector, Probe, ProjectedVolumeSource, ResourceFieldSelector, TCPSocketAction, Volume, VolumeProjection,
+    ConfigMap, ConfigMapProjection, DownwardAPIProjection, DownwardAPIVolumeFile, EnvVar,
+    EnvVarSource, KeyToPath, ObjectFieldSelector, Probe, ProjectedVolumeSource,
+    ResourceFieldSelector, TCPSocketAction, Volume, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -23,15 +24,21 @@ pub const START_ANNOTATION: &str = "loadtest.artillery.io/start-at";
 #[must_use]
 pub fn instant(at: Timestamp, times: u8) -> String {
     let nanoseconds = format!("{:09}", at.subsec_nanosecond().unsigned_abs());
-    let digits = nanoseconds.get(..usize::from(times).saturating_add(2).clamp(3, 9)).unwrap_or_default();
+    let digits = nanoseconds
+        .get(..usize::from(times).saturating_add(2).clamp(3, 9))
+        .unwrap_or_default();
     format!("{}.{digits}Z", at.strftime("%Y-%m-%dT%H:%M:%S"))
 }
 
 /// How many times a worker was told that has this annotation.
 #[must_use]
 pub fn times_told(annotation: &str) -> u8 {
-    let digits = annotation.split_once('.').map_or(0, |(_, rest)| rest.bytes().take_while(u8::is_ascii_digit).count());
-    u8::try_from(digits.saturating_sub(2)).unwrap_or(u8::MAX).max(1)
+    let digits = annotation.split_once('.').map_or(0, |(_, rest)| {
+        rest.bytes().take_while(u8::is_ascii_digit).count()
+    });
+    u8::try_from(digits.saturating_sub(2))
+        .unwrap_or(u8::MAX)
+        .max(1)
 }
 
 /// The component label's value of the `ConfigMap` of the files: `operator-undeploy.sh` removes them by it.
@@ -53,15 +60,29 @@ pub const FOLDER: &str = "/opt/loadtest";
 const FILES: [(&str, &str, &str); 5] = [
     ("files.cjs", "files.cjs", include_str!("worker/files.cjs")),
     ("cpus.cjs", "cpus.cjs", include_str!("worker/cpus.cjs")),
-    ("divide.js", "artillery-plugin-loadtest-divide/index.js", include_str!("worker/divide.js")),
-    ("together.js", "artillery-plugin-loadtest-together/index.js", include_str!("worker/together.js")),
-    ("results.js", "artillery-plugin-loadtest-results/index.js", include_str!("worker/results.js")),
+    (
+        "divide.js",
+        "artillery-plugin-loadtest-divide/index.js",
+        include_str!("worker/divide.js"),
+    ),
+    (
+        "together.js",
+        "artillery-plugin-loadtest-together/index.js",
+        include_str!("worker/together.js"),
+    ),
+    (
+        "results.js",
+        "artillery-plugin-loadtest-results/index.js",
+        include_str!("worker/results.js"),
+    ),
 ];
 
 /// The name of the `ConfigMap`: another for other files, so that workers of an older operator keep theirs.
 #[must_use]
 pub fn name() -> String {
-    let all = FILES.iter().flat_map(|(_, path, text)| path.bytes().chain(text.bytes()));
+    let all = FILES
+        .iter()
+        .flat_map(|(_, path, text)| path.bytes().chain(text.bytes()));
     format!("loadtest-worker-{:016x}", fnv1a(all))
 }
 
@@ -73,13 +94,21 @@ pub fn config_map(namespace: &str) -> ConfigMap {
             name: Some(name()),
             namespace: Some(namespace.to_owned()),
             labels: Some(
-                [("app.kubernetes.io/managed-by", "artillery-operator"), (COMPONENT_LABEL, FILES_COMPONENT)]
-                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                    .into(),
+                [
+                    ("app.kubernetes.io/managed-by", "artillery-operator"),
+                    (COMPONENT_LABEL, FILES_COMPONENT),
+                ]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
             ),
             ..ObjectMeta::default()
         },
-        data: Some(FILES.iter().map(|(key, _, text)| ((*key).to_owned(), (*text).to_owned())).collect()),
+        data: Some(
+            FILES
+                .iter()
+                .map(|(key, _, text)| ((*key).to_owned(), (*text).to_owned()))
+                .collect(),
+        ),
         immutable: Some(true),
         ..ConfigMap::default()
     }
@@ -88,23 +117,44 @@ pub fn config_map(namespace: &str) -> ConfigMap {
 /// The volume of the files, and of the file that tells the worker when its load is to begin.
 #[must_use]
 pub fn volume(volume: &str) -> Volume {
-    let item = |(key, path, _): &(&str, &str, &str)| KeyToPath { key: (*key).into(), path: (*path).into(), mode: None };
-    let files =
-        ConfigMapProjection { name: name(), items: Some(FILES.iter().map(item).collect()), ..ConfigMapProjection::default() };
+    let item = |(key, path, _): &(&str, &str, &str)| KeyToPath {
+        key: (*key).into(),
+        path: (*path).into(),
+        mode: None,
+    };
+    let files = ConfigMapProjection {
+        name: name(),
+        items: Some(FILES.iter().map(item).collect()),
+        ..ConfigMapProjection::default()
+    };
     let start = DownwardAPIVolumeFile {
         path: START_FILE.into(),
-        field_ref: Some(field(&format!("metadata.annotations['{START_ANNOTATION}']"))),
+        field_ref: Some(field(&format!(
+            "metadata.annotations['{START_ANNOTATION}']"
+        ))),
         ..DownwardAPIVolumeFile::default()
     };
     let sources = vec![
-        VolumeProjection { config_map: Some(files), ..VolumeProjection::default() },
         VolumeProjection {
-            downward_api: Some(DownwardAPIProjection { items: Some(vec![start]) }),
+            config_map: Some(files),
+            ..VolumeProjection::default()
+        },
+        VolumeProjection {
+            downward_api: Some(DownwardAPIProjection {
+                items: Some(vec![start]),
+            }),
             ..VolumeProjection::default()
         },
     ];
-    let projected = ProjectedVolumeSource { sources: Some(sources), ..ProjectedVolumeSource::default() };
-    Volume { name: volume.into(), projected: Some(projected), ..Volume::default() }
+    let projected = ProjectedVolumeSource {
+        sources: Some(sources),
+        ..ProjectedVolumeSource::default()
+    };
+    Volume {
+        name: volume.into(),
+        projected: Some(projected),
+        ..Volume::default()
+    }
 }
 
 /// The startup probe and the readiness probe of a worker that waits for the others: whether it could begin, and whether it
@@ -112,12 +162,21 @@ pub fn volume(volume: &str) -> Volume {
 #[must_use]
 pub fn probes() -> (Probe, Probe) {
     let listens = |port| Probe {
-        tcp_socket: Some(TCPSocketAction { port: IntOrString::Int(port), ..TCPSocketAction::default() }),
+        tcp_socket: Some(TCPSocketAction {
+            port: IntOrString::Int(port),
+            ..TCPSocketAction::default()
+        }),
         period_seconds: Some(1),
         ..Probe::default()
     };
     // How long a worker may take is for `startDeadlineSeconds` to say.
-    (Probe { failure_threshold: Some(i32::MAX), ..listens(READY_PORT) }, listens(INFORMED_PORT))
+    (
+        Probe {
+            failure_threshold: Some(i32::MAX),
+            ..listens(READY_PORT)
+        },
+        listens(INFORMED_PORT),
+    )
 }
 
 /// What the environment of a worker depends on.
@@ -171,7 +230,10 @@ pub fn environment(share: &Share<'_>, users: Vec<EnvVar>) -> Vec<EnvVar> {
         plugins.insert(0, "loadtest-divide");
     }
     if share.together {
-        environment.push(plain("LOADTEST_START_FILE", &format!("{FOLDER}/{START_FILE}")));
+        environment.push(plain(
+            "LOADTEST_START_FILE",
+            &format!("{FOLDER}/{START_FILE}"),
+        ));
         environment.push(plain("LOADTEST_READY_PORT", &READY_PORT.to_string()));
         environment.push(plain("LOADTEST_INFORMED_PORT", &INFORMED_PORT.to_string()));
         plugins.push("loadtest-together");
@@ -185,8 +247,10 @@ pub fn environment(share: &Share<'_>, users: Vec<EnvVar>) -> Vec<EnvVar> {
         preloads = format!("--require={FOLDER}/files.cjs {preloads}");
     }
     // The scope, in case that a script has another for its own plugins.
-    let mut plugins: Map<String, Value> =
-        plugins.into_iter().map(|name| (name.to_owned(), json!({"scope": "artillery-plugin-"}))).collect();
+    let mut plugins: Map<String, Value> = plugins
+        .into_iter()
+        .map(|name| (name.to_owned(), json!({"scope": "artillery-plugin-"})))
+        .collect();
     if !share.thresholds.is_empty() {
         plugins["loadtest-results"]["keep"] = json!(share.thresholds);
     }
@@ -196,7 +260,9 @@ pub fn environment(share: &Share<'_>, users: Vec<EnvVar>) -> Vec<EnvVar> {
         match (variable.name.as_str(), &variable.value) {
             ("NODE_OPTIONS", Some(value)) => options = format!("{options} {value}"),
             ("ARTILLERY_PLUGIN_PATH", Some(value)) => path = format!("{path}:{value}"),
-            (PLUGINS, Some(value)) => all.extend(serde_json::from_str::<Map<_, _>>(value).unwrap_or_default()),
+            (PLUGINS, Some(value)) => {
+                all.extend(serde_json::from_str::<Map<_, _>>(value).unwrap_or_default())
+            }
             // Such a test does not start: see `environment_fault`.
             (name, _) if JOINED.contains(&name) || is_reserved(name) => {}
             _ => others.push(variable),
@@ -243,16 +309,30 @@ fn is_reserved(name: &str) -> bool {
 }
 
 fn plain(name: &str, value: &str) -> EnvVar {
-    EnvVar { name: name.into(), value: Some(value.into()), ..EnvVar::default() }
+    EnvVar {
+        name: name.into(),
+        value: Some(value.into()),
+        ..EnvVar::default()
+    }
 }
 
 fn field(path: &str) -> ObjectFieldSelector {
-    ObjectFieldSelector { field_path: path.into(), ..ObjectFieldSelector::default() }
+    ObjectFieldSelector {
+        field_path: path.into(),
+        ..ObjectFieldSelector::default()
+    }
 }
 
 fn from_field(name: &str, path: &str) -> EnvVar {
-    let source = EnvVarSource { field_ref: Some(field(path)), ..EnvVarSource::default() };
-    EnvVar { name: name.into(), value_from: Some(source), ..EnvVar::default() }
+    let source = EnvVarSource {
+        field_ref: Some(field(path)),
+        ..EnvVarSource::default()
+    };
+    EnvVar {
+        name: name.into(),
+        value_from: Some(source),
+        ..EnvVar::default()
+    }
 }
 
 #[cfg(test)]
@@ -261,23 +341,45 @@ mod tests {
     use super::*;
 
     fn value_of(environment: &[EnvVar], name: &str) -> Option<String> {
-        environment.iter().rev().find(|v| v.name == name).and_then(|v| v.value.clone())
+        environment
+            .iter()
+            .rev()
+            .find(|v| v.name == name)
+            .and_then(|v| v.value.clone())
     }
 
     #[test]
     fn variables_that_the_operator_needs_are_joined_with_the_users() {
         let users = [
             ("NODE_OPTIONS", "--max-old-space-size=200"),
-            ("ARTILLERY_PLUGINS", r#"{"mine": {"a": 1}, "loadtest-results": 3}"#),
+            (
+                "ARTILLERY_PLUGINS",
+                r#"{"mine": {"a": 1}, "loadtest-results": 3}"#,
+            ),
             ("HOME", "/home"),
         ];
-        let share = Share { workers: 3, load: Load::Divide, ..Share::default() };
+        let share = Share {
+            workers: 3,
+            load: Load::Divide,
+            ..Share::default()
+        };
         let all = environment(&share, users.map(|(name, value)| plain(name, value)).into());
-        assert_eq!(value_of(&all, "NODE_OPTIONS").unwrap(), "--require=/opt/loadtest/cpus.cjs --max-old-space-size=200");
-        let plugins: Value = serde_json::from_str(&value_of(&all, "ARTILLERY_PLUGINS").unwrap()).unwrap();
+        assert_eq!(
+            value_of(&all, "NODE_OPTIONS").unwrap(),
+            "--require=/opt/loadtest/cpus.cjs --max-old-space-size=200"
+        );
+        let plugins: Value =
+            serde_json::from_str(&value_of(&all, "ARTILLERY_PLUGINS").unwrap()).unwrap();
         let ours = json!({"scope": "artillery-plugin-"});
-        assert_eq!(plugins, json!({"loadtest-divide": ours, "loadtest-results": ours, "mine": {"a": 1}}));
-        assert_eq!(value_of(&all, "HOME").unwrap(), "/home", "the user's own holds");
+        assert_eq!(
+            plugins,
+            json!({"loadtest-divide": ours, "loadtest-results": ours, "mine": {"a": 1}})
+        );
+        assert_eq!(
+            value_of(&all, "HOME").unwrap(),
+            "/home",
+            "the user's own holds"
+        );
         assert_eq!(value_of(&all, "LOADTEST_WORKERS").unwrap(), "3");
         assert_eq!(value_of(&all, "LOADTEST_DIVIDE").unwrap(), "true");
         assert_eq!(value_of(&all, "LOADTEST_FILES"), None);
@@ -285,12 +387,27 @@ mod tests {
 
     #[test]
     fn a_worker_that_has_all_the_load_is_not_told_of_others() {
-        let share = Share { workers: 1, folders: vec!["/sources/a", "/sources/b"], ..Share::default() };
+        let share = Share {
+            workers: 1,
+            folders: vec!["/sources/a", "/sources/b"],
+            ..Share::default()
+        };
         let all = environment(&share, Vec::new());
         assert_eq!(value_of(&all, "LOADTEST_WORKERS"), None);
-        assert!(!value_of(&all, "ARTILLERY_PLUGINS").unwrap().contains("divide"));
-        assert_eq!(value_of(&all, "LOADTEST_FILES").unwrap(), "/sources/a:/sources/b");
-        assert!(value_of(&all, "NODE_OPTIONS").unwrap().starts_with("--require=/opt/loadtest/files.cjs "));
+        assert!(
+            !value_of(&all, "ARTILLERY_PLUGINS")
+                .unwrap()
+                .contains("divide")
+        );
+        assert_eq!(
+            value_of(&all, "LOADTEST_FILES").unwrap(),
+            "/sources/a:/sources/b"
+        );
+        assert!(
+            value_of(&all, "NODE_OPTIONS")
+                .unwrap()
+                .starts_with("--require=/opt/loadtest/files.cjs ")
+        );
     }
 
     #[test]
@@ -303,30 +420,68 @@ mod tests {
             (from("NODE_OPTIONS"), "valueFrom is not read"),
             (from("ARTILLERY_PLUGINS"), "valueFrom is not read"),
             (from("ARTILLERY_PLUGIN_PATH"), "valueFrom is not read"),
-            (plain("ARTILLERY_PLUGINS", "{a: 1}"), "is no JSON object: key must be a string at line 1 column 2"),
+            (
+                plain("ARTILLERY_PLUGINS", "{a: 1}"),
+                "is no JSON object: key must be a string at line 1 column 2",
+            ),
             (plain("ARTILLERY_PLUGINS", "[]"), "is no JSON object"),
         ] {
             let told = environment_fault(std::slice::from_ref(&variable)).unwrap();
-            assert!(told.starts_with(&variable.name) && told.contains(why), "{told}");
-            let share = Share { workers: 2, load: Load::Divide, folders: vec!["/a"], ..Share::default() };
-            assert_eq!(environment(&share, vec![variable]), environment(&share, Vec::new()));
+            assert!(
+                told.starts_with(&variable.name) && told.contains(why),
+                "{told}"
+            );
+            let share = Share {
+                workers: 2,
+                load: Load::Divide,
+                folders: vec!["/a"],
+                ..Share::default()
+            };
+            assert_eq!(
+                environment(&share, vec![variable]),
+                environment(&share, Vec::new())
+            );
         }
-        let fine = [plain("ARTILLERY_PLUGINS", "{}"), plain("NODE_OPTIONS", "$(MORE)"), from("NAME"), plain("MORE", "")];
+        let fine = [
+            plain("ARTILLERY_PLUGINS", "{}"),
+            plain("NODE_OPTIONS", "$(MORE)"),
+            from("NAME"),
+            plain("MORE", ""),
+        ];
         assert_eq!(environment_fault(&fine), None);
         let all = environment(&Share::default(), fine.into());
         let place = |name| all.iter().position(|v| v.name == name);
-        assert!(place("MORE") < place("NODE_OPTIONS"), "what is referred to comes before");
-        let alone = environment(&Share { workers: 1, load: Load::Divide, ..Share::default() }, Vec::new());
+        assert!(
+            place("MORE") < place("NODE_OPTIONS"),
+            "what is referred to comes before"
+        );
+        let alone = environment(
+            &Share {
+                workers: 1,
+                load: Load::Divide,
+                ..Share::default()
+            },
+            Vec::new(),
+        );
         assert_eq!(value_of(&alone, "LOADTEST_WORKERS").unwrap(), "1");
     }
 
     #[test]
     fn an_instant_is_told_again_in_other_words() {
         let at: Timestamp = "2026-11-25T10:00:00.12Z".parse().unwrap();
-        for (times, text) in
-            [(1, "2026-11-25T10:00:00.120Z"), (2, "2026-11-25T10:00:00.1200Z"), (3, "2026-11-25T10:00:00.12000Z")]
-        {
-            assert_eq!((instant(at, times).as_str(), times_told(text), text.parse().ok()), (text, times, Some(at)));
+        for (times, text) in [
+            (1, "2026-11-25T10:00:00.120Z"),
+            (2, "2026-11-25T10:00:00.1200Z"),
+            (3, "2026-11-25T10:00:00.12000Z"),
+        ] {
+            assert_eq!(
+                (
+                    instant(at, times).as_str(),
+                    times_told(text),
+                    text.parse().ok()
+                ),
+                (text, times, Some(at))
+            );
         }
         assert_eq!(times_told("2026-11-25T10:00:00Z"), 1);
     }
@@ -335,7 +490,20 @@ mod tests {
     fn the_files_have_a_name_that_fits_and_a_place_each() {
         assert!(name().len() <= 63);
         let map = config_map("n");
-        let items = volume("v").projected.unwrap().sources.unwrap().remove(0).config_map.unwrap().items.unwrap();
-        assert!(items.iter().all(|item| map.data.as_ref().unwrap().contains_key(&item.key)));
+        let items = volume("v")
+            .projected
+            .unwrap()
+            .sources
+            .unwrap()
+            .remove(0)
+            .config_map
+            .unwrap()
+            .items
+            .unwrap();
+        assert!(
+            items
+                .iter()
+                .all(|item| map.data.as_ref().unwrap().contains_key(&item.key))
+        );
     }
 }

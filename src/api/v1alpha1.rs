@@ -18,7 +18,10 @@ mod status;
 mod words;
 mod worker;
 
-pub use script::{ClaimFiles, Config, ConfigMapFiles, ConfigMaps, External, ImageFiles, Processor, TEST_SCRIPT_KEY, TestScript};
+pub use script::{
+    ClaimFiles, Config, ConfigMapFiles, ConfigMaps, External, ImageFiles, Processor,
+    TEST_SCRIPT_KEY, TestScript,
+};
 pub use status::{FailedWorker, LoadTestStatus, Threshold};
 pub use words::{ConditionType, Phase, Reason, Verdict};
 pub use worker::Worker;
@@ -196,7 +199,8 @@ impl LoadTestSpec {
     /// Whether the workers wait for each other before they begin.
     #[must_use]
     pub fn starts_together(&self) -> bool {
-        self.start.map_or(self.count > 1, |start| start == Start::Together)
+        self.start
+            .map_or(self.count > 1, |start| start == Start::Together)
     }
 }
 
@@ -215,20 +219,39 @@ pub enum FailurePolicy {
 pub fn crd() -> CustomResourceDefinition {
     fn unwrap_lines(schema: &mut JSONSchemaProps) {
         if let Some(description) = &mut schema.description {
-            *description = description.split("\n\n").map(|p| p.replace('\n', " ")).collect::<Vec<_>>().join("\n\n");
+            *description = description
+                .split("\n\n")
+                .map(|p| p.replace('\n', " "))
+                .collect::<Vec<_>>()
+                .join("\n\n");
         }
-        schema.properties.iter_mut().flat_map(|p| p.values_mut()).for_each(unwrap_lines);
+        schema
+            .properties
+            .iter_mut()
+            .flat_map(|p| p.values_mut())
+            .for_each(unwrap_lines);
         if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
             unwrap_lines(items);
         }
     }
     let mut crd = LoadTest::crd();
-    let schemas = crd.spec.versions.iter_mut().filter_map(|v| v.schema.as_mut()?.open_api_v3_schema.as_mut());
+    let schemas = crd
+        .spec
+        .versions
+        .iter_mut()
+        .filter_map(|v| v.schema.as_mut()?.open_api_v3_schema.as_mut());
     for schema in schemas {
         unwrap_lines(schema);
-        let spec = schema.properties.as_mut().and_then(|fields| fields.get_mut("spec"));
-        let Some(fields) = spec.and_then(|spec| spec.properties.as_mut()) else { continue };
-        let values = fields.get_mut("variables").and_then(|variables| variables.additional_properties.as_mut());
+        let spec = schema
+            .properties
+            .as_mut()
+            .and_then(|fields| fields.get_mut("spec"));
+        let Some(fields) = spec.and_then(|spec| spec.properties.as_mut()) else {
+            continue;
+        };
+        let values = fields
+            .get_mut("variables")
+            .and_then(|variables| variables.additional_properties.as_mut());
         if let Some(JSONSchemaPropsOrBool::Schema(value)) = values {
             value.description = Some("A text or a whole number".into());
         }

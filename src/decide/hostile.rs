@@ -56,26 +56,54 @@ fn value() -> BoxedStrategy<Value> {
 
 /// An object with some of these fields.
 fn object(fields: &[&'static str], value: &BoxedStrategy<Value>) -> BoxedStrategy<Value> {
-    let fields: Vec<_> =
-        fields.iter().copied().map(|f| prop::option::weighted(0.8, value.clone()).prop_map(move |v| (f, v))).collect();
-    fields.prop_map(|fields| fields.into_iter().filter_map(|(f, v)| Some((f.to_owned(), v?))).collect::<Value>()).boxed()
+    let fields: Vec<_> = fields
+        .iter()
+        .copied()
+        .map(|f| prop::option::weighted(0.8, value.clone()).prop_map(move |v| (f, v)))
+        .collect();
+    fields
+        .prop_map(|fields| {
+            fields
+                .into_iter()
+                .filter_map(|(f, v)| Some((f.to_owned(), v?)))
+                .collect::<Value>()
+        })
+        .boxed()
 }
 
 fn conditions() -> BoxedStrategy<Value> {
-    let condition = object(&["type", "status", "reason", "message", "lastTransitionTime", "observedGeneration"], &value());
-    prop::collection::vec(condition, 0..4).prop_map(Value::from).boxed()
+    let condition = object(
+        &[
+            "type",
+            "status",
+            "reason",
+            "message",
+            "lastTransitionTime",
+            "observedGeneration",
+        ],
+        &value(),
+    );
+    prop::collection::vec(condition, 0..4)
+        .prop_map(Value::from)
+        .boxed()
 }
 
 fn pod() -> BoxedStrategy<Value> {
-    let terminated = object(&["exitCode", "reason", "message", "startedAt", "finishedAt"], &value());
+    let terminated = object(
+        &["exitCode", "reason", "message", "startedAt", "finishedAt"],
+        &value(),
+    );
     let waiting = object(&["reason", "message"], &value());
     let running = object(&["startedAt"], &value());
-    let state = (terminated, waiting, running, 0..4).prop_map(|(terminated, waiting, running, which)| match which {
-        0 => json!({"terminated": terminated}),
-        1 => json!({"waiting": waiting}),
-        2 => json!({"running": running}),
-        _ => json!({}),
-    });
+    let state =
+        (terminated, waiting, running, 0..4).prop_map(|(terminated, waiting, running, which)| {
+            match which {
+                0 => json!({"terminated": terminated}),
+                1 => json!({"waiting": waiting}),
+                2 => json!({"running": running}),
+                _ => json!({}),
+            }
+        });
     let meta = object(&["deletionTimestamp", "resourceVersion"], &value());
     (state, conditions(), object(&["phase", "reason", "message"], &value()), meta, value(), "[a-c]")
         .prop_map(|(state, conditions, mut status, mut meta, index, name)| {
@@ -94,8 +122,24 @@ fn pod() -> BoxedStrategy<Value> {
 }
 
 fn job() -> BoxedStrategy<Value> {
-    let spec = object(&["suspend", "activeDeadlineSeconds", "ttlSecondsAfterFinished"], &value());
-    let status = object(&["startTime", "completionTime", "active", "succeeded", "failed"], &value());
+    let spec = object(
+        &[
+            "suspend",
+            "activeDeadlineSeconds",
+            "ttlSecondsAfterFinished",
+        ],
+        &value(),
+    );
+    let status = object(
+        &[
+            "startTime",
+            "completionTime",
+            "active",
+            "succeeded",
+            "failed",
+        ],
+        &value(),
+    );
     (spec, status, conditions())
         .prop_map(|(spec, mut status, conditions)| {
             status["conditions"] = conditions;
@@ -120,7 +164,16 @@ fn load_test() -> BoxedStrategy<Value> {
         &value(),
     );
     let status = object(
-        &["phase", "startTime", "completionTime", "duration", "expectedDuration", "succeeded", "failed", "aborted"],
+        &[
+            "phase",
+            "startTime",
+            "completionTime",
+            "duration",
+            "expectedDuration",
+            "succeeded",
+            "failed",
+            "aborted",
+        ],
         &value(),
     );
     (spec, status, conditions())

@@ -171,15 +171,24 @@ impl Names {
     }
 
     fn phase(&self, test: Test) -> Option<Phase> {
-        test.status.and_then(|id| self.statuses[usize::from(id)].phase)
+        test.status
+            .and_then(|id| self.statuses[usize::from(id)].phase)
     }
 }
 
 impl State {
     fn new(workers: usize, lag: bool, faults: u8, users: u8) -> Self {
-        let test = Test { uid: 1, version: 1, status: None, stop: false };
+        let test = Test {
+            uid: 1,
+            version: 1,
+            status: None,
+            stop: false,
+        };
         Self {
-            world: Objects { test: Some(test), ..Objects::default() },
+            world: Objects {
+                test: Some(test),
+                ..Objects::default()
+            },
             script: true,
             late: false,
             job_since_write: false,
@@ -204,7 +213,10 @@ impl State {
     /// What a reconcile asks for, by what the operator has seen and reads.
     fn reconcile(&self, names: &mut Names) -> Option<Vec<Request>> {
         let seen = self.view.test?;
-        let test = self.written.filter(|w| w.uid == seen.uid && w.version > seen.version).unwrap_or(seen);
+        let test = self
+            .written
+            .filter(|w| w.uid == seen.uid && w.version > seen.version)
+            .unwrap_or(seen);
         let sight = Sight {
             view: self.view.clone(),
             test,
@@ -224,44 +236,88 @@ impl State {
 
     fn plan(&self, test: Test, names: &mut Names) -> Vec<Request> {
         let object = load_test(test, self.workers, names);
-        let ours =
-            |job: Job| if job.owner == test.uid { SeenJob::Ours(test_job(job, &self.view.pods)) } else { SeenJob::Foreign };
+        let ours = |job: Job| {
+            if job.owner == test.uid {
+                SeenJob::Ours(test_job(job, &self.view.pods))
+            } else {
+                SeenJob::Foreign
+            }
+        };
         let job = match (self.view.job, self.view.lost) {
             (Some(job), _) => ours(job),
-            (None, Some(job)) if job.owner == test.uid => SeenJob::Gone(Some(test_job(job, &self.view.pods))),
+            (None, Some(job)) if job.owner == test.uid => {
+                SeenJob::Gone(Some(test_job(job, &self.view.pods)))
+            }
             // What the index misses is read live, as `observe` does.
             _ => match (names.phase(test), self.world.job) {
                 (Some(phase), Some(job)) if !phase.is_terminal() => ours(job),
                 (Some(phase), None) if !phase.is_terminal() => match missing_job(&object) {
                     MissingJob::WasThere => SeenJob::Gone(None),
-                    MissingJob::AskHistory if self.job_since_write || self.world.test != Some(test) => SeenJob::Gone(None),
+                    MissingJob::AskHistory
+                        if self.job_since_write || self.world.test != Some(test) =>
+                    {
+                        SeenJob::Gone(None)
+                    }
                     _ => SeenJob::None,
                 },
                 _ => SeenJob::None,
             },
         };
         let workers = if matches!(job, SeenJob::Ours(_) | SeenJob::Gone(Some(_))) {
-            self.view.pods.iter().enumerate().map(worker).map(Arc::new).collect()
+            self.view
+                .pods
+                .iter()
+                .enumerate()
+                .map(worker)
+                .map(Arc::new)
+                .collect()
         } else {
             Vec::new()
         };
-        let script = if self.script { Script::Found(Found::default()) } else { Script::NoConfigMap("s".into()) };
-        let observed = Observed { job, workers, script, obstacle: None, refresh: REFRESH };
+        let script = if self.script {
+            Script::Found(Found::default())
+        } else {
+            Script::NoConfigMap("s".into())
+        };
+        let observed = Observed {
+            job,
+            workers,
+            script,
+            obstacle: None,
+            refresh: REFRESH,
+        };
         let plan = decide(&object, &observed, &WorkerSettings::default(), self.now());
         let mut requests: Vec<Request> = Vec::new();
         if !plan.events.is_empty() {
-            requests.push(Request::Events(plan.events.iter().map(|say| names.event(test.uid, say)).collect()));
+            requests.push(Request::Events(
+                plan.events
+                    .iter()
+                    .map(|say| names.event(test.uid, say))
+                    .collect(),
+            ));
         }
         if let Some(status) = plan.status {
-            requests.push(Request::Status { uid: test.uid, version: test.version, status: names.status(status) });
+            requests.push(Request::Status {
+                uid: test.uid,
+                version: test.version,
+                status: names.status(status),
+            });
         }
         match plan.change {
             Some(Change::CreateJob(_)) => requests.push(Request::Create { owner: test.uid }),
-            Some(Change::SteerJob(steer)) => requests.push(Request::End { job: steer.uid.parse().unwrap() }),
+            Some(Change::SteerJob(steer)) => requests.push(Request::End {
+                job: steer.uid.parse().unwrap(),
+            }),
             Some(Change::StartWorkers(start)) => {
-                let Some(job) = self.view.job else { panic!("workers of no Job are told to begin") };
-                let number = |(_, uid): &(String, String)| uid.trim_start_matches('p').parse().unwrap();
-                requests.push(Request::Start { job: job.uid, pods: start.pods.iter().map(number).collect() });
+                let Some(job) = self.view.job else {
+                    panic!("workers of no Job are told to begin")
+                };
+                let number =
+                    |(_, uid): &(String, String)| uid.trim_start_matches('p').parse().unwrap();
+                requests.push(Request::Start {
+                    job: job.uid,
+                    pods: start.pods.iter().map(number).collect(),
+                });
             }
             Some(Change::DeleteTest) | None => {}
         }
@@ -275,10 +331,27 @@ impl State {
                 self.said.extend(events);
                 true
             }
-            Request::Status { uid, version, status } => {
-                let Some(test) = self.world.test.filter(|t| t.uid == uid && t.version == version) else { return false };
-                check_status(test.status.map(|id| &names.statuses[usize::from(id)]), &names.statuses[usize::from(status)]);
-                let test = Test { version: version + 1, status: Some(status), ..test };
+            Request::Status {
+                uid,
+                version,
+                status,
+            } => {
+                let Some(test) = self
+                    .world
+                    .test
+                    .filter(|t| t.uid == uid && t.version == version)
+                else {
+                    return false;
+                };
+                check_status(
+                    test.status.map(|id| &names.statuses[usize::from(id)]),
+                    &names.statuses[usize::from(status)],
+                );
+                let test = Test {
+                    version: version + 1,
+                    status: Some(status),
+                    ..test
+                };
                 self.world.test = Some(test);
                 self.job_since_write = false;
                 if !late {
@@ -296,7 +369,15 @@ impl State {
                 self.created[index] += 1;
                 self.created_late[index] += u8::from(late);
                 let uid = 10 * owner + self.created[index];
-                let job = Job { uid, owner, started: false, suspended: false, at_once: false, failing: None, outcome: None };
+                let job = Job {
+                    uid,
+                    owner,
+                    started: false,
+                    suspended: false,
+                    at_once: false,
+                    failing: None,
+                    outcome: None,
+                };
                 self.world.job = Some(job);
                 self.world.pods.clear();
                 self.job_since_write = true;
@@ -309,7 +390,12 @@ impl State {
             Request::Start { job, ref pods } => {
                 if self.world.job.is_some_and(|j| j.uid == job) {
                     for index in pods {
-                        if let Some(pod) = self.world.pods.get_mut(*index).filter(|p| **p == Pod::Running) {
+                        if let Some(pod) = self
+                            .world
+                            .pods
+                            .get_mut(*index)
+                            .filter(|p| **p == Pod::Running)
+                        {
                             *pod = Pod::Told;
                         }
                     }
@@ -330,7 +416,10 @@ impl State {
         self.pending.clear();
         self.written = None;
         // It lists everything when it comes back: what is gone is not in a list.
-        self.view = Objects { lost: None, ..self.world.clone() };
+        self.view = Objects {
+            lost: None,
+            ..self.world.clone()
+        };
     }
 
     /// All states that one step leads to.
@@ -406,7 +495,11 @@ impl State {
 
     /// Goes on without faults and users until nothing is left to do.
     fn settled(&self, names: &mut Names) -> Self {
-        let mut state = Self { faults: 0, users: 0, ..self.clone() };
+        let mut state = Self {
+            faults: 0,
+            users: 0,
+            ..self.clone()
+        };
         let mut path = Vec::new();
         let end = loop {
             if let Some(end) = names.settled.get(&state) {
@@ -415,14 +508,20 @@ impl State {
             assert!(path.len() < 200, "it comes to no end: {state:#?}");
             // Time passes only when nothing else happens.
             let steps = state.steps(names);
-            let next = steps.iter().find(|(what, _)| *what != "time passes").or(steps.first()).map(|(_, next)| next.clone());
+            let next = steps
+                .iter()
+                .find(|(what, _)| *what != "time passes")
+                .or(steps.first())
+                .map(|(_, next)| next.clone());
             path.push(state.clone());
             match next {
                 Some(next) => state = next,
                 None => break state,
             }
         };
-        names.settled.extend(path.into_iter().map(|state| (state, end.clone())));
+        names
+            .settled
+            .extend(path.into_iter().map(|state| (state, end.clone())));
         end
     }
 }
@@ -466,8 +565,17 @@ fn in_every_order_of_steps_what_must_hold_holds() {
     explore(2, false, 1, 0);
     explore(1, true, 1, 0);
     let ends = explore(1, false, 1, 1);
-    for phase in [Phase::Completed, Phase::Failed, Phase::Stopped, Phase::Suspended, Phase::Pending] {
-        assert!(ends.contains(&Some(phase)), "no run ends in {phase:?}: the model misses something");
+    for phase in [
+        Phase::Completed,
+        Phase::Failed,
+        Phase::Stopped,
+        Phase::Suspended,
+        Phase::Pending,
+    ] {
+        assert!(
+            ends.contains(&Some(phase)),
+            "no run ends in {phase:?}: the model misses something"
+        );
     }
 }
 

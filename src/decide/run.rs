@@ -8,8 +8,8 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
 use super::{
-    AT_ONCE, Change, Ending, MOST_WORKER_EVENTS, Observed, Plan, Say, Scene, SeenJob, Setting, Steer, later, named, phase,
-    together::Gathering, workers,
+    AT_ONCE, Change, Ending, MOST_WORKER_EVENTS, Observed, Plan, Say, Scene, SeenJob, Setting,
+    Steer, later, named, phase, together::Gathering, workers,
 };
 use crate::api::v1alpha1::{FailurePolicy, LoadTest, LoadTestStatus, Phase, Reason};
 use crate::duration;
@@ -44,10 +44,19 @@ const BESIDES: &str = "; but ";
 /// The Job or the pod, by its UID, whose events may tell why workers do not start: the Job where it has too few pods, or
 /// else a pod that does not say by itself what it waits for.
 #[must_use]
-pub fn object_in_doubt(test: &LoadTest, job: &SeenJob, workers: &[Arc<Worker>], now: Timestamp) -> Option<String> {
+pub fn object_in_doubt(
+    test: &LoadTest,
+    job: &SeenJob,
+    workers: &[Arc<Worker>],
+    now: Timestamp,
+) -> Option<String> {
     let SeenJob::Ours(job) = job else { return None };
-    let doubt = DOUBT.min(SignedDuration::from_secs(test.spec.start_deadline_seconds / 2));
-    let begun = job.started.filter(|_| job.outcome.is_none() && !job.failing && !job.suspended)?;
+    let doubt = DOUBT.min(SignedDuration::from_secs(
+        test.spec.start_deadline_seconds / 2,
+    ));
+    let begun = job
+        .started
+        .filter(|_| job.outcome.is_none() && !job.failing && !job.suspended)?;
     if phase(test).is_some_and(|p| p != Phase::Starting) || later(begun, doubt) > now {
         return None;
     }
@@ -64,47 +73,84 @@ impl Scene<'_> {
         let has_begun = self.current.start_time.is_some() || job.started.is_some();
         if let Some(at) = self.all_succeeded(workers).filter(|_| has_begun) {
             // Nothing can take this back, and the Job controller says it only some two seconds later.
-            let job = TestJob { succeeded: self.test.spec.count, ..job.clone() };
-            return self.ended(&job, &Outcome::Complete { at: at.max(job.started.unwrap_or(at)) }, workers);
+            let job = TestJob {
+                succeeded: self.test.spec.count,
+                ..job.clone()
+            };
+            return self.ended(
+                &job,
+                &Outcome::Complete {
+                    at: at.max(job.started.unwrap_or(at)),
+                },
+                workers,
+            );
         }
         // A Job that is failing ends by itself, suspended or not.
         if job.suspended && !job.failing {
             return self.held(job, workers);
         }
         let count = self.test.spec.count;
-        let started = i32::try_from(workers.iter().filter(|w| w.started).count()).unwrap_or(i32::MAX);
+        let started =
+            i32::try_from(workers.iter().filter(|w| w.started).count()).unwrap_or(i32::MAX);
         let has_run = self.current.phase == Some(Phase::Running);
         let gathering = (!has_run && started >= count).then(|| self.gathering(workers));
         let all_begun = has_run || matches!(gathering, Some(Gathering::Begun { .. }));
-        let begun = job.started.or(self.progress_so_far("True").map(|(since, ..)| since)).unwrap_or(self.now);
+        let begun = job
+            .started
+            .or(self.progress_so_far("True").map(|(since, ..)| since))
+            .unwrap_or(self.now);
         let start_deadline = later(begun, self.start_deadline());
         // A pod may wait a moment for its node or its image, or for the other workers, which is nothing to be told of.
         let settled = later(begun, MOST_USUAL_START.min(seen.refresh / 2));
         let obstacle = obstacle(seen);
 
-        let (phase, holds, reason, message) =
-            if let Some(ending) = self.ending(all_begun, gathering.as_ref(), start_deadline, obstacle.as_ref()) {
-                ending
-            } else if let Some((reason, message)) = self.failed_in_vain(job, workers) {
-                (Phase::Stopping, false, reason, message)
-            } else if all_begun {
-                let message = match count {
-                    1 => "the worker has started".to_owned(),
-                    n => format!("all {n} workers have started"),
-                };
-                (Phase::Running, true, Reason::Running, message)
-            } else if let Some(waits) = gathering.as_ref().and_then(Gathering::told).filter(|_| settled <= self.now) {
-                (Phase::Starting, true, Reason::WaitingForWorkers, format!("all {count} workers run, to begin together; {waits}"))
-            } else {
-                let message = format!("starting {} in the Job {}", self::workers(count), self.test.name_any());
-                match obstacle {
-                    Some(Obstacle { reason, message: why }) => (Phase::Starting, true, reason, format!("{message}; {why}")),
-                    None => (Phase::Starting, true, Reason::Starting, message),
-                }
+        let (phase, holds, reason, message) = if let Some(ending) = self.ending(
+            all_begun,
+            gathering.as_ref(),
+            start_deadline,
+            obstacle.as_ref(),
+        ) {
+            ending
+        } else if let Some((reason, message)) = self.failed_in_vain(job, workers) {
+            (Phase::Stopping, false, reason, message)
+        } else if all_begun {
+            let message = match count {
+                1 => "the worker has started".to_owned(),
+                n => format!("all {n} workers have started"),
             };
+            (Phase::Running, true, Reason::Running, message)
+        } else if let Some(waits) = gathering
+            .as_ref()
+            .and_then(Gathering::told)
+            .filter(|_| settled <= self.now)
+        {
+            (
+                Phase::Starting,
+                true,
+                Reason::WaitingForWorkers,
+                format!("all {count} workers run, to begin together; {waits}"),
+            )
+        } else {
+            let message = format!(
+                "starting {} in the Job {}",
+                self::workers(count),
+                self.test.name_any()
+            );
+            match obstacle {
+                Some(Obstacle {
+                    reason,
+                    message: why,
+                }) => (Phase::Starting, true, reason, format!("{message}; {why}")),
+                None => (Phase::Starting, true, Reason::Starting, message),
+            }
+        };
         let (reason, message) = match self.trouble(workers) {
-            Some((trouble, why)) if phase == Phase::Running => (trouble, format!("{message}{BESIDES}{why}")),
-            Some((_, why)) if phase == Phase::Stopping => (reason, format!("{message}{BESIDES}{why}")),
+            Some((trouble, why)) if phase == Phase::Running => {
+                (trouble, format!("{message}{BESIDES}{why}"))
+            }
+            Some((_, why)) if phase == Phase::Stopping => {
+                (reason, format!("{message}{BESIDES}{why}"))
+            }
             _ => (reason, message),
         };
         let mut events = self.beginnings(workers);
@@ -112,7 +158,11 @@ impl Scene<'_> {
         if reason.is_trouble() && !unsettled {
             events.push(Say::warning(reason, message.clone()));
         }
-        let mut status = self.counted(self.status(phase, Self::progressing(Some(holds), reason, message)), job, workers);
+        let mut status = self.counted(
+            self.status(phase, Self::progressing(Some(holds), reason, message)),
+            job,
+            workers,
+        );
         let started_at = job.started.unwrap_or(self.now);
         status.duration = Some(duration::format(self.now.duration_since(started_at)));
         status.start_time = status.start_time.or_else(|| job.started.map(Time));
@@ -120,7 +170,12 @@ impl Scene<'_> {
             status.load_start_time = status.load_start_time.or(at.map(MicroTime));
         }
 
-        let written = self.current.duration.as_deref().and_then(duration::parse).unwrap_or_default();
+        let written = self
+            .current
+            .duration
+            .as_deref()
+            .and_then(duration::parse)
+            .unwrap_or_default();
         let written = later(started_at, written);
         let due = if self.same_but_for_progress(&status) {
             self.refresh_after(written, seen.refresh)
@@ -130,18 +185,38 @@ impl Scene<'_> {
             self.now
         };
         let write = due <= self.now;
-        let refresh = if write { self.refresh_after(self.now, seen.refresh) } else { due };
-        let (tell_again, next) = if phase == Phase::Running { self.telling_again(workers) } else { (None, None) };
+        let refresh = if write {
+            self.refresh_after(self.now, seen.refresh)
+        } else {
+            due
+        };
+        let (tell_again, next) = if phase == Phase::Running {
+            self.telling_again(workers)
+        } else {
+            (None, None)
+        };
         let refresh = next.map_or(refresh, |next| refresh.min(next));
-        let look_again = if phase == Phase::Starting { refresh.min(start_deadline) } else { refresh };
+        let look_again = if phase == Phase::Starting {
+            refresh.min(start_deadline)
+        } else {
+            refresh
+        };
         Plan {
             events,
-            look_again: Some(if unsettled { look_again.min(settled) } else { look_again }),
-            status: write.then_some(status),
-            change: self.steer(job, phase == Phase::Stopping).or(match gathering {
-                Some(Gathering::Tell(start)) if phase == Phase::Starting => Some(Change::StartWorkers(start)),
-                _ => tell_again.map(Change::StartWorkers),
+            look_again: Some(if unsettled {
+                look_again.min(settled)
+            } else {
+                look_again
             }),
+            status: write.then_some(status),
+            change: self
+                .steer(job, phase == Phase::Stopping)
+                .or(match gathering {
+                    Some(Gathering::Tell(start)) if phase == Phase::Starting => {
+                        Some(Change::StartWorkers(start))
+                    }
+                    _ => tell_again.map(Change::StartWorkers),
+                }),
             ..Plan::default()
         }
     }
@@ -151,7 +226,9 @@ impl Scene<'_> {
     fn refresh_after(&self, written: Timestamp, every: SignedDuration) -> Timestamp {
         let (every, due) = (every.as_secs().max(1), later(written, every).as_second());
         let hash = fnv1a(self.test.metadata.uid.iter().flat_map(|uid| uid.bytes()));
-        let turn = i64::try_from(hash >> 1).unwrap_or_default().rem_euclid(every);
+        let turn = i64::try_from(hash >> 1)
+            .unwrap_or_default()
+            .rem_euclid(every);
         let wait = (turn - due).rem_euclid(every);
         Timestamp::from_second(due.saturating_add(wait)).unwrap_or(Timestamp::MAX)
     }
@@ -166,13 +243,20 @@ impl Scene<'_> {
     ) -> Option<(Phase, bool, Reason, String)> {
         if self.current.phase == Some(Phase::Stopping) {
             // For good; and the reason that it has is the one that it ends with.
-            let said = self.progress_so_far("True").or(self.progress_so_far("False"))?;
+            let said = self
+                .progress_so_far("True")
+                .or(self.progress_so_far("False"))?;
             let holds = self.progress_so_far("True").is_some();
             let words = said.2.split(BESIDES).next().unwrap_or_default();
             return Some((Phase::Stopping, holds, said.1, words.to_owned()));
         }
         if self.test.spec.stop == Some(true) {
-            return Some((Phase::Stopping, true, Reason::Stopping, "the workers are being stopped, as spec.stop asks".into()));
+            return Some((
+                Phase::Stopping,
+                true,
+                Reason::Stopping,
+                "the workers are being stopped, as spec.stop asks".into(),
+            ));
         }
         if all_begun || start_deadline > self.now {
             return None;
@@ -182,19 +266,29 @@ impl Scene<'_> {
             let message = format!(
                 "not all workers began within {seconds} s: {waits}; see their logs, or let each begin when it can (spec.start: Immediate)"
             );
-            return Some((Phase::Stopping, false, Reason::StartDeadlineExceeded, message));
+            return Some((
+                Phase::Stopping,
+                false,
+                Reason::StartDeadlineExceeded,
+                message,
+            ));
         }
         let late = format!("not all workers ran within {seconds} s");
         let (reason, message) = match obstacle {
             Some(obstacle) => (obstacle.reason, format!("{late}: {}", obstacle.message)),
-            None => (Reason::StartDeadlineExceeded, format!("{late}, for a reason that neither their pods nor events tell")),
+            None => (
+                Reason::StartDeadlineExceeded,
+                format!("{late}, for a reason that neither their pods nor events tell"),
+            ),
         };
         Some((Phase::Stopping, false, reason, message))
     }
 
     /// Why the test has failed, if workers have that the Job does not know of, since their pods go on.
     fn failed_in_vain(&self, job: &TestJob, workers: &[Arc<Worker>]) -> Option<(Reason, String)> {
-        let failed = workers.iter().any(|w| matches!(w.state, WorkerState::Failed { .. }) && self.lingers(w));
+        let failed = workers
+            .iter()
+            .any(|w| matches!(w.state, WorkerState::Failed { .. }) && self.lingers(w));
         let ended = workers.iter().filter(|w| w.ended.is_some()).count();
         let all = usize::try_from(self.test.spec.count).is_ok_and(|count| ended >= count);
         let decided = failed && (self.test.spec.failure_policy == FailurePolicy::FailFast || all);
@@ -206,7 +300,9 @@ impl Scene<'_> {
 
     /// Whether a worker's pod goes on for long though the worker has ended, and nobody has asked it to end.
     pub(super) fn lingers(&self, worker: &Worker) -> bool {
-        worker.lingers && worker.deleted.is_none() && worker.ended.is_some_and(|at| later(at, LINGER) <= self.now)
+        worker.lingers
+            && worker.deleted.is_none()
+            && worker.ended.is_some_and(|at| later(at, LINGER) <= self.now)
     }
 
     /// The Job is suspended: by a queueing system before it started, which is well, or later, which would send the load of
@@ -214,9 +310,14 @@ impl Scene<'_> {
     fn held(&self, job: &TestJob, workers: &[Arc<Worker>]) -> Plan {
         let name = self.test.name_any();
         if self.current.start_time.is_some() || workers.iter().any(|w| w.started) {
-            let stopped = self.current.phase == Some(Phase::Stopping) || self.test.spec.stop == Some(true);
+            let stopped =
+                self.current.phase == Some(Phase::Stopping) || self.test.spec.stop == Some(true);
             let (ending, reason, message) = if stopped {
-                (Ending::Stopped, Reason::Stopped, "it was stopped, and its Job suspended".to_owned())
+                (
+                    Ending::Stopped,
+                    Reason::Stopped,
+                    "it was stopped, and its Job suspended".to_owned(),
+                )
             } else {
                 let message = format!(
                     "the Job {name} was suspended after it had started; it is not taken up again, as workers would send their load twice: create the test anew"
@@ -226,19 +327,35 @@ impl Scene<'_> {
             return self.end(ending, reason, &message, Some(job), workers, self.now);
         }
         if self.test.spec.stop == Some(true) {
-            return self.end_now(Ending::Stopped, Reason::Stopped, "it was stopped before it started");
+            return self.end_now(
+                Ending::Stopped,
+                Reason::Stopped,
+                "it was stopped before it started",
+            );
         }
         let plan = self.suspended(format!(
             "the Job {name} is suspended, by a queueing system or by hand; the test starts when the Job is resumed (kubectl describe job {name})"
         ));
-        Plan { events: self.beginnings(workers), ..plan }
+        Plan {
+            events: self.beginnings(workers),
+            ..plan
+        }
     }
 
     /// What is to be changed of the Job.
     fn steer(&self, job: &TestJob, end: bool) -> Option<Change> {
-        let deadline = if end { Some(AT_ONCE) } else { self.test.spec.active_deadline_seconds };
+        let deadline = if end {
+            Some(AT_ONCE)
+        } else {
+            self.test.spec.active_deadline_seconds
+        };
         let settled = job.deadline == deadline || job.failing;
-        (!settled).then(|| Change::SteerJob(Steer { uid: job.uid.clone(), to: Setting::Deadline(deadline) }))
+        (!settled).then(|| {
+            Change::SteerJob(Steer {
+                uid: job.uid.clone(),
+                to: Setting::Deadline(deadline),
+            })
+        })
     }
 
     /// What is wrong with workers that have started: a lost node, no begin when it is time, or no end when their load is over.
@@ -246,7 +363,12 @@ impl Scene<'_> {
         let lost: Vec<_> = workers
             .iter()
             .map(Arc::as_ref)
-            .filter(|w| !w.has_ended() && w.deleted.as_ref().is_some_and(|d| later(d.due, LOST) <= self.now))
+            .filter(|w| {
+                !w.has_ended()
+                    && w.deleted
+                        .as_ref()
+                        .is_some_and(|d| later(d.due, LOST) <= self.now)
+            })
             .collect();
         if !lost.is_empty() {
             let pods = named(&lost);
@@ -261,12 +383,24 @@ impl Scene<'_> {
         if let Some(late) = self.late(workers) {
             return Some((Reason::WorkersLate, late));
         }
-        let expected = self.current.expected_duration.as_deref().and_then(duration::parse)?;
-        let load_start = self.current.load_start_time.as_ref().map_or(Timestamp::MIN, |t| t.0);
+        let expected = self
+            .current
+            .expected_duration
+            .as_deref()
+            .and_then(duration::parse)?;
+        let load_start = self
+            .current
+            .load_start_time
+            .as_ref()
+            .map_or(Timestamp::MIN, |t| t.0);
         let overdue: Vec<_> = workers
             .iter()
             .map(Arc::as_ref)
-            .filter(|w| w.running_since.is_some_and(|since| later(later(since.max(load_start), expected), OVERDUE) <= self.now))
+            .filter(|w| {
+                w.running_since.is_some_and(|since| {
+                    later(later(since.max(load_start), expected), OVERDUE) <= self.now
+                })
+            })
             .collect();
         (!overdue.is_empty()).then(|| {
             let namespace = self.test.namespace().unwrap_or_default();
@@ -283,9 +417,16 @@ impl Scene<'_> {
     /// When the last worker ended, if every worker of the test has succeeded.
     fn all_succeeded(&self, workers: &[Arc<Worker>]) -> Option<Timestamp> {
         let succeeded = workers.iter().filter(|w| w.state == WorkerState::Succeeded);
-        let indexes: BTreeSet<u32> = succeeded.clone().filter_map(|w| w.index.filter(|_| w.ended.is_some())).collect();
+        let indexes: BTreeSet<u32> = succeeded
+            .clone()
+            .filter_map(|w| w.index.filter(|_| w.ended.is_some()))
+            .collect();
         let count = usize::try_from(self.test.spec.count).ok()?;
-        if indexes.len() < count { None } else { succeeded.filter_map(|w| w.ended).max() }
+        if indexes.len() < count {
+            None
+        } else {
+            succeeded.filter_map(|w| w.ended).max()
+        }
     }
 
     /// The events of a test's beginning. Once `Running` is written they have all been said.
@@ -293,17 +434,28 @@ impl Scene<'_> {
         if self.current.phase == Some(Phase::Running) {
             return Vec::new();
         }
-        let mut events =
-            vec![Say::normal(Reason::Created, format!("Created Load Test worker master job: {}", self.test.name_any()))];
+        let mut events = vec![Say::normal(
+            Reason::Created,
+            format!(
+                "Created Load Test worker master job: {}",
+                self.test.name_any()
+            ),
+        )];
         let started: Vec<_> = workers.iter().filter(|w| w.started).collect();
         if usize::try_from(self.test.spec.count).is_ok_and(|count| count > MOST_WORKER_EVENTS) {
             if started.len() >= usize::try_from(self.test.spec.count).unwrap_or(usize::MAX) {
-                events.push(Say::normal(Reason::Running, format!("Running {} Load Test worker pods", started.len())));
+                events.push(Say::normal(
+                    Reason::Running,
+                    format!("Running {} Load Test worker pods", started.len()),
+                ));
             }
         } else {
             events.extend(started.into_iter().map(|w| Say {
                 about: w.uid.clone(),
-                ..Say::normal(Reason::Running, format!("Running Load Test worker pod: {}", w.pod))
+                ..Say::normal(
+                    Reason::Running,
+                    format!("Running Load Test worker pod: {}", w.pod),
+                )
             }));
         }
         events
@@ -339,14 +491,19 @@ impl Scene<'_> {
 impl Reason {
     /// Whether it tells of something that people may have to do something about.
     fn is_trouble(self) -> bool {
-        !matches!(self, Self::Starting | Self::WaitingForWorkers | Self::Running | Self::Stopping)
+        !matches!(
+            self,
+            Self::Starting | Self::WaitingForWorkers | Self::Running | Self::Stopping
+        )
     }
 }
 
 /// What keeps the workers from starting: what one of them says of itself, or what events tell.
 fn obstacle(seen: &Observed) -> Option<Obstacle> {
     let told = |w: &Arc<Worker>| match &w.state {
-        WorkerState::Pending { obstacle: Some(obstacle) } => Some((w.index, w.pod.clone(), obstacle.clone())),
+        WorkerState::Pending {
+            obstacle: Some(obstacle),
+        } => Some((w.index, w.pod.clone(), obstacle.clone())),
         _ => None,
     };
     let mut stuck: Vec<_> = seen.workers.iter().filter_map(told).collect();
@@ -354,8 +511,15 @@ fn obstacle(seen: &Observed) -> Option<Obstacle> {
     let others = stuck.len().saturating_sub(1);
     let (reason, message) = match stuck.into_iter().next() {
         Some((_, pod, obstacle)) => {
-            let more = if others > 0 { format!(" (and {others} more)") } else { String::new() };
-            (obstacle.reason, format!("{pod}{more} waits: {}", obstacle.message))
+            let more = if others > 0 {
+                format!(" (and {others} more)")
+            } else {
+                String::new()
+            };
+            (
+                obstacle.reason,
+                format!("{pod}{more} waits: {}", obstacle.message),
+            )
         }
         None => seen.obstacle.clone().map(|o| (o.reason, o.message))?,
     };
@@ -370,10 +534,14 @@ fn obstacle(seen: &Observed) -> Option<Obstacle> {
 fn advice(reason: Reason) -> Option<&'static str> {
     Some(match reason {
         Reason::Unschedulable => "make room, add nodes, or ask for fewer workers",
-        Reason::ImageNotPullable => "check the workers' image (status.image) and that the nodes can pull it",
+        Reason::ImageNotPullable => {
+            "check the workers' image (status.image) and that the nodes can pull it"
+        }
         Reason::VolumeNotMounted => "check that the ConfigMap of the script is still there",
         Reason::PodsRefused => "raise the namespace's quota, or relax what refuses the pods",
-        Reason::ContainerNotStarting => "check the workers' image and what their container refers to",
+        Reason::ContainerNotStarting => {
+            "check the workers' image and what their container refers to"
+        }
         _ => return None,
     })
 }

@@ -46,7 +46,10 @@ impl Gathering {
         match self {
             Self::Begun { .. } => None,
             Self::Waits(missing) => Some(format!("waiting until {missing} is ready")),
-            Self::Tell(start) => Some(format!("all are ready, and {} of them to be told when to begin", start.pods.len())),
+            Self::Tell(start) => Some(format!(
+                "all are ready, and {} of them to be told when to begin",
+                start.pods.len()
+            )),
         }
     }
 }
@@ -56,40 +59,76 @@ impl Scene<'_> {
     pub(super) fn gathering(&self, workers: &[Arc<Worker>]) -> Gathering {
         let told = workers.iter().filter_map(|w| w.start_at).min();
         // Nobody waits for one that has ended before the others were ready: whether the test goes on is the Job's matter.
-        let untold: Vec<&Worker> = workers.iter().map(Arc::as_ref).filter(|w| w.start_at.is_none() && goes_on(w)).collect();
+        let untold: Vec<&Worker> = workers
+            .iter()
+            .map(Arc::as_ref)
+            .filter(|w| w.start_at.is_none() && goes_on(w))
+            .collect();
         if untold.is_empty() || !self.test.spec.starts_together() {
             return Gathering::Begun { at: told };
         }
-        let missing: Vec<&Worker> = untold.iter().copied().filter(|w| w.readiness == Readiness::Loads).collect();
+        let missing: Vec<&Worker> = untold
+            .iter()
+            .copied()
+            .filter(|w| w.readiness == Readiness::Loads)
+            .collect();
         if told.is_none() && !missing.is_empty() {
             return Gathering::Waits(named(&missing));
         }
-        let pods = untold.into_iter().map(|w| (w.pod.clone(), w.uid.clone())).collect::<Vec<_>>();
-        Gathering::Tell(StartWorkers { at: told.unwrap_or_else(|| start(self.now, pods.len())), times: 1, pods })
+        let pods = untold
+            .into_iter()
+            .map(|w| (w.pod.clone(), w.uid.clone()))
+            .collect::<Vec<_>>();
+        Gathering::Tell(StartWorkers {
+            at: told.unwrap_or_else(|| start(self.now, pods.len())),
+            times: 1,
+            pods,
+        })
     }
 
     /// Who is to be told again of those that were told, and when to look at this the next time.
-    pub(super) fn telling_again(&self, workers: &[Arc<Worker>]) -> (Option<StartWorkers>, Option<Timestamp>) {
-        let Some(at) = workers.iter().filter_map(|w| w.start_at).min().filter(|_| self.test.spec.starts_together()) else {
+    pub(super) fn telling_again(
+        &self,
+        workers: &[Arc<Worker>],
+    ) -> (Option<StartWorkers>, Option<Timestamp>) {
+        let Some(at) = workers
+            .iter()
+            .filter_map(|w| w.start_at)
+            .min()
+            .filter(|_| self.test.spec.starts_together())
+        else {
             return (None, None);
         };
         let after = |ms: &i64| super::later(at, SignedDuration::from_millis(*ms));
         // Where none has said it, it is not the one kubelet that is late.
-        let too_early = self.now < at && !workers.iter().any(|w| w.readiness == Readiness::KnowsStart);
+        let too_early =
+            self.now < at && !workers.iter().any(|w| w.readiness == Readiness::KnowsStart);
         let due = AGAIN.iter().filter(|ms| after(ms) <= self.now).count();
         let times = u8::try_from(due).unwrap_or_default().saturating_add(1);
         let unaware = silent(workers).filter(|w| w.answer_due.is_some_and(|due| due <= self.now));
         let again = unaware.filter(|w| w.told < times && !too_early);
         let pods: Vec<_> = again.map(|w| (w.pod.clone(), w.uid.clone())).collect();
-        let answer = silent(workers).filter_map(|w| w.answer_due).filter(|due| *due > self.now).min();
-        let next = AGAIN.get(due).map(after).filter(|_| silent(workers).next().is_some());
-        ((!pods.is_empty()).then_some(StartWorkers { at, times, pods }), [next, answer].into_iter().flatten().min())
+        let answer = silent(workers)
+            .filter_map(|w| w.answer_due)
+            .filter(|due| *due > self.now)
+            .min();
+        let next = AGAIN
+            .get(due)
+            .map(after)
+            .filter(|_| silent(workers).next().is_some());
+        (
+            (!pods.is_empty()).then_some(StartWorkers { at, times, pods }),
+            [next, answer].into_iter().flatten().min(),
+        )
     }
 
     /// Those that do not say that they know when to begin, though it is over, if there are any.
     pub(super) fn late(&self, workers: &[Arc<Worker>]) -> Option<String> {
         let at = self.current.load_start_time.as_ref()?.0;
-        let is_late = |w: &&Worker| w.answer_due.is_some_and(|due| super::later(due.max(at), LATE) <= self.now);
+        let is_late = |w: &&Worker| {
+            w.answer_due
+                .is_some_and(|due| super::later(due.max(at), LATE) <= self.now)
+        };
         let late: Vec<_> = silent(workers).filter(is_late).collect();
         (!late.is_empty()).then(|| {
             format!("worker {} does not say that it knows to begin at {at}: see its log, and how busy its node is", named(&late))
@@ -99,7 +138,10 @@ impl Scene<'_> {
 
 /// Those that were told when to begin, and have not said that they know it.
 fn silent(workers: &[Arc<Worker>]) -> impl Iterator<Item = &Worker> {
-    workers.iter().map(Arc::as_ref).filter(|w| goes_on(w) && w.start_at.is_some() && w.readiness < Readiness::KnowsStart)
+    workers
+        .iter()
+        .map(Arc::as_ref)
+        .filter(|w| goes_on(w) && w.start_at.is_some() && w.readiness < Readiness::KnowsStart)
 }
 
 /// Whether a worker has not ended, and is not about to.

@@ -3,9 +3,11 @@ use super::*;
 use serde_json::json;
 
 fn job(uid: &str, owner: &str, succeeded: i32) -> WorkerJob {
-    serde_json::from_value(json!({"metadata": {"name": "t", "namespace": "n", "uid": uid, "ownerReferences": [
+    serde_json::from_value(
+        json!({"metadata": {"name": "t", "namespace": "n", "uid": uid, "ownerReferences": [
         {"apiVersion": "v", "kind": "LoadTest", "name": "t", "uid": owner, "controller": true}]},
-        "status": {"succeeded": succeeded}}))
+        "status": {"succeeded": succeeded}}),
+    )
     .unwrap()
 }
 
@@ -33,24 +35,51 @@ fn after_a_list_of_tests_all_are_looked_at_and_those_that_it_lacks_are_gone() {
     for (name, version) in [("t", "1"), ("gone", "2")] {
         index.test_event(Event::Apply(load_test(name, version)));
     }
-    assert!(index.test_event(Event::Init).is_empty() && index.test(&key()).is_some(), "it is there while others are listed");
-    assert!(index.test_event(Event::InitApply(load_test("t", "3"))).is_empty());
+    assert!(
+        index.test_event(Event::Init).is_empty() && index.test(&key()).is_some(),
+        "it is there while others are listed"
+    );
+    assert!(
+        index
+            .test_event(Event::InitApply(load_test("t", "3")))
+            .is_empty()
+    );
     let mut concerned = index.test_event(Event::InitDone);
     concerned.sort();
     assert_eq!(concerned, [Arc::new(("n".into(), "gone".into())), key()]);
-    assert_eq!(index.tests().iter().map(|t| t.resource_version()).collect::<Vec<_>>(), [Some("3".into())]);
-    assert_eq!(index.test_event(Event::Delete(load_test("t", "4"))), [key()]);
+    assert_eq!(
+        index
+            .tests()
+            .iter()
+            .map(|t| t.resource_version())
+            .collect::<Vec<_>>(),
+        [Some("3".into())]
+    );
+    assert_eq!(
+        index.test_event(Event::Delete(load_test("t", "4"))),
+        [key()]
+    );
     assert!(index.tests().is_empty());
 }
 
 #[test]
 fn the_key_of_a_test_is_kept_once() {
     let mut index = Index::default();
-    let of_test = index.test_event(Event::Apply(load_test("t", "1"))).remove(0);
+    let of_test = index
+        .test_event(Event::Apply(load_test("t", "1")))
+        .remove(0);
     let of_job = index.job_event(Event::Apply(job("j", "t", 0))).remove(0);
-    let of_pod = index.pod_event(Event::Apply(pod("t-0", "Pending")), NOW).remove(0);
-    let newer = index.test_event(Event::Apply(load_test("t", "2"))).remove(0);
-    assert!([of_job, of_pod, newer].iter().all(|key| Arc::ptr_eq(key, &of_test)));
+    let of_pod = index
+        .pod_event(Event::Apply(pod("t-0", "Pending")), NOW)
+        .remove(0);
+    let newer = index
+        .test_event(Event::Apply(load_test("t", "2")))
+        .remove(0);
+    assert!(
+        [of_job, of_pod, newer]
+            .iter()
+            .all(|key| Arc::ptr_eq(key, &of_test))
+    );
 }
 
 #[test]
@@ -60,14 +89,21 @@ fn maps_do_not_keep_the_room_of_what_they_hold_no_more() {
         map.remove(&n);
         give_back(&mut map);
     }
-    assert!(map.len() == 1000 && map.capacity() < 5000, "{}", map.capacity());
+    assert!(
+        map.len() == 1000 && map.capacity() < 5000,
+        "{}",
+        map.capacity()
+    );
 }
 
 #[test]
 fn a_job_belongs_to_the_test_whose_uid_it_names() {
     let mut index = Index::default();
     index.job_event(Event::Apply(job("j", "test-1", 0)));
-    assert!(matches!(index.job(&key(), "test-1"), Some(SeenJob::Ours(_))));
+    assert!(matches!(
+        index.job(&key(), "test-1"),
+        Some(SeenJob::Ours(_))
+    ));
     assert_eq!(index.job(&key(), "test-2"), Some(SeenJob::Foreign));
 }
 
@@ -75,9 +111,18 @@ fn a_job_belongs_to_the_test_whose_uid_it_names() {
 fn a_deleted_job_is_remembered_for_its_test_alone() {
     let mut index = Index::default();
     index.job_event(Event::Apply(job("j", "test-1", 1)));
-    assert_eq!(index.job_event(Event::Delete(job("j", "test-1", 2))), [key()]);
-    assert!(matches!(index.job(&key(), "test-1"), Some(SeenJob::Gone(Some(j))) if j.succeeded == 2));
-    assert_eq!(index.job(&key(), "test-2"), None, "a test created anew under the name may have its own Job");
+    assert_eq!(
+        index.job_event(Event::Delete(job("j", "test-1", 2))),
+        [key()]
+    );
+    assert!(
+        matches!(index.job(&key(), "test-1"), Some(SeenJob::Gone(Some(j))) if j.succeeded == 2)
+    );
+    assert_eq!(
+        index.job(&key(), "test-2"),
+        None,
+        "a test created anew under the name may have its own Job"
+    );
     index.forget_test(&key());
     assert_eq!(index.job(&key(), "test-1"), None);
 }
@@ -91,21 +136,46 @@ fn what_a_new_list_lacks_is_gone() {
     index.pod_event(Event::Init, NOW);
     index.pod_event(Event::InitApply(pod("t-1", "Running")), NOW);
     assert_eq!(index.pod_event(Event::InitDone, NOW), [key()]);
-    let gone = |index: &Index| index.workers("j").iter().filter(|w| w.deleted.as_ref().is_some_and(|d| d.gone)).count();
+    let gone = |index: &Index| {
+        index
+            .workers("j")
+            .iter()
+            .filter(|w| w.deleted.as_ref().is_some_and(|d| d.gone))
+            .count()
+    };
     assert_eq!(gone(&index), 1, "remembered while its Job is there");
     index.job_event(Event::Init);
     assert_eq!(index.job_event(Event::InitDone), [key()]);
-    assert!(matches!(index.job(&key(), "test-1"), Some(SeenJob::Gone(_))));
+    assert!(matches!(
+        index.job(&key(), "test-1"),
+        Some(SeenJob::Gone(_))
+    ));
     assert_eq!((index.workers("j").len(), gone(&index)), (1, 0));
 }
 
 #[test]
 fn an_event_that_changes_nothing_concerns_no_test() {
     let mut index = Index::default();
-    assert_eq!(index.job_event(Event::Apply(job("j", "test-1", 0))).len(), 1);
-    assert!(index.job_event(Event::Apply(job("j", "test-1", 0))).is_empty());
-    assert_eq!(index.pod_event(Event::Apply(pod("t-0", "Pending")), NOW).len(), 1);
-    assert!(index.pod_event(Event::Apply(pod("t-0", "Pending")), NOW).is_empty());
+    assert_eq!(
+        index.job_event(Event::Apply(job("j", "test-1", 0))).len(),
+        1
+    );
+    assert!(
+        index
+            .job_event(Event::Apply(job("j", "test-1", 0)))
+            .is_empty()
+    );
+    assert_eq!(
+        index
+            .pod_event(Event::Apply(pod("t-0", "Pending")), NOW)
+            .len(),
+        1
+    );
+    assert!(
+        index
+            .pod_event(Event::Apply(pod("t-0", "Pending")), NOW)
+            .is_empty()
+    );
 }
 
 #[test]
@@ -116,20 +186,35 @@ fn what_a_worker_was_told_is_known_before_the_watch_tells_of_it() {
     index.note_told(&key(), "t-0", NOW, 1, NOW);
     index.note_told(&key(), "t-1", NOW, 1, NOW);
     index.pod_event(Event::Apply(pod("t-0", "Running")), NOW);
-    let told: Vec<_> = index.workers("j").iter().map(|w| (w.start_at, w.told)).collect();
-    assert_eq!(told, [(Some(NOW), 1)], "an event from before it says nothing else");
+    let told: Vec<_> = index
+        .workers("j")
+        .iter()
+        .map(|w| (w.start_at, w.told))
+        .collect();
+    assert_eq!(
+        told,
+        [(Some(NOW), 1)],
+        "an event from before it says nothing else"
+    );
 }
 
 #[test]
 fn an_answer_is_due_when_the_watch_has_shown_what_was_told_and_later_where_that_took_long() {
     let told = |annotation: &str| {
         let mut pod = pod("t-0", "Running");
-        let start = (crate::worker::START_ANNOTATION.to_owned(), annotation.to_owned());
+        let start = (
+            crate::worker::START_ANNOTATION.to_owned(),
+            annotation.to_owned(),
+        );
         pod.metadata.annotations = Some([start].into());
         pod
     };
     let at = |ms| Timestamp::from_millisecond(ms).unwrap();
-    let due = |index: &Index| index.workers("j")[0].answer_due.map(Timestamp::as_millisecond);
+    let due = |index: &Index| {
+        index.workers("j")[0]
+            .answer_due
+            .map(Timestamp::as_millisecond)
+    };
     for (shown, answer) in [(100, 1350), (2000, 6000)] {
         let mut index = Index::default();
         index.job_event(Event::Apply(job("j", "test-1", 0)));
@@ -139,7 +224,10 @@ fn an_answer_is_due_when_the_watch_has_shown_what_was_told_and_later_where_that_
         assert_eq!(due(&index), None, "this is from before it was told");
         index.pod_event(Event::Apply(told("1970-01-01T00:00:05.000Z")), at(shown));
         assert_eq!(due(&index), Some(answer));
-        index.pod_event(Event::Apply(told("1970-01-01T00:00:05.000Z")), at(shown + 500));
+        index.pod_event(
+            Event::Apply(told("1970-01-01T00:00:05.000Z")),
+            at(shown + 500),
+        );
         assert_eq!(due(&index), Some(answer), "more news makes it no later");
     }
     let mut restarted = Index::default();
@@ -152,18 +240,31 @@ fn of_a_test_that_has_ended_with_its_job_no_workers_are_kept() {
     let mut index = Index::default();
     let ended = |uid: &str| {
         let mut job = job(uid, "test-1", 1);
-        job.status.conditions = serde_json::from_value(json!([{"type": "Complete", "status": "True"}])).unwrap();
+        job.status.conditions =
+            serde_json::from_value(json!([{"type": "Complete", "status": "True"}])).unwrap();
         job
     };
     index.job_event(Event::Apply(job("j", "test-1", 0)));
     index.pod_event(Event::Apply(pod("t-0", "Succeeded")), NOW);
     assert_eq!(index.running(), 1);
     index.settle(&key());
-    assert_eq!(index.workers("j").len(), 1, "the Job goes on, and is looked after");
+    assert_eq!(
+        index.workers("j").len(),
+        1,
+        "the Job goes on, and is looked after"
+    );
     index.job_event(Event::Apply(ended("j")));
     index.settle(&key());
-    assert!(index.pod_event(Event::Apply(pod("t-1", "Succeeded")), NOW).is_empty());
-    assert!(index.pod_event(Event::Delete(pod("t-0", "Succeeded")), NOW).is_empty());
+    assert!(
+        index
+            .pod_event(Event::Apply(pod("t-1", "Succeeded")), NOW)
+            .is_empty()
+    );
+    assert!(
+        index
+            .pod_event(Event::Delete(pod("t-0", "Succeeded")), NOW)
+            .is_empty()
+    );
     assert!(index.workers.is_empty());
     assert_eq!(index.running(), 0);
     index.job_event(Event::Apply(job("new", "test-2", 0)));
@@ -172,26 +273,43 @@ fn of_a_test_that_has_ended_with_its_job_no_workers_are_kept() {
         pod.metadata.owner_references.as_mut().unwrap()[0].uid = "new".into();
         pod
     };
-    assert_eq!(index.pod_event(Event::Apply(of_new("t-9")), NOW).len(), 1, "another Job of this name is another matter");
+    assert_eq!(
+        index.pod_event(Event::Apply(of_new("t-9")), NOW).len(),
+        1,
+        "another Job of this name is another matter"
+    );
 }
 
 #[test]
 fn of_tests_that_had_ended_before_they_were_listed_no_workers_are_kept() {
     let mut index = Index::default();
     let mut done = job("j", "t", 1);
-    done.status.conditions = serde_json::from_value(json!([{"type": "Complete", "status": "True"}])).unwrap();
+    done.status.conditions =
+        serde_json::from_value(json!([{"type": "Complete", "status": "True"}])).unwrap();
     index.job_event(Event::InitApply(done));
     let mut ended = load_test("t", "1");
     ended.status = serde_json::from_value(json!({"phase": "Completed"})).unwrap();
     index.test_event(Event::InitApply(ended));
     index.test_event(Event::InitDone);
-    assert!(index.pod_event(Event::InitApply(pod("t-0", "Succeeded")), NOW).is_empty() && index.workers.is_empty());
+    assert!(
+        index
+            .pod_event(Event::InitApply(pod("t-0", "Succeeded")), NOW)
+            .is_empty()
+            && index.workers.is_empty()
+    );
 }
 
 #[test]
 fn a_late_deletion_of_an_older_job_leaves_the_newer_one() {
     let mut index = Index::default();
     index.job_event(Event::Apply(job("new", "test-2", 0)));
-    assert!(index.job_event(Event::Delete(job("old", "test-1", 0))).is_empty());
-    assert!(matches!(index.job(&key(), "test-2"), Some(SeenJob::Ours(_))));
+    assert!(
+        index
+            .job_event(Event::Delete(job("old", "test-1", 0)))
+            .is_empty()
+    );
+    assert!(matches!(
+        index.job(&key(), "test-2"),
+        Some(SeenJob::Ours(_))
+    ));
 }

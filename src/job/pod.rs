@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapProjection, Container, DownwardAPIProjection, DownwardAPIVolumeFile, EmptyDirVolumeSource,
-    ImageVolumeSource, ObjectFieldSelector, PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec,
+    Capabilities, ConfigMapProjection, Container, DownwardAPIProjection, DownwardAPIVolumeFile,
+    EmptyDirVolumeSource, ImageVolumeSource, ObjectFieldSelector,
+    PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec,
     ProjectedVolumeSource, SeccompProfile, SecurityContext, Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -30,17 +31,36 @@ const SCRIPT_ANNOTATION: &str = "loadtest.artillery.io/test-script";
 #[must_use]
 pub fn image(test: &LoadTest, settings: &WorkerSettings) -> String {
     let own = test.spec.worker.as_ref().and_then(|w| w.image.as_ref());
-    own.or(settings.defaults.image.as_ref()).unwrap_or(&settings.image).clone()
+    own.or(settings.defaults.image.as_ref())
+        .unwrap_or(&settings.image)
+        .clone()
 }
 
 /// A worker's pod. It passes Pod Security `restricted` and carries no token of a service account, whatever is asked for.
-pub(super) fn template(test: &LoadTest, settings: &WorkerSettings, script: &Found) -> PodTemplateSpec {
+pub(super) fn template(
+    test: &LoadTest,
+    settings: &WorkerSettings,
+    script: &Found,
+) -> PodTemplateSpec {
     let own = test.spec.worker.as_deref().cloned().unwrap_or_default();
     let worker = with_defaults(own, settings.defaults.clone());
-    let files = files(test, script.needs_folder || test.spec.test_script.has_volume());
+    let files = files(
+        test,
+        script.needs_folder || test.spec.test_script.has_volume(),
+    );
     let mut annotations = worker.annotations.clone();
-    annotations.extend(test.spec.test_script.inline.clone().map(|script| (SCRIPT_ANNOTATION.to_owned(), script)));
-    let labels = worker.labels.clone().into_iter().filter(|(name, _)| !name.starts_with("artillery.io/"));
+    annotations.extend(
+        test.spec
+            .test_script
+            .inline
+            .clone()
+            .map(|script| (SCRIPT_ANNOTATION.to_owned(), script)),
+    );
+    let labels = worker
+        .labels
+        .clone()
+        .into_iter()
+        .filter(|(name, _)| !name.starts_with("artillery.io/"));
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(labels.chain(self::labels(test, WORKER_COMPONENT)).collect()),
@@ -51,7 +71,13 @@ pub(super) fn template(test: &LoadTest, settings: &WorkerSettings, script: &Foun
     }
 }
 
-fn spec(test: &LoadTest, settings: &WorkerSettings, script: &Found, worker: Worker, files: Files) -> PodSpec {
+fn spec(
+    test: &LoadTest,
+    settings: &WorkerSettings,
+    script: &Found,
+    worker: Worker,
+    files: Files,
+) -> PodSpec {
     let share = Share {
         workers: test.spec.count,
         load: test.spec.load,
@@ -64,14 +90,22 @@ fn spec(test: &LoadTest, settings: &WorkerSettings, script: &Found, worker: Work
     let container = Container {
         name: test.name_any(),
         image: Some(worker.image.unwrap_or_else(|| settings.image.clone())),
-        image_pull_policy: worker.image_pull_policy.or_else(|| settings.image_pull_policy.clone()),
+        image_pull_policy: worker
+            .image_pull_policy
+            .or_else(|| settings.image_pull_policy.clone()),
         args: Some(arguments(test, worker.args)),
         env: Some(worker::environment(&share, worker.env)),
         env_from: some(worker.env_from),
         resources: worker.resources,
         startup_probe,
         readiness_probe,
-        volume_mounts: Some(files.mounts.into_iter().chain(worker.volume_mounts).collect()),
+        volume_mounts: Some(
+            files
+                .mounts
+                .into_iter()
+                .chain(worker.volume_mounts)
+                .collect(),
+        ),
         // A worker that fails says why in its last lines.
         termination_message_policy: Some("FallbackToLogsOnError".into()),
         security_context: Some(container_security(worker.security_context)),
@@ -111,7 +145,10 @@ fn spec(test: &LoadTest, settings: &WorkerSettings, script: &Found, worker: Work
 fn arguments(test: &LoadTest, more: Vec<String>) -> Vec<String> {
     let literal = |text: &str| text.replace('$', "$$");
     let spec = &test.spec;
-    let mut args = vec!["run".to_owned(), format!("{DATA}/{}", literal(spec.test_script.file()))];
+    let mut args = vec![
+        "run".to_owned(),
+        format!("{DATA}/{}", literal(spec.test_script.file())),
+    ];
     let mut option = |name: &str, value: String| args.extend([name.to_owned(), literal(&value)]);
     if let Some(environment) = spec.environment.as_ref().filter(|e| !e.is_empty()) {
         option("--environment", environment.clone());
@@ -141,27 +178,60 @@ fn files(test: &LoadTest, needs_folder: bool) -> Files {
         read_only: read_only.then_some(true),
         ..VolumeMount::default()
     };
-    let empty = |name: &str| Volume { name: name.into(), empty_dir: Some(EmptyDirVolumeSource::default()), ..Volume::default() };
+    let empty = |name: &str| Volume {
+        name: name.into(),
+        empty_dir: Some(EmptyDirVolumeSource::default()),
+        ..Volume::default()
+    };
     let script = &test.spec.test_script;
     let external = script.external.as_ref();
     let (mut volumes, mut mounts, mut folders) = (Vec::new(), Vec::new(), Vec::new());
-    let sources: Vec<VolumeProjection> =
-        script.config_maps().into_iter().map(projection).chain(script.inline.as_ref().map(|_| inline())).collect();
+    let sources: Vec<VolumeProjection> = script
+        .config_maps()
+        .into_iter()
+        .map(projection)
+        .chain(script.inline.as_ref().map(|_| inline()))
+        .collect();
     if !sources.is_empty() {
-        let projected = ProjectedVolumeSource { sources: Some(sources), ..ProjectedVolumeSource::default() };
-        volumes.push(Volume { name: "test-script".into(), projected: Some(projected), ..Volume::default() });
-        mounts.push(mount("test-script", if needs_folder { CONFIG_MAPS } else { DATA }, true));
+        let projected = ProjectedVolumeSource {
+            sources: Some(sources),
+            ..ProjectedVolumeSource::default()
+        };
+        volumes.push(Volume {
+            name: "test-script".into(),
+            projected: Some(projected),
+            ..Volume::default()
+        });
+        mounts.push(mount(
+            "test-script",
+            if needs_folder { CONFIG_MAPS } else { DATA },
+            true,
+        ));
         folders.push(CONFIG_MAPS);
     }
     if let Some(claim) = external.and_then(|e| e.persistent_volume_claim.as_ref()) {
-        let source = PersistentVolumeClaimVolumeSource { claim_name: claim.claim_name.clone(), read_only: Some(true) };
-        volumes.push(Volume { name: "claim-files".into(), persistent_volume_claim: Some(source), ..Volume::default() });
+        let source = PersistentVolumeClaimVolumeSource {
+            claim_name: claim.claim_name.clone(),
+            read_only: Some(true),
+        };
+        volumes.push(Volume {
+            name: "claim-files".into(),
+            persistent_volume_claim: Some(source),
+            ..Volume::default()
+        });
         mounts.push(mount("claim-files", CLAIM, true));
         folders.push(CLAIM);
     }
     if let Some(image) = external.and_then(|e| e.image.as_ref()) {
-        let source = ImageVolumeSource { reference: Some(image.reference.clone()), pull_policy: image.pull_policy.clone() };
-        volumes.push(Volume { name: "image-files".into(), image: Some(source), ..Volume::default() });
+        let source = ImageVolumeSource {
+            reference: Some(image.reference.clone()),
+            pull_policy: image.pull_policy.clone(),
+        };
+        volumes.push(Volume {
+            name: "image-files".into(),
+            image: Some(source),
+            ..Volume::default()
+        });
         mounts.push(mount("image-files", IMAGE, true));
         folders.push(IMAGE);
     }
@@ -172,13 +242,23 @@ fn files(test: &LoadTest, needs_folder: bool) -> Files {
         folders.clear();
     }
     volumes.extend([empty("tmp"), worker::volume("loadtest")]);
-    mounts.extend([mount("tmp", "/tmp", false), mount("loadtest", worker::FOLDER, true)]);
-    Files { volumes, mounts, folders }
+    mounts.extend([
+        mount("tmp", "/tmp", false),
+        mount("loadtest", worker::FOLDER, true),
+    ]);
+    Files {
+        volumes,
+        mounts,
+        folders,
+    }
 }
 
 fn projection(config_map: &str) -> VolumeProjection {
     VolumeProjection {
-        config_map: Some(ConfigMapProjection { name: config_map.into(), ..ConfigMapProjection::default() }),
+        config_map: Some(ConfigMapProjection {
+            name: config_map.into(),
+            ..ConfigMapProjection::default()
+        }),
         ..VolumeProjection::default()
     }
 }
@@ -188,15 +268,27 @@ fn inline() -> VolumeProjection {
         field_path: format!("metadata.annotations['{SCRIPT_ANNOTATION}']"),
         ..ObjectFieldSelector::default()
     };
-    let file = DownwardAPIVolumeFile { path: TEST_SCRIPT_KEY.into(), field_ref: Some(field), ..DownwardAPIVolumeFile::default() };
-    VolumeProjection { downward_api: Some(DownwardAPIProjection { items: Some(vec![file]) }), ..VolumeProjection::default() }
+    let file = DownwardAPIVolumeFile {
+        path: TEST_SCRIPT_KEY.into(),
+        field_ref: Some(field),
+        ..DownwardAPIVolumeFile::default()
+    };
+    VolumeProjection {
+        downward_api: Some(DownwardAPIProjection {
+            items: Some(vec![file]),
+        }),
+        ..VolumeProjection::default()
+    }
 }
 
 fn container_security(own: Option<SecurityContext>) -> SecurityContext {
     let own = own.unwrap_or_default();
     SecurityContext {
         allow_privilege_escalation: Some(false),
-        capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
+        capabilities: Some(Capabilities {
+            drop: Some(vec!["ALL".into()]),
+            add: None,
+        }),
         read_only_root_filesystem: Some(own.read_only_root_filesystem.unwrap_or(true)),
         run_as_user: own.run_as_user,
         run_as_group: own.run_as_group,
@@ -212,9 +304,12 @@ fn pod_security(own: Option<PodSecurityContext>, settings: &WorkerSettings) -> P
         run_as_non_root: Some(true),
         // The public image runs as root, which `restricted` refuses: so the pod names a user, unless the cluster does.
         run_as_user: own.run_as_user.or(settings.run_as_user),
-        seccomp_profile: own
-            .seccomp_profile
-            .or_else(|| Some(SeccompProfile { type_: "RuntimeDefault".into(), ..SeccompProfile::default() })),
+        seccomp_profile: own.seccomp_profile.or_else(|| {
+            Some(SeccompProfile {
+                type_: "RuntimeDefault".into(),
+                ..SeccompProfile::default()
+            })
+        }),
         ..own
     }
 }
@@ -224,7 +319,10 @@ fn with_defaults(own: Worker, defaults: Worker) -> Worker {
     fn list<T>(own: Vec<T>, default: Vec<T>) -> Vec<T> {
         if own.is_empty() { default } else { own }
     }
-    fn map(own: BTreeMap<String, String>, default: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    fn map(
+        own: BTreeMap<String, String>,
+        default: BTreeMap<String, String>,
+    ) -> BTreeMap<String, String> {
         default.into_iter().chain(own).collect()
     }
     fn both<T>(own: Vec<T>, mut default: Vec<T>) -> Vec<T> {
@@ -243,7 +341,10 @@ fn with_defaults(own: Worker, defaults: Worker) -> Worker {
         node_selector: map(own.node_selector, defaults.node_selector),
         affinity: own.affinity.or(defaults.affinity),
         tolerations: list(own.tolerations, defaults.tolerations),
-        topology_spread_constraints: list(own.topology_spread_constraints, defaults.topology_spread_constraints),
+        topology_spread_constraints: list(
+            own.topology_spread_constraints,
+            defaults.topology_spread_constraints,
+        ),
         priority_class_name: own.priority_class_name.or(defaults.priority_class_name),
         runtime_class_name: own.runtime_class_name.or(defaults.runtime_class_name),
         scheduler_name: own.scheduler_name.or(defaults.scheduler_name),
@@ -252,7 +353,9 @@ fn with_defaults(own: Worker, defaults: Worker) -> Worker {
         security_context: own.security_context.or(defaults.security_context),
         labels: map(own.labels, defaults.labels),
         annotations: map(own.annotations, defaults.annotations),
-        termination_grace_period_seconds: own.termination_grace_period_seconds.or(defaults.termination_grace_period_seconds),
+        termination_grace_period_seconds: own
+            .termination_grace_period_seconds
+            .or(defaults.termination_grace_period_seconds),
         host_aliases: list(own.host_aliases, defaults.host_aliases),
         dns_config: own.dns_config.or(defaults.dns_config),
         volumes: both(own.volumes, defaults.volumes),

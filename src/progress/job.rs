@@ -87,9 +87,18 @@ impl TestJob {
     #[must_use]
     pub fn from_job(job: &WorkerJob) -> Self {
         let status = &job.status;
-        let ended = |type_: &str| status.conditions.iter().flatten().find(|c| c.type_ == type_ && c.status == "True");
+        let ended = |type_: &str| {
+            status
+                .conditions
+                .iter()
+                .flatten()
+                .find(|c| c.type_ == type_ && c.status == "True")
+        };
         let at = |c: &JobCondition| {
-            let time = status.completion_time.as_ref().or(c.last_transition_time.as_ref());
+            let time = status
+                .completion_time
+                .as_ref()
+                .or(c.last_transition_time.as_ref());
             time.map_or(Timestamp::UNIX_EPOCH, |t| t.0)
         };
         let outcome = if let Some(c) = ended("Complete") {

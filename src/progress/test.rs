@@ -55,10 +55,21 @@ impl<'de> Deserialize<'de> for WatchedTest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Box::<RawValue>::deserialize(deserializer)?;
         match serde_json::from_str(text.get()) {
-            Ok(Whole { metadata, spec, status }) => Ok(Self { metadata, rest: Ok(Box::new(Rest { spec, status })) }),
+            Ok(Whole {
+                metadata,
+                spec,
+                status,
+            }) => Ok(Self {
+                metadata,
+                rest: Ok(Box::new(Rest { spec, status })),
+            }),
             Err(error) => {
-                let Named { metadata } = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
-                Ok(Self { metadata, rest: Err(error.to_string()) })
+                let Named { metadata } =
+                    serde_json::from_str(text.get()).map_err(D::Error::custom)?;
+                Ok(Self {
+                    metadata,
+                    rest: Err(error.to_string()),
+                })
             }
         }
     }
@@ -71,8 +82,16 @@ impl WatchedTest {
     /// Which it is, and why it cannot be read.
     pub fn read(self) -> Result<LoadTest, Unreadable> {
         match self.rest {
-            Ok(rest) => Ok(LoadTest { metadata: self.metadata, spec: rest.spec, status: rest.status }),
-            Err(why) => Err(Unreadable { namespace: self.metadata.namespace, name: self.metadata.name, why }),
+            Ok(rest) => Ok(LoadTest {
+                metadata: self.metadata,
+                spec: rest.spec,
+                status: rest.status,
+            }),
+            Err(why) => Err(Unreadable {
+                namespace: self.metadata.namespace,
+                name: self.metadata.name,
+                why,
+            }),
         }
     }
 }
@@ -92,25 +111,49 @@ mod tests {
         // As it comes: the type first.
         let line = format!(r#"{{"type":"ADDED","object":{object}}}"#);
         let event: WatchEvent<WatchedTest> = serde_json::from_str(&line).unwrap();
-        if let WatchEvent::Added(test) = event { Some(test) } else { None }.unwrap()
+        if let WatchEvent::Added(test) = event {
+            Some(test)
+        } else {
+            None
+        }
+        .unwrap()
     }
 
     #[test]
     fn all_is_read_that_is_needed_of_a_test() {
-        let test = watched(&json!({"count": 2, "testScript": {"config": {"configMap": "s"}}})).read().unwrap();
+        let test = watched(&json!({"count": 2, "testScript": {"config": {"configMap": "s"}}}))
+            .read()
+            .unwrap();
         assert_eq!((test.spec.count, test.metadata.managed_fields), (2, None));
         let whole: ObjectMeta = serde_json::from_value(json!({"name": "t", "namespace": "n", "uid": "u", "resourceVersion": "7",
             "generation": 2, "labels": {"a": "b"}, "creationTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["f"]}))
         .unwrap();
-        assert_eq!(ObjectMeta { managed_fields: None, ..test.metadata }, whole);
+        assert_eq!(
+            ObjectMeta {
+                managed_fields: None,
+                ..test.metadata
+            },
+            whole
+        );
     }
 
     #[test]
     fn a_test_that_cannot_be_read_is_named() {
         let test = watched(&json!({"count": "many"}));
-        assert_eq!(test.metadata.resource_version.as_deref(), Some("7"), "where the watch goes on");
+        assert_eq!(
+            test.metadata.resource_version.as_deref(),
+            Some("7"),
+            "where the watch goes on"
+        );
         let told = test.read().unwrap_err();
-        assert_eq!((told.namespace.as_deref(), told.name.as_deref()), (Some("n"), Some("t")));
-        assert!(told.why.contains("invalid type: string \"many\""), "{}", told.why);
+        assert_eq!(
+            (told.namespace.as_deref(), told.name.as_deref()),
+            (Some("n"), Some("t"))
+        );
+        assert!(
+            told.why.contains("invalid type: string \"many\""),
+            "{}",
+            told.why
+        );
     }
 }

@@ -14,7 +14,12 @@ fn worker(status: &serde_json::Value, deleted: bool) -> Worker {
 }
 
 fn pending(reason: Reason, message: &str) -> WorkerState {
-    WorkerState::Pending { obstacle: Some(Obstacle { reason, message: message.into() }) }
+    WorkerState::Pending {
+        obstacle: Some(Obstacle {
+            reason,
+            message: message.into(),
+        }),
+    }
 }
 
 fn terminated(code: i32, reason: &str) -> serde_json::Value {
@@ -30,9 +35,18 @@ fn a_worker_runs_only_when_its_own_container_runs() {
         {"name": "t", "state": {"waiting": {"reason": "ContainerCreating"}}}]}),
         false,
     );
-    assert_eq!((sidecar_only.started, sidecar_only.state), (false, WorkerState::Pending { obstacle: None }));
-    let running = worker(&json!({"phase": "Running", "containerStatuses": [{"name": "t", "state": {"running": {}}}]}), false);
-    assert_eq!((running.started, running.state, running.index), (true, WorkerState::Running, Some(0)));
+    assert_eq!(
+        (sidecar_only.started, sidecar_only.state),
+        (false, WorkerState::Pending { obstacle: None })
+    );
+    let running = worker(
+        &json!({"phase": "Running", "containerStatuses": [{"name": "t", "state": {"running": {}}}]}),
+        false,
+    );
+    assert_eq!(
+        (running.started, running.state, running.index),
+        (true, WorkerState::Running, Some(0))
+    );
 }
 
 #[test]
@@ -56,25 +70,53 @@ fn a_pod_that_cannot_start_tells_its_obstacle() {
         {"reason": "ImagePullBackOff", "message": "no such image"}}}]}),
         false,
     );
-    assert_eq!(image.state, pending(Reason::ImageNotPullable, "ImagePullBackOff: no such image"));
+    assert_eq!(
+        image.state,
+        pending(Reason::ImageNotPullable, "ImagePullBackOff: no such image")
+    );
     let full = worker(
         &json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False",
         "reason": "Unschedulable", "message": "0/1 nodes are available"}]}),
         false,
     );
-    assert_eq!(full.state, pending(Reason::Unschedulable, "Unschedulable: 0/1 nodes are available"));
+    assert_eq!(
+        full.state,
+        pending(
+            Reason::Unschedulable,
+            "Unschedulable: 0/1 nodes are available"
+        )
+    );
 }
 
 #[test]
 fn failed_is_told_from_aborted() {
-    let failed = WorkerState::Failed { exit_code: Some(11), reason: "Error".into(), message: Some("boom".into()) };
+    let failed = WorkerState::Failed {
+        exit_code: Some(11),
+        reason: "Error".into(),
+        message: Some("boom".into()),
+    };
     assert_eq!(worker(&terminated(11, "Error"), false).state, failed);
-    assert_eq!(worker(&terminated(11, "Error"), true).state, failed, "failed by itself while it was being stopped");
-    assert_eq!(worker(&terminated(143, "Error"), true).state, WorkerState::Aborted);
-    assert!(matches!(worker(&terminated(137, "OOMKilled"), true).state, WorkerState::Failed { .. }));
-    assert!(matches!(worker(&terminated(143, "Error"), false).state, WorkerState::Failed { .. }));
-    assert!(matches!(worker(&json!({"phase": "Failed", "reason": "Evicted"}), false).state,
-        WorkerState::Failed { exit_code: None, reason, .. } if reason == "Evicted"));
+    assert_eq!(
+        worker(&terminated(11, "Error"), true).state,
+        failed,
+        "failed by itself while it was being stopped"
+    );
+    assert_eq!(
+        worker(&terminated(143, "Error"), true).state,
+        WorkerState::Aborted
+    );
+    assert!(matches!(
+        worker(&terminated(137, "OOMKilled"), true).state,
+        WorkerState::Failed { .. }
+    ));
+    assert!(matches!(
+        worker(&terminated(143, "Error"), false).state,
+        WorkerState::Failed { .. }
+    ));
+    assert!(
+        matches!(worker(&json!({"phase": "Failed", "reason": "Evicted"}), false).state,
+        WorkerState::Failed { exit_code: None, reason, .. } if reason == "Evicted")
+    );
 }
 
 #[test]
@@ -99,6 +141,9 @@ fn only_true_conditions_end_a_job() {
     };
     assert_eq!(job("FailureTarget", "True"), None);
     assert_eq!(job("Complete", "False"), None);
-    assert!(matches!(job("Complete", "True"), Some(Outcome::Complete { .. })));
+    assert!(matches!(
+        job("Complete", "True"),
+        Some(Outcome::Complete { .. })
+    ));
     assert!(matches!(job("Failed", "True"), Some(Outcome::Failed { reason, .. }) if reason == "R"));
 }

@@ -43,9 +43,20 @@ pub(super) struct Key(u8, String);
 
 impl Key {
     fn new(name: &str) -> Self {
-        let custom = !["vusers.", "http.", "websocket.", "socketio.", "browser.", "errors."].iter().any(|p| name.starts_with(p));
+        let custom = ![
+            "vusers.",
+            "http.",
+            "websocket.",
+            "socketio.",
+            "browser.",
+            "errors.",
+        ]
+        .iter()
+        .any(|p| name.starts_with(p));
         // Of these there may be any number.
-        let many = ["vusers.created_by_name.", "errors."].iter().any(|p| name.starts_with(p));
+        let many = ["vusers.created_by_name.", "errors."]
+            .iter()
+            .any(|p| name.starts_with(p));
         Self(if custom { 2 } else { u8::from(many) }, name.to_owned())
     }
 
@@ -86,7 +97,10 @@ impl Measurements {
     }
 
     pub(super) fn add_histogram(&mut self, name: &str, histogram: &Sketch) {
-        self.histograms.entry(Key::new(name)).and_modify(|known| known.merge(histogram)).or_insert_with(|| histogram.clone());
+        self.histograms
+            .entry(Key::new(name))
+            .and_modify(|known| known.merge(histogram))
+            .or_insert_with(|| histogram.clone());
         if self.histograms.len() > MOST_HISTOGRAMS {
             self.histograms.pop_last();
             self.too_many = true;
@@ -122,21 +136,37 @@ impl Measurements {
 
     /// The names of all counters and of all values of histograms, as in Artillery's expressions.
     pub fn names(&self) -> impl Iterator<Item = String> {
-        let of_histogram = |key: &Key| Sketch::SUMMARIES.map(|summary| format!("{}.{summary}", key.name()));
-        let histograms = self.histograms.keys().flat_map(of_histogram).collect::<Vec<_>>();
-        self.counters.keys().map(|key| key.name().to_owned()).chain(histograms)
+        let of_histogram =
+            |key: &Key| Sketch::SUMMARIES.map(|summary| format!("{}.{summary}", key.name()));
+        let histograms = self
+            .histograms
+            .keys()
+            .flat_map(of_histogram)
+            .collect::<Vec<_>>();
+        self.counters
+            .keys()
+            .map(|key| key.name().to_owned())
+            .chain(histograms)
     }
 
     /// Counters whose names begin with this, by the rest of their names.
-    pub(super) fn counters_below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, f64)> {
-        self.counters.iter().filter_map(move |(key, value)| Some((key.name().strip_prefix(prefix)?, *value)))
+    pub(super) fn counters_below<'a>(
+        &'a self,
+        prefix: &'a str,
+    ) -> impl Iterator<Item = (&'a str, f64)> {
+        self.counters
+            .iter()
+            .filter_map(move |(key, value)| Some((key.name().strip_prefix(prefix)?, *value)))
     }
 
     /// How many seconds lie between the first count and the last, and at least one, as in Artillery's rates
     /// (`_aggregateRates` in `lib/core/ssms.ts`).
     #[must_use]
     pub fn seconds(&self) -> f64 {
-        let span = self.first.zip(self.last).map_or(0.0, |(first, last)| (last - first) / 1000.0);
+        let span = self
+            .first
+            .zip(self.last)
+            .map_or(0.0, |(first, last)| (last - first) / 1000.0);
         span.max(1.0)
     }
 }

@@ -50,7 +50,9 @@ impl Sketch {
     /// How many values it has counted.
     #[must_use]
     pub fn count(&self) -> u64 {
-        sum(&self.positive).saturating_add(sum(&self.negative)).saturating_add(self.zeros)
+        sum(&self.positive)
+            .saturating_add(sum(&self.negative))
+            .saturating_add(self.zeros)
     }
 
     /// By how many percent a quantile may be off.
@@ -69,7 +71,10 @@ impl Sketch {
             "count" => Some(float(self.count())),
             "min" => self.min,
             "max" => self.max,
-            "mean" => self.sum.map(|sum| sum / float(self.count())).filter(|mean| mean.is_finite()),
+            "mean" => self
+                .sum
+                .map(|sum| sum / float(self.count()))
+                .filter(|mean| mean.is_finite()),
             "p50" | "median" => self.quantile(0.5),
             "p75" => self.quantile(0.75),
             "p90" => self.quantile(0.9),
@@ -82,7 +87,9 @@ impl Sketch {
     }
 
     /// The names that [`Self::summary`] knows.
-    pub const SUMMARIES: [&str; 11] = ["min", "max", "count", "mean", "p50", "median", "p75", "p90", "p95", "p99", "p999"];
+    pub const SUMMARIES: [&str; 11] = [
+        "min", "max", "count", "mean", "p50", "median", "p75", "p90", "p95", "p99", "p999",
+    ];
 
     /// Source: `getValueAtQuantile`.
     fn quantile(&self, q: f64) -> Option<f64> {
@@ -101,7 +108,8 @@ impl Sketch {
 
     /// The value that stands for a bin.
     fn value(&self, key: i32) -> f64 {
-        let log2_gamma = (2.0 * 0.01 / 0.99_f64).ln_1p() / std::f64::consts::LN_2 * f64::from(1 << self.folds);
+        let log2_gamma =
+            (2.0 * 0.01 / 0.99_f64).ln_1p() / std::f64::consts::LN_2 * f64::from(1 << self.folds);
         (f64::from(key) * log2_gamma).exp2() * 2.0 / (1.0 + log2_gamma.exp2())
     }
 }
@@ -126,15 +134,25 @@ fn key_at(bins: &BTreeMap<i32, u64>, enough: impl Fn(f64) -> bool) -> Option<i32
         counted = counted.saturating_add(**n);
         enough(float(counted))
     });
-    reached.or_else(|| bins.last_key_value()).map(|(key, _)| *key)
+    reached
+        .or_else(|| bins.last_key_value())
+        .map(|(key, _)| *key)
 }
 
 /// To 0.1, a half upwards, as `Math.round` does.
 pub(super) fn round(value: f64) -> f64 {
     let tenths = value * 10.0;
     let below = tenths.floor();
-    let rounded = if tenths - below >= 0.5 { below + 1.0 } else { below };
-    if tenths.is_finite() { rounded / 10.0 } else { value }
+    let rounded = if tenths - below >= 0.5 {
+        below + 1.0
+    } else {
+        below
+    };
+    if tenths.is_finite() {
+        rounded / 10.0
+    } else {
+        value
+    }
 }
 
 /// Counts are far below 2^53, where a float begins to leave out integers.

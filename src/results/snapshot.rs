@@ -58,7 +58,15 @@ struct Snapshot {
 
 /// Folds, min, max, sum, zeros, positive bins, negative bins.
 #[derive(Deserialize)]
-struct Histogram(u8, Option<f64>, Option<f64>, Option<f64>, u64, Vec<i64>, Vec<i64>);
+struct Histogram(
+    u8,
+    Option<f64>,
+    Option<f64>,
+    Option<f64>,
+    u64,
+    Vec<i64>,
+    Vec<i64>,
+);
 
 /// A snapshot as it is kept until its test has ended, or what is wrong with it: packed as it came, but for its base64, which
 /// makes it a third longer.
@@ -69,13 +77,20 @@ impl Packed {
     /// The snapshot of a termination message, if it has one.
     #[must_use]
     pub fn of(message: &str) -> Option<Self> {
-        let line = message.lines().rev().find_map(|line| line.strip_prefix(PREFIX))?;
+        let line = message
+            .lines()
+            .rev()
+            .find_map(|line| line.strip_prefix(PREFIX))?;
         let (version, text) = line.split_once(' ').unwrap_or((line, ""));
         if version != VERSION {
-            return Some(Self(Err(SnapshotError::Version(version.chars().take(20).collect()))));
+            return Some(Self(Err(SnapshotError::Version(
+                version.chars().take(20).collect(),
+            ))));
         }
         let packed = STANDARD.decode(text.trim_end()).map(Vec::into_boxed_slice);
-        Some(Self(packed.map_err(|_| SnapshotError::Damaged("not base64"))))
+        Some(Self(
+            packed.map_err(|_| SnapshotError::Damaged("not base64")),
+        ))
     }
 
     /// The measurements of the worker.
@@ -86,7 +101,8 @@ impl Packed {
         let packed = self.0.as_ref().map_err(Clone::clone)?;
         let json = decompress_to_vec_zlib_with_limit(packed, MOST_INFLATED)
             .map_err(|_| SnapshotError::Damaged("not deflated, not whole, or too large"))?;
-        let snapshot: Snapshot = serde_json::from_slice(&json).map_err(|e| SnapshotError::Malformed(e.to_string()))?;
+        let snapshot: Snapshot =
+            serde_json::from_slice(&json).map_err(|e| SnapshotError::Malformed(e.to_string()))?;
         measurements(snapshot).map_err(|why| SnapshotError::Malformed(why.to_owned()))
     }
 }
@@ -94,12 +110,23 @@ impl Packed {
 /// What the worker said in words: a termination message without its snapshot.
 #[must_use]
 pub fn last_words(message: &str) -> String {
-    message.lines().filter(|line| !line.starts_with(PREFIX)).collect::<Vec<_>>().join("\n")
+    message
+        .lines()
+        .filter(|line| !line.starts_with(PREFIX))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn measurements(snapshot: Snapshot) -> Result<Measurements, &'static str> {
-    let names = snapshot.counters.keys().chain(snapshot.histograms.keys()).chain(&snapshot.lost);
-    if names.into_iter().any(|name| name.chars().count() > MOST_NAME) {
+    let names = snapshot
+        .counters
+        .keys()
+        .chain(snapshot.histograms.keys())
+        .chain(&snapshot.lost);
+    if names
+        .into_iter()
+        .any(|name| name.chars().count() > MOST_NAME)
+    {
         return Err("a name is too long");
     }
     let time = |ms: Option<f64>| ms.filter(|ms| (0.0..1e15).contains(ms));
@@ -125,19 +152,31 @@ fn measurements(snapshot: Snapshot) -> Result<Measurements, &'static str> {
     Ok(all)
 }
 
-fn sketch(Histogram(folds, min, max, sum, zeros, positive, negative): Histogram) -> Result<Sketch, &'static str> {
+fn sketch(
+    Histogram(folds, min, max, sum, zeros, positive, negative): Histogram,
+) -> Result<Sketch, &'static str> {
     if folds > MOST_FOLDS {
         return Err("a histogram is folded too often");
     }
     if zeros > MOST_COUNT {
         return Err("a count is out of range");
     }
-    Ok(Sketch { folds, min, max, sum, zeros, positive: bins(&positive)?, negative: bins(&negative)? })
+    Ok(Sketch {
+        folds,
+        min,
+        max,
+        sum,
+        zeros,
+        positive: bins(&positive)?,
+        negative: bins(&negative)?,
+    })
 }
 
 /// The first key, then of each key how much its count differs from that of the key before.
 fn bins(list: &[i64]) -> Result<BTreeMap<i32, u64>, &'static str> {
-    let Some((first, differences)) = list.split_first() else { return Ok(BTreeMap::new()) };
+    let Some((first, differences)) = list.split_first() else {
+        return Ok(BTreeMap::new());
+    };
     let keys = i32::try_from(*first).unwrap_or(i32::MIN)..=MOST_KEY;
     if *keys.start() < -MOST_KEY || differences.len() > keys.clone().count() {
         return Err("a bin is out of range");
@@ -145,7 +184,10 @@ fn bins(list: &[i64]) -> Result<BTreeMap<i32, u64>, &'static str> {
     let mut count = 0_u64;
     let mut bins = BTreeMap::new();
     for (key, difference) in keys.zip(differences) {
-        count = count.checked_add_signed(*difference).filter(|n| *n <= MOST_COUNT).ok_or("a count is out of range")?;
+        count = count
+            .checked_add_signed(*difference)
+            .filter(|n| *n <= MOST_COUNT)
+            .ok_or("a count is out of range")?;
         if count > 0 {
             bins.insert(key, count);
         }

@@ -12,7 +12,12 @@ const MOST_NAME: usize = 100;
 const OTHER: &str = "other";
 
 /// The histograms that are shown, where there are any.
-const MAIN: [&str; 4] = ["http.response_time", "vusers.session_length", "socketio.response_time", "browser.page.dominteractive"];
+const MAIN: [&str; 4] = [
+    "http.response_time",
+    "vusers.session_length",
+    "socketio.response_time",
+    "browser.page.dominteractive",
+];
 
 // Decimals are numbers here, though Kubernetes' conventions advise against floats: they are rounded to 0.1, measured rather
 // than wished for, so nobody compares or applies them; and a number can be sorted and shown by kubectl, and fed to jq.
@@ -123,12 +128,28 @@ impl Results {
     /// The results of a test of so many workers.
     #[must_use]
     pub fn new(measured: &Measurements, workers: u32, repeated: u32) -> Self {
-        let sum = |names: &[&str]| names.iter().filter_map(|name| measured.counter(name)).sum::<f64>();
-        let requests = sum(&["http.requests", "websocket.messages_sent", "socketio.emit", "browser.http_requests"]);
+        let sum = |names: &[&str]| {
+            names
+                .iter()
+                .filter_map(|name| measured.counter(name))
+                .sum::<f64>()
+        };
+        let requests = sum(&[
+            "http.requests",
+            "websocket.messages_sent",
+            "socketio.emit",
+            "browser.http_requests",
+        ]);
         let number = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
-        let errors = || measured.counters_below("errors.").map(|(kind, n)| (kind, whole(n)));
-        let histograms: Vec<_> =
-            MAIN.iter().filter_map(|name| Some(Distribution::new(name, measured.histogram(name)?))).collect();
+        let errors = || {
+            measured
+                .counters_below("errors.")
+                .map(|(kind, n)| (kind, whole(n)))
+        };
+        let histograms: Vec<_> = MAIN
+            .iter()
+            .filter_map(|name| Some(Distribution::new(name, measured.histogram(name)?)))
+            .collect();
         let dropped_errors = whole(measured.dropped_errors);
         let mut results = Self {
             workers_reporting: format!("{} of {workers}", measured.workers),
@@ -139,7 +160,13 @@ impl Results {
             requests: whole(requests),
             request_rate: round(requests / measured.seconds()),
             responses: whole(sum(&["http.responses", "websocket.messages_received"])),
-            codes: most_frequent(measured.counters_below("http.codes.").map(|(code, n)| (code, whole(n))), MOST_CODES, 0),
+            codes: most_frequent(
+                measured
+                    .counters_below("http.codes.")
+                    .map(|(code, n)| (code, whole(n))),
+                MOST_CODES,
+                0,
+            ),
             errors: errors().fold(dropped_errors, |sum, (_, n)| sum.saturating_add(n)),
             errors_by_kind: most_frequent(errors(), MOST_KINDS, dropped_errors),
             vusers_created: whole(sum(&["vusers.created"])),
@@ -152,14 +179,20 @@ impl Results {
         };
         let shown = |ms: Option<f64>| ms.map(|ms| format!("{ms}ms"));
         let times = results.response_time();
-        (results.p95, results.p99) = (shown(times.and_then(|t| t.p95)), shown(times.and_then(|t| t.p99)));
+        (results.p95, results.p99) = (
+            shown(times.and_then(|t| t.p95)),
+            shown(times.and_then(|t| t.p99)),
+        );
         results
     }
 
     /// What the metrics show of them.
     #[must_use]
     pub fn numbers(self) -> Self {
-        let times = self.response_time().map(|times| Distribution { error_bound: String::new(), ..times.clone() });
+        let times = self.response_time().map(|times| Distribution {
+            error_bound: String::new(),
+            ..times.clone()
+        });
         Self {
             workers_reporting: String::new(),
             codes: Vec::new(),
@@ -174,7 +207,9 @@ impl Results {
     /// The response times that the columns show: of HTTP, or else of Socket.IO.
     #[must_use]
     pub fn response_time(&self) -> Option<&Distribution> {
-        self.histograms.iter().find(|histogram| histogram.name.ends_with(".response_time"))
+        self.histograms
+            .iter()
+            .find(|histogram| histogram.name.ends_with(".response_time"))
     }
 }
 
@@ -197,15 +232,35 @@ impl Distribution {
 }
 
 /// The most frequent, and the rest as one.
-fn most_frequent<'a>(counts: impl Iterator<Item = (&'a str, i64)>, most: usize, other: i64) -> Vec<Count> {
+fn most_frequent<'a>(
+    counts: impl Iterator<Item = (&'a str, i64)>,
+    most: usize,
+    other: i64,
+) -> Vec<Count> {
     let mut counts: Vec<_> = counts.collect();
     counts.sort_by(|(a, n), (b, m)| m.cmp(n).then_with(|| a.cmp(b)));
     let rest = counts.split_off(most.min(counts.len()));
-    let other = rest.iter().fold(other, |sum, (_, n)| sum.saturating_add(*n));
-    let shown = |name: &str| name.chars().filter(|c| !c.is_control()).take(MOST_NAME).collect();
-    let mut counts: Vec<_> = counts.into_iter().map(|(name, count)| Count { name: shown(name), count }).collect();
+    let other = rest
+        .iter()
+        .fold(other, |sum, (_, n)| sum.saturating_add(*n));
+    let shown = |name: &str| {
+        name.chars()
+            .filter(|c| !c.is_control())
+            .take(MOST_NAME)
+            .collect()
+    };
+    let mut counts: Vec<_> = counts
+        .into_iter()
+        .map(|(name, count)| Count {
+            name: shown(name),
+            count,
+        })
+        .collect();
     if other > 0 {
-        counts.push(Count { name: OTHER.to_owned(), count: other });
+        counts.push(Count {
+            name: OTHER.to_owned(),
+            count: other,
+        });
     }
     counts
 }

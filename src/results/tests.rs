@@ -44,11 +44,23 @@ fn merged(messages: &[String]) -> Measurements {
 #[test]
 fn merged_by_us_is_merged_by_artillery() {
     let mut compared = 0;
-    for fixture in FIXTURES.iter().flat_map(|text| serde_json::from_str::<Vec<Fixture>>(text).unwrap()) {
+    for fixture in FIXTURES
+        .iter()
+        .flat_map(|text| serde_json::from_str::<Vec<Fixture>>(text).unwrap())
+    {
         let all = merged(&fixture.messages);
-        assert_eq!((all.workers as usize, all.partial, all.dropped), (fixture.messages.len(), 0, 0));
+        assert_eq!(
+            (all.workers as usize, all.partial, all.dropped),
+            (fixture.messages.len(), 0, 0)
+        );
         for (name, value) in &fixture.counters {
-            assert_eq!(all.counter(name), Some(*value), "{} of {}", name, fixture.artillery);
+            assert_eq!(
+                all.counter(name),
+                Some(*value),
+                "{} of {}",
+                name,
+                fixture.artillery
+            );
         }
         for (name, summaries) in &fixture.summaries {
             let sketch = all.histogram(name).unwrap();
@@ -56,7 +68,12 @@ fn merged_by_us_is_merged_by_artillery() {
             // Artillery's merge forgets negative values.
             let is_whole = sketch.negative.is_empty() || all.workers == 1;
             for (summary, value) in summaries.iter().filter(|_| is_whole) {
-                assert_eq!(sketch.summary(summary), Some(*value), "{name}.{summary} of {}", fixture.artillery);
+                assert_eq!(
+                    sketch.summary(summary),
+                    Some(*value),
+                    "{name}.{summary} of {}",
+                    fixture.artillery
+                );
                 compared += 1;
             }
         }
@@ -68,15 +85,22 @@ fn merged_by_us_is_merged_by_artillery() {
 
 /// A snapshot as a worker writes it, of this JSON.
 pub(crate) fn message(json: &str) -> String {
-    format!("loadtest.v1 {}", STANDARD.encode(compress_to_vec_zlib(json.as_bytes(), 6)))
+    format!(
+        "loadtest.v1 {}",
+        STANDARD.encode(compress_to_vec_zlib(json.as_bytes(), 6))
+    )
 }
 
 #[test]
 fn a_snapshot_is_read_after_words() {
-    let snapshot =
-        message(r#"{"final":true,"first":1000,"last":3000,"counters":{"a":2},"histograms":{"h":[0,1,2,3,1,[5,1,1],[]]}}"#);
+    let snapshot = message(
+        r#"{"final":true,"first":1000,"last":3000,"counters":{"a":2},"histograms":{"h":[0,1,2,3,1,[5,1,1],[]]}}"#,
+    );
     let all = parse(&format!("Error: no\n{snapshot}\n")).unwrap();
-    assert_eq!((all.workers, all.partial, all.counter("a"), all.seconds()), (1, 0, Some(2.0), 2.0));
+    assert_eq!(
+        (all.workers, all.partial, all.counter("a"), all.seconds()),
+        (1, 0, Some(2.0), 2.0)
+    );
     assert_eq!(all.histogram("h").unwrap().count(), 4);
     assert_eq!(last_words(&format!("one\ntwo\n{snapshot}")), "one\ntwo");
     assert_eq!(last_words(&snapshot), "");
@@ -84,7 +108,11 @@ fn a_snapshot_is_read_after_words() {
 
 #[test]
 fn what_no_worker_writes_is_refused() {
-    let histogram = |histogram: &str| message(&format!(r#"{{"counters":{{}},"histograms":{{"h":{histogram}}}}}"#));
+    let histogram = |histogram: &str| {
+        message(&format!(
+            r#"{{"counters":{{}},"histograms":{{"h":{histogram}}}}}"#
+        ))
+    };
     let malformed = |message: &str| matches!(parse(message), Err(SnapshotError::Malformed(_)));
     assert!(parse(&histogram("[2,1,2,3,0,[5,1],[5,1]]")).is_ok());
     for bad in [
@@ -102,20 +130,39 @@ fn what_no_worker_writes_is_refused() {
     ] {
         assert!(malformed(&histogram(bad)), "{bad}");
     }
-    assert!(malformed(&message(&format!(r#"{{"counters":{{"{}":1}},"histograms":{{}}}}"#, "a".repeat(1025)))));
+    assert!(malformed(&message(&format!(
+        r#"{{"counters":{{"{}":1}},"histograms":{{}}}}"#,
+        "a".repeat(1025)
+    ))));
     assert_eq!(parse("Error: no"), Err(SnapshotError::Missing));
-    assert_eq!(parse("loadtest.v2 abc"), Err(SnapshotError::Version("2".into())));
-    assert_eq!(parse("loadtest.v1 ***"), Err(SnapshotError::Damaged("not base64")));
+    assert_eq!(
+        parse("loadtest.v2 abc"),
+        Err(SnapshotError::Version("2".into()))
+    );
+    assert_eq!(
+        parse("loadtest.v1 ***"),
+        Err(SnapshotError::Damaged("not base64"))
+    );
     let good = message(r#"{"counters":{},"histograms":{}}"#);
-    assert!(matches!(parse(good.get(..good.len() - 4).unwrap()), Err(SnapshotError::Damaged(_))));
+    assert!(matches!(
+        parse(good.get(..good.len() - 4).unwrap()),
+        Err(SnapshotError::Damaged(_))
+    ));
     // 64 MB of one character are 64 kB deflated.
-    assert!(matches!(parse(&message(&" ".repeat(64 << 20))), Err(SnapshotError::Damaged(_))));
+    assert!(matches!(
+        parse(&message(&" ".repeat(64 << 20))),
+        Err(SnapshotError::Damaged(_))
+    ));
 }
 
 #[test]
 fn the_summary_is_of_bounded_size() {
-    let counters =
-        |prefix: &str| (100..200).map(|n| format!(r#""{prefix}{n}{}":{n}"#, "x".repeat(300))).collect::<Vec<_>>().join(",");
+    let counters = |prefix: &str| {
+        (100..200)
+            .map(|n| format!(r#""{prefix}{n}{}":{n}"#, "x".repeat(300)))
+            .collect::<Vec<_>>()
+            .join(",")
+    };
     let json = format!(
         r#"{{"first":1000,"last":11000,"errors":7,"dropped":[2,3],"counters":{{{},{},"http.requests":1234,"vusers.created":3}},"histograms":{{
             "http.response_time":[1,1.26,9.94,null,0,[5,1],[]],"other":[0,1,1,1,0,[0,1],[]]}}}}"#,
@@ -123,22 +170,62 @@ fn the_summary_is_of_bounded_size() {
         counters("http.codes.")
     );
     let results = Results::new(&parse(&message(&json)).unwrap(), 2, 0);
-    assert_eq!((results.workers_reporting.as_str(), results.workers_partial, results.partial), ("1 of 2", 1, true));
-    assert_eq!((results.requests, results.request_rate, results.vusers_created), (1234, 123.4, 3));
+    assert_eq!(
+        (
+            results.workers_reporting.as_str(),
+            results.workers_partial,
+            results.partial
+        ),
+        ("1 of 2", 1, true)
+    );
+    assert_eq!(
+        (
+            results.requests,
+            results.request_rate,
+            results.vusers_created
+        ),
+        (1234, 123.4, 3)
+    );
     assert_eq!((results.errors, results.metrics_dropped), (14_950 + 7, 5));
-    assert_eq!((results.errors_by_kind.len(), results.codes.len(), results.histograms.len()), (11, 21, 1));
-    assert_eq!(results.errors_by_kind.iter().map(|kind| kind.count).sum::<i64>(), results.errors);
-    assert_eq!(results.errors_by_kind.iter().map(|kind| kind.count).max(), results.errors_by_kind.last().map(|kind| kind.count));
+    assert_eq!(
+        (
+            results.errors_by_kind.len(),
+            results.codes.len(),
+            results.histograms.len()
+        ),
+        (11, 21, 1)
+    );
+    assert_eq!(
+        results
+            .errors_by_kind
+            .iter()
+            .map(|kind| kind.count)
+            .sum::<i64>(),
+        results.errors
+    );
+    assert_eq!(
+        results.errors_by_kind.iter().map(|kind| kind.count).max(),
+        results.errors_by_kind.last().map(|kind| kind.count)
+    );
     let times = results.response_time().unwrap();
-    assert_eq!((times.min, times.max, times.mean, times.error_bound.as_str()), (Some(1.3), Some(9.9), None, "2%"));
+    assert_eq!(
+        (times.min, times.max, times.mean, times.error_bound.as_str()),
+        (Some(1.3), Some(9.9), None, "2%")
+    );
     assert!(serde_json::to_string(&results).unwrap().len() < 6000);
 }
 
 #[test]
 fn of_too_many_metrics_the_important_stay_in_any_order() {
     let of = |worker: u32| {
-        let counters: Vec<_> = (0..3000).map(|n| format!(r#""custom.{worker}.{n}":1"#)).collect();
-        parse(&message(&format!(r#"{{"counters":{{"http.requests":1,{}}},"histograms":{{}}}}"#, counters.join(",")))).unwrap()
+        let counters: Vec<_> = (0..3000)
+            .map(|n| format!(r#""custom.{worker}.{n}":1"#))
+            .collect();
+        parse(&message(&format!(
+            r#"{{"counters":{{"http.requests":1,{}}},"histograms":{{}}}}"#,
+            counters.join(",")
+        )))
+        .unwrap()
     };
     let merged = |order: [u32; 3]| {
         let mut all = Measurements::default();
@@ -149,9 +236,17 @@ fn of_too_many_metrics_the_important_stay_in_any_order() {
     };
     let all = merged([1, 2, 3]);
     assert_eq!(all, merged([3, 1, 2]));
-    assert_eq!((all.counters.len(), all.counter("http.requests")), (4000, Some(3.0)));
-    assert!(!all.is_lost("http.requests") && !all.is_lost("custom.1.5") && all.is_lost("custom.3.5"));
-    assert_eq!(both(&Measurements::default(), &all, Measurements::merge), all);
+    assert_eq!(
+        (all.counters.len(), all.counter("http.requests")),
+        (4000, Some(3.0))
+    );
+    assert!(
+        !all.is_lost("http.requests") && !all.is_lost("custom.1.5") && all.is_lost("custom.3.5")
+    );
+    assert_eq!(
+        both(&Measurements::default(), &all, Measurements::merge),
+        all
+    );
 }
 
 #[test]
@@ -167,28 +262,51 @@ fn of_too_many_lost_names_each_may_be_lost() {
 
 #[test]
 fn rounded_as_math_round_does() {
-    assert_eq!([0.25, -0.25, 0.049_999, 2.5, 1e300].map(round), [0.3, -0.2, 0.0, 2.5, 1e300]);
+    assert_eq!(
+        [0.25, -0.25, 0.049_999, 2.5, 1e300].map(round),
+        [0.3, -0.2, 0.0, 2.5, 1e300]
+    );
 }
 
 /// Sums of integers are exact, so that they do not depend on the order.
 fn sketch() -> impl Strategy<Value = Sketch> {
     let bins = || btree_map(-300..300, 1..1_000_000_u64, 0..30);
-    (0..=2_u8, -1e6..1e6, 0..5_u64, bins(), bins()).prop_map(|(folds, value, zeros, positive, negative)| Sketch {
-        folds,
-        min: Some(f64::floor(value)),
-        max: Some(f64::ceil(value)),
-        sum: Some(f64::floor(value)),
-        zeros,
-        positive,
-        negative,
-    })
+    (0..=2_u8, -1e6..1e6, 0..5_u64, bins(), bins()).prop_map(
+        |(folds, value, zeros, positive, negative)| Sketch {
+            folds,
+            min: Some(f64::floor(value)),
+            max: Some(f64::ceil(value)),
+            sum: Some(f64::floor(value)),
+            zeros,
+            positive,
+            negative,
+        },
+    )
 }
 
 fn measurements() -> impl Strategy<Value = Measurements> {
-    let name = || prop::sample::select(vec!["http.requests", "errors.E", "custom.a", "custom.b", "plugins.c"]);
-    (btree_map(name(), 0..1000_i32, 0..5), btree_map(name(), sketch(), 0..4), 0..2_u32, prop::option::of(0..100_u32)).prop_map(
-        |(counters, histograms, partial, first)| {
-            let mut all = Measurements { workers: 1, partial, first: first.map(f64::from), ..Measurements::default() };
+    let name = || {
+        prop::sample::select(vec![
+            "http.requests",
+            "errors.E",
+            "custom.a",
+            "custom.b",
+            "plugins.c",
+        ])
+    };
+    (
+        btree_map(name(), 0..1000_i32, 0..5),
+        btree_map(name(), sketch(), 0..4),
+        0..2_u32,
+        prop::option::of(0..100_u32),
+    )
+        .prop_map(|(counters, histograms, partial, first)| {
+            let mut all = Measurements {
+                workers: 1,
+                partial,
+                first: first.map(f64::from),
+                ..Measurements::default()
+            };
             for (name, n) in counters {
                 all.add_counter(name, f64::from(n));
             }
@@ -196,8 +314,7 @@ fn measurements() -> impl Strategy<Value = Measurements> {
                 all.add_histogram(name, &histogram);
             }
             all
-        },
-    )
+        })
 }
 
 fn both<T: Clone>(a: &T, b: &T, merge: impl Fn(&mut T, &T)) -> T {

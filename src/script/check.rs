@@ -5,7 +5,9 @@ use std::cell::Cell;
 use std::collections::HashSet;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, EnumAccess, IgnoredAny, MapAccess, SeqAccess, VariantAccess, Visitor};
+use serde::de::{
+    DeserializeSeed, EnumAccess, IgnoredAny, MapAccess, SeqAccess, VariantAccess, Visitor,
+};
 use serde::{Deserializer, de};
 use serde_yaml::Value;
 
@@ -21,18 +23,38 @@ pub struct Fault {
 }
 
 /// What is wrong with a script in YAML or JSON, if anything is. Given are its text and what that says, where it can be read.
-pub(super) fn fault(text: &str, script: Option<&Value>, environment: Option<&str>) -> Option<Fault> {
+pub(super) fn fault(
+    text: &str,
+    script: Option<&Value>,
+    environment: Option<&str>,
+) -> Option<Fault> {
     let own = Own::of(text, script);
-    let walk = Walk { part: Part::Script, own: &own, size: &Cell::new(0) };
+    let walk = Walk {
+        part: Part::Script,
+        own: &own,
+        size: &Cell::new(0),
+    };
     if let Err(error) = walk.deserialize(serde_yaml::Deserializer::from_str(text)) {
-        return Some(Fault { message: error.to_string(), is_missing: false });
+        return Some(Fault {
+            message: error.to_string(),
+            is_missing: false,
+        });
     }
     let script = script?;
     if let Some(message) = without_flow(script) {
-        return Some(Fault { message, is_missing: false });
+        return Some(Fault {
+            message,
+            is_missing: false,
+        });
     }
-    let message = missing(script, environment.filter(|_| !text.contains("$environment")))?;
-    Some(Fault { message, is_missing: true })
+    let message = missing(
+        script,
+        environment.filter(|_| !text.contains("$environment")),
+    )?;
+    Some(Fault {
+        message,
+        is_missing: true,
+    })
 }
 
 /// What a script lacks, if it is all there is.
@@ -41,11 +63,20 @@ fn missing(script: &Value, environment: Option<&str>) -> Option<String> {
     if config.is_some_and(|config| config.get("includeFiles").is_some()) {
         return None;
     }
-    let Some(config) = config else { return Some("it has no section `config`".into()) };
-    if script.get("scenarios").and_then(Value::as_sequence).is_none_or(Vec::is_empty) {
+    let Some(config) = config else {
+        return Some("it has no section `config`".into());
+    };
+    if script
+        .get("scenarios")
+        .and_then(Value::as_sequence)
+        .is_none_or(Vec::is_empty)
+    {
         return Some("it has no `scenarios`, so there is nothing to run".into());
     }
-    let environments = config.get("environments").and_then(Value::as_mapping).filter(|all| !all.is_empty())?;
+    let environments = config
+        .get("environments")
+        .and_then(Value::as_mapping)
+        .filter(|all| !all.is_empty())?;
     let environment = environment.filter(|name| !environments.contains_key(*name))?;
     let there: Vec<_> = environments.keys().filter_map(Value::as_str).collect();
     Some(format!(
@@ -58,15 +89,28 @@ fn missing(script: &Value, environment: Option<&str>) -> Option<String> {
 ///
 /// Source: Artillery, `lib/util/validate-script.ts`.
 fn without_flow(script: &Value) -> Option<String> {
-    let scenarios = script.get("scenarios").and_then(Value::as_sequence).into_iter().flatten().enumerate();
-    let hooks = ["before", "after"].into_iter().filter_map(|name| Some((name.to_owned(), script.get(name)?)));
-    let mut all = scenarios.map(|(n, scenario)| (format!("scenarios[{n}]"), scenario)).chain(hooks);
+    let scenarios = script
+        .get("scenarios")
+        .and_then(Value::as_sequence)
+        .into_iter()
+        .flatten()
+        .enumerate();
+    let hooks = ["before", "after"]
+        .into_iter()
+        .filter_map(|name| Some((name.to_owned(), script.get(name)?)));
+    let mut all = scenarios
+        .map(|(n, scenario)| (format!("scenarios[{n}]"), scenario))
+        .chain(hooks);
     let lacks = |one: &Value| {
-        let is_built_in =
-            one.get("engine").is_none_or(|engine| ["http", "socketio", "ws"].iter().any(|built_in| engine == built_in));
+        let is_built_in = one.get("engine").is_none_or(|engine| {
+            ["http", "socketio", "ws"]
+                .iter()
+                .any(|built_in| engine == built_in)
+        });
         one.is_mapping() && is_built_in && one.get("flow").is_none()
     };
-    all.find(|(_, one)| lacks(one)).map(|(name, _)| format!("{name} has no `flow`, so Artillery would not run the script"))
+    all.find(|(_, one)| lacks(one))
+        .map(|(name, _)| format!("{name} has no `flow`, so Artillery would not run the script"))
 }
 
 /// Several times what a `ConfigMap` can hold.
@@ -77,7 +121,11 @@ const VALUE: usize = 8;
 /// Whether a script is too large to be read. A small text can be: each use of an anchor is all that is behind it once more.
 pub(super) fn is_too_large(text: &str) -> bool {
     let size = Cell::new(0);
-    let walk = Walk { part: Part::Other, own: &Own::of(text, None), size: &size };
+    let walk = Walk {
+        part: Part::Other,
+        own: &Own::of(text, None),
+        size: &size,
+    };
     // What else is wrong is told by the walk that knows the keys.
     let _ = walk.deserialize(serde_yaml::Deserializer::from_str(text));
     size.get() > LARGEST
@@ -94,7 +142,11 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn grown<E: de::Error>(&self, by: usize) -> Result<(), E> {
         self.size.set(self.size.get() + by);
-        if self.size.get() > LARGEST { Err(E::custom("it is too large")) } else { Ok(()) }
+        if self.size.get() > LARGEST {
+            Err(E::custom("it is too large"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -116,9 +168,16 @@ impl<'de> Visitor<'de> for Walk<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut keys = HashSet::new();
-        while let Some(key) = map.next_key_seed(Key { walk: self, before: &keys })? {
+        while let Some(key) = map.next_key_seed(Key {
+            walk: self,
+            before: &keys,
+        })? {
             let part = self.part.of(key.as_deref().unwrap_or_default());
-            let part = if part == Part::Flow && !self.own.is_http { Part::Other } else { part };
+            let part = if part == Part::Flow && !self.own.is_http {
+                Part::Other
+            } else {
+                part
+            };
             self.grown(key.as_ref().map_or(0, String::len))?;
             keys.extend(key.filter(|key| key != "<<"));
             map.next_value_seed(Walk { part, ..self })?;
@@ -127,7 +186,13 @@ impl<'de> Visitor<'de> for Walk<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element_seed(Walk { part: self.part.item(), ..self })?.is_some() {}
+        while seq
+            .next_element_seed(Walk {
+                part: self.part.item(),
+                ..self
+            })?
+            .is_some()
+        {}
         Ok(())
     }
 
@@ -179,7 +244,9 @@ struct Key<'a> {
 impl Key<'_> {
     fn named<E: de::Error>(&self, key: String) -> Result<Option<String>, E> {
         if self.before.contains(&key) {
-            return Err(E::custom(format!("the key `{key}` is here twice, which Artillery refuses")));
+            return Err(E::custom(format!(
+                "the key `{key}` is here twice, which Artillery refuses"
+            )));
         }
         match self.walk.part.fault(&key, self.walk.own) {
             Some(fault) => Err(E::custom(fault)),
@@ -191,7 +258,10 @@ impl Key<'_> {
 impl<'de> DeserializeSeed<'de> for Key<'_> {
     type Value = Option<String>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<String>, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> Result<Option<String>, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
@@ -275,25 +345,48 @@ before: {flow: []}
     fn nothing_is_wrong_with_what_artillery_runs() {
         assert_eq!(fault(GOOD), None);
         assert_eq!(fault("config: {target: x, includeFiles: [a.yml]}"), None);
-        assert_eq!(fault("{\"config\": {\"target\": {{ x }}}, \"scenarios\": [1]}"), None, "odd, and Artillery's matter");
-        assert_eq!(fault("config: {phases: '{{ p }}'}\nscenarios: [3, {flow: !tag x}]\n"), None);
+        assert_eq!(
+            fault("{\"config\": {\"target\": {{ x }}}, \"scenarios\": [1]}"),
+            None,
+            "odd, and Artillery's matter"
+        );
+        assert_eq!(
+            fault("config: {phases: '{{ p }}'}\nscenarios: [3, {flow: !tag x}]\n"),
+            None
+        );
     }
 
     #[test]
     fn a_key_that_would_be_ignored_is_told_with_its_place() {
         let faulty = |from: &str, to: &str| fault(&GOOD.replace(from, to)).unwrap().message;
         let told = faulty("- pause: 5", "- puase: 5");
-        assert!(told.contains("`puase`") && told.contains("`pause` may be meant") && told.contains("line 7 column 7"), "{told}");
+        assert!(
+            told.contains("`puase`")
+                && told.contains("`pause` may be meant")
+                && told.contains("line 7 column 7"),
+            "{told}"
+        );
         let told = faulty("\nscenarios:", "\nscenario:");
-        assert!(told.contains("`scenarios` may be meant") && told.contains("line 10 column 1"), "{told}");
+        assert!(
+            told.contains("`scenarios` may be meant") && told.contains("line 10 column 1"),
+            "{told}"
+        );
         assert!(faulty("    flow: [{", "    flows: [{").contains("`flow` may be meant"));
-        assert!(faulty("arrivalCount", "arivalCount").contains("line 9"), "in an environment");
-        assert!(faulty("duration: 1, arrivalRate", "seconds: 1, arrivalRate").contains("it knows name, duration"));
+        assert!(
+            faulty("arrivalCount", "arivalCount").contains("line 9"),
+            "in an environment"
+        );
+        assert!(
+            faulty("duration: 1, arrivalRate", "seconds: 1, arrivalRate")
+                .contains("it knows name, duration")
+        );
     }
 
     #[test]
     fn what_does_not_parse_is_told_with_its_place() {
-        let told = fault("config:\n  target: 'x\nscenarios: []\n").unwrap().message;
+        let told = fault("config:\n  target: 'x\nscenarios: []\n")
+            .unwrap()
+            .message;
         assert!(told.contains("line "), "{told}");
         let told = fault("config:\n  a: 1\n b: 2\n").unwrap().message;
         assert!(told.contains("line 3 column 2"), "{told}");
@@ -301,18 +394,34 @@ before: {flow: []}
 
     #[test]
     fn a_script_without_something_to_run_is_told() {
-        for script in ["config: {target: x}", "config: {target: x}\nscenarios: []", "config: {target: x}\nscenarios:\n"] {
+        for script in [
+            "config: {target: x}",
+            "config: {target: x}\nscenarios: []",
+            "config: {target: x}\nscenarios:\n",
+        ] {
             let fault = fault(script).unwrap();
-            assert!(fault.is_missing && fault.message.contains("no `scenarios`"), "{script}: {fault:?}");
+            assert!(
+                fault.is_missing && fault.message.contains("no `scenarios`"),
+                "{script}: {fault:?}"
+            );
         }
         for script in ["scenarios: [{flow: []}]", "- a", "a text"] {
-            assert!(fault(script).unwrap().message.contains("no section `config`"), "{script}");
+            assert!(
+                fault(script)
+                    .unwrap()
+                    .message
+                    .contains("no section `config`"),
+                "{script}"
+            );
         }
     }
 
     /// The good script with something more in its `config`.
     fn with_config(more: &str) -> Option<Fault> {
-        fault(&GOOD.replace("  mqtt: {some: thing}\n", &format!("  mqtt: {{some: thing}}\n  {more}\n")))
+        fault(&GOOD.replace(
+            "  mqtt: {some: thing}\n",
+            &format!("  mqtt: {{some: thing}}\n  {more}\n"),
+        ))
     }
 
     #[test]
@@ -354,19 +463,39 @@ before: {flow: []}
             ("http: {maxSocket: 3}", "maxSockets"),
             ("tls: {rejectUnauthorised: false}", "rejectUnauthorized"),
             ("payload: {path: a.csv, field: [a]}", "fields"),
-            ("payload: [{path: a.csv, fields: [a], skipHeaders: true}]", "skipHeader"),
+            (
+                "payload: [{path: a.csv, fields: [a], skipHeaders: true}]",
+                "skipHeader",
+            ),
             ("ensure: {threshold: []}", "thresholds"),
             ("plugins: {ensure: {maxErrorsRate: 1}}", "maxErrorRate"),
         ] {
             let told = with_config(more).unwrap().message;
-            assert!(told.contains(&format!("`{meant}` may be meant")), "{more}: {told}");
+            assert!(
+                told.contains(&format!("`{meant}` may be meant")),
+                "{more}: {told}"
+            );
         }
-        let requests =
-            |steps: &str| fault(&format!("config: {{target: x}}\nscenarios: [{{flow: [{steps}]}}]")).map(|f| f.message);
-        for steps in ["{get: {url: /, header: {}}}", "{loop: [{post: {url: /, header: {a: b}}}], count: 2}"] {
-            assert!(requests(steps).unwrap().contains("`headers` may be meant"), "{steps}");
+        let requests = |steps: &str| {
+            fault(&format!(
+                "config: {{target: x}}\nscenarios: [{{flow: [{steps}]}}]"
+            ))
+            .map(|f| f.message)
+        };
+        for steps in [
+            "{get: {url: /, header: {}}}",
+            "{loop: [{post: {url: /, header: {a: b}}}], count: 2}",
+        ] {
+            assert!(
+                requests(steps).unwrap().contains("`headers` may be meant"),
+                "{steps}"
+            );
         }
-        assert!(requests("{get: {url: /, cookies: {}}}").unwrap().contains("`cookie` may be meant"));
+        assert!(
+            requests("{get: {url: /, cookies: {}}}")
+                .unwrap()
+                .contains("`cookie` may be meant")
+        );
         for steps in [
             "{get: {url: /, headers: {header: a, url: b}, timeout: 3}}",
             "{log: a}, {think: 1}",
@@ -381,47 +510,97 @@ before: {flow: []}
     #[test]
     fn a_key_that_is_there_twice_is_told_with_its_place() {
         for (script, place) in [
-            ("config: {target: x}\nscenarios: [{flow: []}]\nconfig: {}\n", "line 3 column 1"),
-            ("config: {target: x}\nscenarios: [{flow: [{get: {url: /, headers: {a: 1, a: 2}}}]}]", "line 2 column 52"),
-            ("config: {target: x, variables: {1: a, '1': b}}\nscenarios: [{flow: []}]", "line 1 column 39"),
+            (
+                "config: {target: x}\nscenarios: [{flow: []}]\nconfig: {}\n",
+                "line 3 column 1",
+            ),
+            (
+                "config: {target: x}\nscenarios: [{flow: [{get: {url: /, headers: {a: 1, a: 2}}}]}]",
+                "line 2 column 52",
+            ),
+            (
+                "config: {target: x, variables: {1: a, '1': b}}\nscenarios: [{flow: []}]",
+                "line 1 column 39",
+            ),
         ] {
             let told = fault(script).unwrap().message;
-            assert!(told.contains("is here twice") && told.contains(place), "{script}: {told}");
+            assert!(
+                told.contains("is here twice") && told.contains(place),
+                "{script}: {told}"
+            );
         }
         let merged = "x-a: &a {name: a}\nconfig: {target: x}\nscenarios: [{<<: *a, <<: *a, name: b, flow: []}]";
-        assert_eq!(fault(merged), None, "js-yaml takes several merges, and another value than the merged one");
+        assert_eq!(
+            fault(merged),
+            None,
+            "js-yaml takes several merges, and another value than the merged one"
+        );
     }
 
     #[test]
     fn what_only_holds_anchors_is_taken() {
-        let script = |top: &str| format!("{top}\nconfig: {{target: x, defaults: *a}}\nscenarios: [{{flow: []}}]\n");
-        for top in
-            ["definitions: &a {headers: {}}", "shared:\n  # more\n  headers:\n    - &a {accept: x}\n", "all: [&a {}, &b {}]"]
-        {
+        let script = |top: &str| {
+            format!("{top}\nconfig: {{target: x, defaults: *a}}\nscenarios: [{{flow: []}}]\n")
+        };
+        for top in [
+            "definitions: &a {headers: {}}",
+            "shared:\n  # more\n  headers:\n    - &a {accept: x}\n",
+            "all: [&a {}, &b {}]",
+        ] {
             assert_eq!(fault(&script(top)), None, "{top}");
         }
-        let told = fault(&script("x-a: &a {}\ndefinitions: &b {}")).unwrap().message;
-        assert!(told.contains("`definitions`") && told.contains("keys of your own begin with x-"), "{told}");
-        assert_eq!(fault("$schema: s\nx-all: &all {config: {target: x}, scenarios: [{flow: []}]}\n<<: *all\n"), None);
+        let told = fault(&script("x-a: &a {}\ndefinitions: &b {}"))
+            .unwrap()
+            .message;
+        assert!(
+            told.contains("`definitions`") && told.contains("keys of your own begin with x-"),
+            "{told}"
+        );
+        assert_eq!(
+            fault(
+                "$schema: s\nx-all: &all {config: {target: x}, scenarios: [{flow: []}]}\n<<: *all\n"
+            ),
+            None
+        );
     }
 
     #[test]
     fn a_scenario_of_a_built_in_engine_has_a_flow() {
-        let told = |scenarios: &str| fault(&format!("config: {{target: x}}\n{scenarios}")).map(|f| f.message);
-        for scenarios in ["scenarios: [{flow: []}, {name: a}]", "scenarios: [{flow: []}, {engine: ws}]"] {
-            assert!(told(scenarios).unwrap().contains("scenarios[1] has no `flow`"), "{scenarios}");
+        let told = |scenarios: &str| {
+            fault(&format!("config: {{target: x}}\n{scenarios}")).map(|f| f.message)
+        };
+        for scenarios in [
+            "scenarios: [{flow: []}, {name: a}]",
+            "scenarios: [{flow: []}, {engine: ws}]",
+        ] {
+            assert!(
+                told(scenarios)
+                    .unwrap()
+                    .contains("scenarios[1] has no `flow`"),
+                "{scenarios}"
+            );
         }
-        assert!(told("scenarios: [{flow: []}]\nbefore: {engine: http}").unwrap().contains("before has no `flow`"));
-        assert_eq!(told("scenarios: [{engine: playwright, testFunction: f}]\nafter: {flow: []}"), None);
+        assert!(
+            told("scenarios: [{flow: []}]\nbefore: {engine: http}")
+                .unwrap()
+                .contains("before has no `flow`")
+        );
+        assert_eq!(
+            told("scenarios: [{engine: playwright, testFunction: f}]\nafter: {flow: []}"),
+            None
+        );
         assert_eq!(told("x-a: &a {flow: []}\nscenarios: [{<<: *a}]"), None);
     }
 
     #[test]
     fn an_environment_that_is_not_there_is_told() {
-        let fault = |script: &str, environment| crate::script::read(script, "a.yaml", environment).fault;
+        let fault =
+            |script: &str, environment| crate::script::read(script, "a.yaml", environment).fault;
         let told = fault(GOOD, Some("deb")).unwrap();
         assert!(
-            told.is_missing && told.message.contains("no environment `deb`") && told.message.ends_with("has dev"),
+            told.is_missing
+                && told.message.contains("no environment `deb`")
+                && told.message.ends_with("has dev"),
             "{told:?}"
         );
         for (script, environment) in [
@@ -429,7 +608,10 @@ before: {flow: []}
             (GOOD, Some("")),
             (GOOD, None),
             ("config: {target: x}\nscenarios: [{flow: []}]", Some("dev")),
-            ("config: {target: 'http://{{ $environment }}', environments: {a: {}}}\nscenarios: [{flow: []}]", Some("dev")),
+            (
+                "config: {target: 'http://{{ $environment }}', environments: {a: {}}}\nscenarios: [{flow: []}]",
+                Some("dev"),
+            ),
         ] {
             assert_eq!(fault(script, environment), None, "{script} {environment:?}");
         }

@@ -72,19 +72,60 @@ impl Part {
                 ],
                 Others::Alike,
             ),
-            Self::Phase => {
-                (&["name", "duration", "arrivalRate", "arrivalCount", "rampTo", "maxVusers", "pause", "mode"], Others::None)
-            }
+            Self::Phase => (
+                &[
+                    "name",
+                    "duration",
+                    "arrivalRate",
+                    "arrivalCount",
+                    "rampTo",
+                    "maxVusers",
+                    "pause",
+                    "mode",
+                ],
+                Others::None,
+            ),
             Self::Payload => (
-                &["path", "fields", "order", "skipHeader", "delimiter", "cast", "skipEmptyLines", "loadAll", "name", "options"],
+                &[
+                    "path",
+                    "fields",
+                    "order",
+                    "skipHeader",
+                    "delimiter",
+                    "cast",
+                    "skipEmptyLines",
+                    "loadAll",
+                    "name",
+                    "options",
+                ],
                 Others::Alike,
             ),
             Self::Http => (
-                &["timeout", "maxSockets", "pool", "extendedMetrics", "cookieJarOptions", "distributedTracing", "defaults"],
+                &[
+                    "timeout",
+                    "maxSockets",
+                    "pool",
+                    "extendedMetrics",
+                    "cookieJarOptions",
+                    "distributedTracing",
+                    "defaults",
+                ],
                 Others::Alike,
             ),
             Self::Tls => (&["rejectUnauthorized"], Others::Alike),
-            Self::Ensure => (&["thresholds", "conditions", "min", "max", "median", "p95", "p99", "maxErrorRate"], Others::Alike),
+            Self::Ensure => (
+                &[
+                    "thresholds",
+                    "conditions",
+                    "min",
+                    "max",
+                    "median",
+                    "p95",
+                    "p99",
+                    "maxErrorRate",
+                ],
+                Others::Alike,
+            ),
             Self::Scenario => (
                 &[
                     "name",
@@ -165,17 +206,28 @@ impl Part {
     pub(super) fn fault(self, key: &str, own: &Own<'_>) -> Option<String> {
         let (known, others) = self.keys();
         // A merge key, and what people keep their anchors in.
-        if known.contains(&key) || key == "<<" || ["x-", ".", "_", "$"].iter().any(|mark| key.starts_with(mark)) {
+        if known.contains(&key)
+            || key == "<<"
+            || ["x-", ".", "_", "$"]
+                .iter()
+                .any(|mark| key.starts_with(mark))
+        {
             return None;
         }
-        if self == Self::Config && own.names.contains(key) || self == Self::Script && own.has_anchors_in(key) {
+        if self == Self::Config && own.names.contains(key)
+            || self == Self::Script && own.has_anchors_in(key)
+        {
             return None;
         }
         let ignored = format!("there is no key `{key}` here, and Artillery would ignore it");
         match known.iter().find(|known| is_near(key, known, others)) {
             Some(near) => Some(format!("{ignored}: `{near}` may be meant")),
             None if others == Others::None => {
-                let own = if self == Self::Script { "; keys of your own begin with x-" } else { "" };
+                let own = if self == Self::Script {
+                    "; keys of your own begin with x-"
+                } else {
+                    ""
+                };
                 Some(format!("{ignored}: it knows {}{own}", known.join(", ")))
             }
             None => None,
@@ -195,8 +247,10 @@ pub(super) struct Own<'a> {
 impl<'a> Own<'a> {
     pub(super) fn of(text: &'a str, script: Option<&Value>) -> Self {
         let config = script.and_then(|script| script.get("config"));
-        let environments =
-            config.and_then(|config| config.get("environments")?.as_mapping()).into_iter().flat_map(|e| e.values());
+        let environments = config
+            .and_then(|config| config.get("environments")?.as_mapping())
+            .into_iter()
+            .flat_map(|e| e.values());
         let names = config
             .into_iter()
             .chain(environments)
@@ -204,9 +258,18 @@ impl<'a> Own<'a> {
             .flatten()
             .flat_map(|list| list.keys().filter_map(Value::as_str).map(str::to_owned))
             .collect();
-        let scenarios = script.and_then(|script| script.get("scenarios")?.as_sequence()).into_iter().flatten();
-        let is_http = scenarios.chain(config).all(|one| one.get("engine").is_none_or(|engine| engine == "http"));
-        Self { text, names, is_http }
+        let scenarios = script
+            .and_then(|script| script.get("scenarios")?.as_sequence())
+            .into_iter()
+            .flatten();
+        let is_http = scenarios
+            .chain(config)
+            .all(|one| one.get("engine").is_none_or(|engine| engine == "http"));
+        Self {
+            text,
+            names,
+            is_http,
+        }
     }
 
     /// Whether a key at the top holds an anchor that is used: then it is there for that.
@@ -214,15 +277,25 @@ impl<'a> Own<'a> {
         let quotes = ['"', '\''];
         let is_of_key = |line: &&str| {
             let rest = line.trim_start_matches(quotes).strip_prefix(key);
-            rest.is_some_and(|rest| rest.trim_start_matches(quotes).trim_start().starts_with(':'))
+            rest.is_some_and(|rest| {
+                rest.trim_start_matches(quotes)
+                    .trim_start()
+                    .starts_with(':')
+            })
         };
         let mut lines = self.text.lines().skip_while(|line| !is_of_key(line));
         let first = lines.next().into_iter();
-        let section = first.chain(lines.take_while(|line| line.starts_with([' ', '-', '#', '}', ']']) || line.is_empty()));
-        section.flat_map(|line| line.split([' ', ',', '[', '{'])).filter_map(|word| word.strip_prefix('&')).any(|anchor| {
-            let uses = self.text.split([' ', ',', '[', ']', '{', '}', '\n', '\r']);
-            uses.filter_map(|word| word.strip_prefix('*')).any(|used| !used.is_empty() && used == anchor.trim_end())
-        })
+        let section = first.chain(
+            lines.take_while(|line| line.starts_with([' ', '-', '#', '}', ']']) || line.is_empty()),
+        );
+        section
+            .flat_map(|line| line.split([' ', ',', '[', '{']))
+            .filter_map(|word| word.strip_prefix('&'))
+            .any(|anchor| {
+                let uses = self.text.split([' ', ',', '[', ']', '{', '}', '\n', '\r']);
+                uses.filter_map(|word| word.strip_prefix('*'))
+                    .any(|used| !used.is_empty() && used == anchor.trim_end())
+            })
     }
 }
 
@@ -259,9 +332,17 @@ fn distance(one: &str, other: &str) -> usize {
                 i + j
             } else {
                 let changed = rows[i - 1][j - 1] + usize::from(one[i - 1] != other[j - 1]);
-                let exchanged = i > 1 && j > 1 && one[i - 1] == other[j - 2] && one[i - 2] == other[j - 1];
-                let exchanged = if exchanged { rows[i - 2][j - 2] + 1 } else { usize::MAX };
-                changed.min(exchanged).min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1)
+                let exchanged =
+                    i > 1 && j > 1 && one[i - 1] == other[j - 2] && one[i - 2] == other[j - 1];
+                let exchanged = if exchanged {
+                    rows[i - 2][j - 2] + 1
+                } else {
+                    usize::MAX
+                };
+                changed
+                    .min(exchanged)
+                    .min(rows[i - 1][j] + 1)
+                    .min(rows[i][j - 1] + 1)
             };
         }
     }

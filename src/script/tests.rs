@@ -3,7 +3,9 @@
 use super::*;
 
 fn seconds_of(script: &str, environment: Option<&str>) -> Option<i64> {
-    read(script, "a.yaml", environment).expected_duration.map(|d| d.as_secs())
+    read(script, "a.yaml", environment)
+        .expected_duration
+        .map(|d| d.as_secs())
 }
 
 const SCRIPT: &str = "
@@ -24,8 +26,18 @@ fn the_phases_tell_how_long_it_takes() {
     assert_eq!(seconds_of(SCRIPT, Some("long")), Some(200));
     assert_eq!(seconds_of(SCRIPT, Some("same")), Some(180));
     assert_eq!(seconds_of(SCRIPT, Some("none")), Some(180));
-    assert_eq!(seconds_of("config: {target: x}", None), Some(1), "Artillery's own default");
-    assert_eq!(seconds_of("x-all: &all {phases: [{duration: 9}]}\nconfig: {<<: *all, target: x}", None), Some(9));
+    assert_eq!(
+        seconds_of("config: {target: x}", None),
+        Some(1),
+        "Artillery's own default"
+    );
+    assert_eq!(
+        seconds_of(
+            "x-all: &all {phases: [{duration: 9}]}\nconfig: {<<: *all, target: x}",
+            None
+        ),
+        Some(9)
+    );
 }
 
 #[test]
@@ -37,14 +49,21 @@ fn what_cannot_be_told_is_not_guessed() {
         "config: {phases: [{duration: '{{ $env.D }}'}]}",
         "config: {phases: [{duration: -1e400}]}",
     ] {
-        assert!(seconds_of(script, None).is_none_or(|seconds| seconds <= 1), "{script}");
+        assert!(
+            seconds_of(script, None).is_none_or(|seconds| seconds <= 1),
+            "{script}"
+        );
     }
-    assert_eq!(seconds_of("config: {phases: [{duration: '{{ $env.D }}'}]}", None), None);
+    assert_eq!(
+        seconds_of("config: {phases: [{duration: '{{ $env.D }}'}]}", None),
+        None
+    );
 }
 
 #[test]
 fn what_arguments_bring_is_known_to_be_unknown() {
-    let brings = |arguments: &str| bring_more(&arguments.split(' ').map(str::to_owned).collect::<Vec<_>>());
+    let brings =
+        |arguments: &str| bring_more(&arguments.split(' ').map(str::to_owned).collect::<Vec<_>>());
     for more in [
         "--config more.yml",
         "--config=more.yml",
@@ -65,9 +84,16 @@ fn what_arguments_bring_is_known_to_be_unknown() {
     ] {
         assert!(brings(more), "{more}");
     }
-    for other in
-        ["--quiet", "-kq", "--output report.json", "-o report.json", "-vconfig", "--variables={} -q", "--name -c", "--tags a:b"]
-    {
+    for other in [
+        "--quiet",
+        "-kq",
+        "--output report.json",
+        "-o report.json",
+        "-vconfig",
+        "--variables={} -q",
+        "--name -c",
+        "--tags a:b",
+    ] {
         assert!(!brings(other), "{other}");
     }
     assert!(!bring_more(&[]));
@@ -77,49 +103,119 @@ fn what_arguments_bring_is_known_to_be_unknown() {
 #[test]
 fn what_artillerys_parser_takes_is_read() {
     for (script, what) in [
-        ("config:\n  target: http://x\n\t\n  ensure: {p95: 1}\n", "a line with a tab alone"),
-        ("config:\n  target: http://x\n\t# more\n  ensure: {p95: 1}\n", "a tab before a comment"),
-        ("config:\n  target: http://x\n  \t# more\n  ensure: {p95: 1}\n", "a tab before a comment"),
-        ("config:\n  target:\thttp://x\t\n  ensure: {p95: 1}\t# one\n", "tabs between and after"),
-        ("config:\n  phases:\n  -\tduration: 1\n    arrivalRate: 1\n  ensure: {p95: 1}\n", "a tab after -"),
-        ("config:\n  variables: {a: [\n\t1,\t2\n\t]}\n  ensure: {p95: 1}\n", "tabs in a list"),
+        (
+            "config:\n  target: http://x\n\t\n  ensure: {p95: 1}\n",
+            "a line with a tab alone",
+        ),
+        (
+            "config:\n  target: http://x\n\t# more\n  ensure: {p95: 1}\n",
+            "a tab before a comment",
+        ),
+        (
+            "config:\n  target: http://x\n  \t# more\n  ensure: {p95: 1}\n",
+            "a tab before a comment",
+        ),
+        (
+            "config:\n  target:\thttp://x\t\n  ensure: {p95: 1}\t# one\n",
+            "tabs between and after",
+        ),
+        (
+            "config:\n  phases:\n  -\tduration: 1\n    arrivalRate: 1\n  ensure: {p95: 1}\n",
+            "a tab after -",
+        ),
+        (
+            "config:\n  variables: {a: [\n\t1,\t2\n\t]}\n  ensure: {p95: 1}\n",
+            "tabs in a list",
+        ),
         (
             "{\n\t\"config\": {\n\t\t\"variables\": {\"a\": \"\\ud83d\\ude00\"},\n\t\t\"ensure\": {\"p95\": 1}\n\t}\n}\n",
             "halves of a character",
         ),
-        ("config:\n  variables: {a: \"\\ud83d\", b: 'x\u{7f}\u{99}'}\n  ensure: {p95: 1}\n", "a half, and control characters"),
-        ("{\n\t\"config\": {\n\t\t\"ensure\": {\n\t\t\t\"p95\": 1\n\t\t}\n\t}\n}\n", "JSON with tabs"),
-        ("config:\n  target: 'http:\n\t//x'\n  ensure: {p95: 1}\n", "a tab in a text of two lines"),
-        ("\u{feff}config:\r\n  ensure:\r\n    p95: 1\r\n", "another system's file"),
+        (
+            "config:\n  variables: {a: \"\\ud83d\", b: 'x\u{7f}\u{99}'}\n  ensure: {p95: 1}\n",
+            "a half, and control characters",
+        ),
+        (
+            "{\n\t\"config\": {\n\t\t\"ensure\": {\n\t\t\t\"p95\": 1\n\t\t}\n\t}\n}\n",
+            "JSON with tabs",
+        ),
+        (
+            "config:\n  target: 'http:\n\t//x'\n  ensure: {p95: 1}\n",
+            "a tab in a text of two lines",
+        ),
+        (
+            "\u{feff}config:\r\n  ensure:\r\n    p95: 1\r\n",
+            "another system's file",
+        ),
     ] {
         let read = read(script, "a.yaml", None);
-        assert_eq!(read.ensure.map(|rules| rules.len()), Some(1), "{what}: {:?}", read.fault);
+        assert_eq!(
+            read.ensure.map(|rules| rules.len()),
+            Some(1),
+            "{what}: {:?}",
+            read.fault
+        );
         assert!(read.fault.is_none_or(|fault| fault.is_missing), "{what}");
     }
 }
 
 #[test]
 fn a_script_that_the_operator_cannot_read_is_judged_by_artillery() {
-    for unreadable in ["config:\n\tensure: {p95: 1}\n", "config: {ensure: {p95: 1}", "config: {ensure: {p95: 1}, ensure: {}}"] {
+    for unreadable in [
+        "config:\n\tensure: {p95: 1}\n",
+        "config: {ensure: {p95: 1}",
+        "config: {ensure: {p95: 1}, ensure: {}}",
+    ] {
         let read = read(unreadable, "a.yaml", None);
-        assert!(read.ensure.is_none() && read.fault.is_some_and(|fault| !fault.is_missing), "{unreadable}");
+        assert!(
+            read.ensure.is_none() && read.fault.is_some_and(|fault| !fault.is_missing),
+            "{unreadable}"
+        );
     }
-    assert_eq!(read("config: {ensure: {p95: 1}}", "a.ts", None).ensure, None);
-    let large = read("config: {variables: {a: 123456789012345678901234567890}}\nscenarios: [{flow: []}]", "a.yaml", None);
-    assert_eq!((large.ensure, large.fault), (None, None), "a number that is read as none");
-    assert_eq!(read("config: {target: x}", "a.yaml", None).ensure, Some(Vec::new()));
+    assert_eq!(
+        read("config: {ensure: {p95: 1}}", "a.ts", None).ensure,
+        None
+    );
+    let large = read(
+        "config: {variables: {a: 123456789012345678901234567890}}\nscenarios: [{flow: []}]",
+        "a.yaml",
+        None,
+    );
+    assert_eq!(
+        (large.ensure, large.fault),
+        (None, None),
+        "a number that is read as none"
+    );
+    assert_eq!(
+        read("config: {target: x}", "a.yaml", None).ensure,
+        Some(Vec::new())
+    );
 }
 
 #[test]
 fn a_small_text_that_says_very_much_is_left_to_artillery() {
     let uses = |anchor: &str, times| vec![anchor; times].join(", ");
-    let wide = format!("a: &a [{}]\nb: [{}]\n", uses("1", 10_000), uses("*a", 10_000));
-    let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(30_000), uses("*a", 10_000));
+    let wide = format!(
+        "a: &a [{}]\nb: [{}]\n",
+        uses("1", 10_000),
+        uses("*a", 10_000)
+    );
+    let long = format!(
+        "a: &a {}\nb: [{}]\n",
+        "x".repeat(30_000),
+        uses("*a", 10_000)
+    );
     let deep = (1..9).fold(format!("a0: &a0 [{}]\n", uses("1", 99)), |text, n| {
-        format!("{text}a{n}: &a{n} [{}]\n", uses(&format!("*a{}", n - 1), 10))
+        format!(
+            "{text}a{n}: &a{n} [{}]\n",
+            uses(&format!("*a{}", n - 1), 10)
+        )
     });
     for script in [wide, long, deep] {
         let read = read(&script, "a.yaml", None);
-        assert_eq!((read.ensure, read.fault, read.expected_duration), (None, None, None));
+        assert_eq!(
+            (read.ensure, read.fault, read.expected_duration),
+            (None, None, None)
+        );
     }
 }

@@ -9,8 +9,13 @@ pub(super) fn readable(text: &str) -> String {
         let mut rest = line.trim_start_matches([' ', '\t']);
         let indentation = &line[..line.len() - rest.len()];
         // Where a line says nothing, or goes on with a list or map in brackets, tabs indent nothing.
-        let is_no_indentation = rest.trim_end().is_empty() || rest.starts_with(['#', ',', ']', '}']);
-        readable.push_str(&if is_no_indentation { indentation.replace('\t', " ") } else { indentation.to_owned() });
+        let is_no_indentation =
+            rest.trim_end().is_empty() || rest.starts_with(['#', ',', ']', '}']);
+        readable.push_str(&if is_no_indentation {
+            indentation.replace('\t', " ")
+        } else {
+            indentation.to_owned()
+        });
         while let Some(item) = rest.strip_prefix('-').filter(|item| item.starts_with('\t')) {
             rest = item.trim_start_matches('\t');
             readable.push('-');
@@ -29,8 +34,14 @@ fn is_control(c: char) -> bool {
 /// JSON writes what is beyond 16 bits as two halves, `\ud83d\ude00`, of which libyaml takes neither.
 fn without_surrogates(mut text: String) -> String {
     let mut from = 0;
-    while let Some(at) = text.get(from..).and_then(|rest| rest.find("\\u")).map(|at| from + at) {
-        let half = text.get(at + 2..at + 6).and_then(|digits| u32::from_str_radix(digits, 16).ok());
+    while let Some(at) = text
+        .get(from..)
+        .and_then(|rest| rest.find("\\u"))
+        .map(|at| from + at)
+    {
+        let half = text
+            .get(at + 2..at + 6)
+            .and_then(|digits| u32::from_str_radix(digits, 16).ok());
         if half.is_some_and(|half| (0xd800..0xe000).contains(&half)) {
             text.replace_range(at + 2..at + 6, "fffd");
         }
@@ -52,7 +63,9 @@ pub(super) fn parse(readable: &str) -> Option<Value> {
 /// Source: Artillery, `checkConfig` in `lib/util.ts`.
 pub(super) fn config(script: &Value, environment: Option<&str>) -> Option<Value> {
     let mut config = script.get("config")?.clone();
-    let overlay = environment.and_then(|name| config.get("environments")?.get(name)).cloned();
+    let overlay = environment
+        .and_then(|name| config.get("environments")?.get(name))
+        .cloned();
     if let Some(overlay) = overlay {
         merge(&mut config, overlay);
     }
@@ -69,7 +82,9 @@ fn merge(to: &mut Value, from: Value) {
         }
         (Value::Sequence(to), Value::Sequence(from)) => {
             to.resize(to.len().max(from.len()), Value::Null);
-            to.iter_mut().zip(from).for_each(|(to, from)| merge(to, from));
+            to.iter_mut()
+                .zip(from)
+                .for_each(|(to, from)| merge(to, from));
         }
         (to, from) => *to = from,
     }

@@ -26,25 +26,39 @@ pub(super) fn parse(text: &str) -> Result<Worker, String> {
 /// The path of something that is given and was not taken, if anything is. What is empty says nothing.
 fn left_out(given: &Value, taken: &Value) -> Option<String> {
     match (given, taken) {
-        (Value::Object(given), taken) => given.iter().filter(|(_, value)| !is_empty(value)).find_map(|(name, value)| {
-            let Some(taken) = taken.get(name) else { return Some(name.clone()) };
-            left_out(value, taken).map(|path| join(name, &path))
-        }),
-        (Value::Array(given), Value::Array(taken)) => given
+        (Value::Object(given), taken) => given
             .iter()
-            .zip(taken)
-            .enumerate()
-            .find_map(|(n, (given, taken))| left_out(given, taken).map(|path| join(&format!("[{n}]"), &path))),
+            .filter(|(_, value)| !is_empty(value))
+            .find_map(|(name, value)| {
+                let Some(taken) = taken.get(name) else {
+                    return Some(name.clone());
+                };
+                left_out(value, taken).map(|path| join(name, &path))
+            }),
+        (Value::Array(given), Value::Array(taken)) => {
+            given
+                .iter()
+                .zip(taken)
+                .enumerate()
+                .find_map(|(n, (given, taken))| {
+                    left_out(given, taken).map(|path| join(&format!("[{n}]"), &path))
+                })
+        }
         _ => None,
     }
 }
 
 fn is_empty(value: &Value) -> bool {
-    value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty) || value.as_array().is_some_and(Vec::is_empty)
+    value.is_null()
+        || value.as_object().is_some_and(serde_json::Map::is_empty)
+        || value.as_array().is_some_and(Vec::is_empty)
 }
 
 fn join(name: &str, path: &str) -> String {
-    format!("{name}{}{path}", if path.starts_with('[') { "" } else { "." })
+    format!(
+        "{name}{}{path}",
+        if path.starts_with('[') { "" } else { "." }
+    )
 }
 
 #[cfg(test)]
@@ -54,7 +68,10 @@ mod tests {
 
     #[test]
     fn what_is_installed_changes_nothing() {
-        assert_eq!(parse(include_str!("../../config/manager/worker-defaults.yaml")).unwrap(), Worker::default());
+        assert_eq!(
+            parse(include_str!("../../config/manager/worker-defaults.yaml")).unwrap(),
+            Worker::default()
+        );
     }
 
     #[test]
@@ -77,29 +94,62 @@ dnsConfig: null
     fn what_would_be_left_out_or_is_not_allowed_is_named() {
         for (text, why) in [
             ("hostNetwork: true", "spec.worker has no field hostNetwork"),
-            ("resources: {limit: {cpu: 1}}", "spec.worker has no field resources.limit"),
-            ("tolerations: [{key: a}, {keys: b}]", "spec.worker has no field tolerations[1].keys"),
-            ("sidecars: [{name: a, ports: [{containerPort: 1, port: 1}]}]", "spec.worker has no field sidecars[0].ports[0].port"),
-            ("volumes: [{name: host, hostPath: {path: /}}]", "volumes.hostPath is not allowed"),
+            (
+                "resources: {limit: {cpu: 1}}",
+                "spec.worker has no field resources.limit",
+            ),
+            (
+                "tolerations: [{key: a}, {keys: b}]",
+                "spec.worker has no field tolerations[1].keys",
+            ),
+            (
+                "sidecars: [{name: a, ports: [{containerPort: 1, port: 1}]}]",
+                "spec.worker has no field sidecars[0].ports[0].port",
+            ),
+            (
+                "volumes: [{name: host, hostPath: {path: /}}]",
+                "volumes.hostPath is not allowed",
+            ),
             (
                 "volumes: [{name: t, projected: {sources: [{serviceAccountToken: {path: t}}]}}]",
                 "volumes.projected.sources.serviceAccountToken is not allowed",
             ),
-            ("securityContext: {privileged: true}", "securityContext.privileged is not allowed"),
+            (
+                "securityContext: {privileged: true}",
+                "securityContext.privileged is not allowed",
+            ),
             (
                 "sidecars: [{name: a, securityContext: {capabilities: {add: [ALL]}}}]",
                 "sidecars.securityContext.capabilities is not allowed",
             ),
-            ("sidecars: [{name: a, startupProbe: {httpGet: {port: 1, host: h}}}]", "startupProbe.httpGet.host is not allowed"),
-            ("podSecurityContext: {runAsUser: 0}", "podSecurityContext.runAsUser must be 1 or more"),
-            ("securityContext: {runAsNonRoot: false}", "securityContext.runAsNonRoot must be true"),
+            (
+                "sidecars: [{name: a, startupProbe: {httpGet: {port: 1, host: h}}}]",
+                "startupProbe.httpGet.host is not allowed",
+            ),
+            (
+                "podSecurityContext: {runAsUser: 0}",
+                "podSecurityContext.runAsUser must be 1 or more",
+            ),
+            (
+                "securityContext: {runAsNonRoot: false}",
+                "securityContext.runAsNonRoot must be true",
+            ),
             (
                 "sidecars: [{name: a, securityContext: {seccompProfile: {type: Unconfined}}}]",
                 "seccompProfile.type must be one of",
             ),
-            ("volumes: [{name: data, emptyDir: {}}]", "the volume data has the name of one of the operator's own"),
-            ("volumeMounts: [{name: a, mountPath: /data/more}]", "nothing can be mounted at /data/more"),
-            ("env: [{name: LOADTEST_WORKERS, value: '1'}]", "env: LOADTEST_WORKERS is the operator's"),
+            (
+                "volumes: [{name: data, emptyDir: {}}]",
+                "the volume data has the name of one of the operator's own",
+            ),
+            (
+                "volumeMounts: [{name: a, mountPath: /data/more}]",
+                "nothing can be mounted at /data/more",
+            ),
+            (
+                "env: [{name: LOADTEST_WORKERS, value: '1'}]",
+                "env: LOADTEST_WORKERS is the operator's",
+            ),
             ("image: [a]", "image: invalid type"),
         ] {
             let refused = parse(text).unwrap_err();

@@ -15,24 +15,48 @@ const LEGACY: [&str; 5] = ["min", "max", "median", "p95", "p99"];
 #[must_use]
 pub fn ensured(config: &Value) -> Vec<Rule> {
     let own = config.get("ensure").filter(|ensure| !ensure.is_null());
-    own.or_else(|| config.get("plugins")?.get("ensure")).map(rules).unwrap_or_default()
+    own.or_else(|| config.get("plugins")?.get("ensure"))
+        .map(rules)
+        .unwrap_or_default()
 }
 
 fn rules(ensure: &Value) -> Vec<Rule> {
-    let list = |key| ensure.get(key).and_then(Value::as_sequence).into_iter().flatten();
+    let list = |key| {
+        ensure
+            .get(key)
+            .and_then(Value::as_sequence)
+            .into_iter()
+            .flatten()
+    };
     let thresholds = list("thresholds")
         .filter_map(Value::as_mapping)
         .flatten()
         .map(|(metric, most)| Rule::strict(format!("{} < {}", quoted(&text(metric)), text(most))));
-    let conditions = list("conditions").filter(|condition| condition.is_mapping()).map(|condition| Rule {
-        expression: condition.get("expression").map_or_else(|| NOTHING.to_owned(), text),
-        strict: condition.get("strict").and_then(Value::as_bool).unwrap_or(true),
+    let conditions = list("conditions")
+        .filter(|condition| condition.is_mapping())
+        .map(|condition| Rule {
+            expression: condition
+                .get("expression")
+                .map_or_else(|| NOTHING.to_owned(), text),
+            strict: condition
+                .get("strict")
+                .and_then(Value::as_bool)
+                .unwrap_or(true),
+        });
+    let legacy = LEGACY.iter().filter_map(|key| {
+        Some(Rule::strict(format!(
+            "http.response_time.{key} < {}",
+            leading_number(&text(ensure.get(*key)?))
+        )))
     });
-    let legacy = LEGACY
-        .iter()
-        .filter_map(|key| Some(Rule::strict(format!("http.response_time.{key} < {}", leading_number(&text(ensure.get(*key)?))))));
-    let error_rate = ensure.get("maxErrorRate").map(|most| Rule::strict(format!("maxErrorRate <= {}", text(most))));
-    thresholds.chain(conditions).chain(legacy).chain(error_rate).collect()
+    let error_rate = ensure
+        .get("maxErrorRate")
+        .map(|most| Rule::strict(format!("maxErrorRate <= {}", text(most))));
+    thresholds
+        .chain(conditions)
+        .chain(legacy)
+        .chain(error_rate)
+        .collect()
 }
 
 /// Stands for what is no text and no number, and cannot be judged.
@@ -48,8 +72,14 @@ fn text(value: &Value) -> String {
 
 /// As `parseInt` takes it: `200` of `200ms`.
 fn leading_number(text: &str) -> &str {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    if end == 0 { text } else { text.get(..end).unwrap_or(text) }
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    if end == 0 {
+        text
+    } else {
+        text.get(..end).unwrap_or(text)
+    }
 }
 
 /// A metric's name as an expression can have it.

@@ -19,11 +19,20 @@ enum Value {
 /// The language is that of filtrex 2 (`src/generateParser.js`), with its precedences: numbers, metrics, `+ - * / % ^`,
 /// `< <= > >= == !=`, `and`, `or`, `not`, `in (..)`, `not in (..)`, and its functions on numbers but `random`. Not texts, `? :`,
 /// `of` and `~=`, which mean nothing for metrics: these cannot be judged. Different from there, `and(` is `and (`.
-pub(super) fn evaluate(expression: &str, metrics: &Metrics, values: &mut Vec<(String, f64)>) -> Result<bool, String> {
+pub(super) fn evaluate(
+    expression: &str,
+    metrics: &Metrics,
+    values: &mut Vec<(String, f64)>,
+) -> Result<bool, String> {
     if expression.len() > MOST_LENGTH {
         return Err(format!("it is longer than {MOST_LENGTH} characters"));
     }
-    let mut parser = Parser { rest: expression, metrics, values, depth: 0 };
+    let mut parser = Parser {
+        rest: expression,
+        metrics,
+        values,
+        depth: 0,
+    };
     let value = parser.any()?;
     parser.skip_space();
     if let Some(c) = parser.rest.chars().next() {
@@ -169,7 +178,11 @@ impl<'a> Parser<'a> {
         }
         let mut value = self.primary()?;
         if minus > 0 {
-            value = Value::Number(if minus % 2 == 1 { -value.number()? } else { value.number()? });
+            value = Value::Number(if minus % 2 == 1 {
+                -value.number()?
+            } else {
+                value.number()?
+            });
         }
         if not > 0 {
             value = Value::Truth(value.truth()? == (not % 2 == 0));
@@ -179,14 +192,21 @@ impl<'a> Parser<'a> {
 
     fn primary(&mut self) -> Result<Value, String> {
         self.skip_space();
-        let Some(first) = self.rest.chars().next() else { return Err("it is not complete".into()) };
+        let Some(first) = self.rest.chars().next() else {
+            return Err("it is not complete".into());
+        };
         match first {
             '(' => {
                 self.eat(&["("]);
                 let mut values = self.list()?;
                 match values.pop() {
                     Some(only) if values.is_empty() => Ok(only),
-                    last => values.iter().chain(&last).map(Value::number).collect::<Result<_, _>>().map(Value::List),
+                    last => values
+                        .iter()
+                        .chain(&last)
+                        .map(Value::number)
+                        .collect::<Result<_, _>>()
+                        .map(Value::List),
                 }
             }
             '0'..='9' => self.number(),
@@ -204,13 +224,20 @@ impl<'a> Parser<'a> {
         while self.eat(&[","]).is_some() {
             list.push(self.any()?);
         }
-        self.eat(&[")"]).map(|_| list).ok_or_else(|| "a closing parenthesis is missing".into())
+        self.eat(&[")"])
+            .map(|_| list)
+            .ok_or_else(|| "a closing parenthesis is missing".into())
     }
 
     fn number(&mut self) -> Result<Value, String> {
         let text = self.take(is_of_name);
-        let is_number = text.bytes().all(|c| c.is_ascii_digit() || c == b'.') && !text.ends_with('.');
-        let number = text.parse().ok().filter(|_| is_number).ok_or_else(|| format!("{text} is not a number"))?;
+        let is_number =
+            text.bytes().all(|c| c.is_ascii_digit() || c == b'.') && !text.ends_with('.');
+        let number = text
+            .parse()
+            .ok()
+            .filter(|_| is_number)
+            .ok_or_else(|| format!("{text} is not a number"))?;
         Ok(Value::Number(number))
     }
 
@@ -228,17 +255,38 @@ impl<'a> Parser<'a> {
             return self.function(name);
         }
         // A difference, or a name of which nothing was measured?
-        let joined =
-            self.rest.strip_prefix(['-', '/']).is_some_and(|rest| rest.starts_with(|c: char| !c.is_ascii_digit() && c != ' '));
+        let joined = self
+            .rest
+            .strip_prefix(['-', '/'])
+            .is_some_and(|rest| rest.starts_with(|c: char| !c.is_ascii_digit() && c != ' '));
         if joined {
-            let all: String = name.chars().chain(self.rest.chars().take_while(|c| !c.is_whitespace())).collect();
-            return Err(format!("{all} was not measured; if it is no name, spaces are needed around - and /"));
+            let all: String = name
+                .chars()
+                .chain(self.rest.chars().take_while(|c| !c.is_whitespace()))
+                .collect();
+            return Err(format!(
+                "{all} was not measured; if it is no name, spaces are needed around - and /"
+            ));
         }
         self.metric(name)
     }
 
     fn metric(&mut self, name: &str) -> Result<Value, String> {
-        if ["true", "false", "null", "undefined", "NaN", "Infinity", "and", "or", "in", "of", "not"].contains(&name) {
+        if [
+            "true",
+            "false",
+            "null",
+            "undefined",
+            "NaN",
+            "Infinity",
+            "and",
+            "or",
+            "in",
+            "of",
+            "not",
+        ]
+        .contains(&name)
+        {
             return Err(format!("{name} is not expected"));
         }
         let value = self.metrics.value(name)?;
@@ -250,7 +298,11 @@ impl<'a> Parser<'a> {
 
     fn function(&mut self, name: &str) -> Result<Value, String> {
         self.eat(&["("]);
-        let arguments = self.list()?.iter().map(Value::number).collect::<Result<Vec<_>, _>>()?;
+        let arguments = self
+            .list()?
+            .iter()
+            .map(Value::number)
+            .collect::<Result<Vec<_>, _>>()?;
         let result = match (name, arguments.as_slice()) {
             ("abs", [x]) => x.abs(),
             ("ceil", [x]) => x.ceil(),
@@ -261,7 +313,12 @@ impl<'a> Parser<'a> {
             ("sqrt", [x]) => x.sqrt(),
             ("max", all) => all.iter().copied().fold(f64::NEG_INFINITY, f64::max),
             ("min", all) => all.iter().copied().fold(f64::INFINITY, f64::min),
-            _ => return Err(format!("{name}() is not a function of {} numbers", arguments.len())),
+            _ => {
+                return Err(format!(
+                    "{name}() is not a function of {} numbers",
+                    arguments.len()
+                ));
+            }
         };
         Ok(Value::Number(result))
     }
@@ -288,20 +345,27 @@ impl<'a> Parser<'a> {
 
     fn eat(&mut self, operators: &[&'static str]) -> Option<&'static str> {
         self.skip_space();
-        let found = operators.iter().find(|operator| self.rest.starts_with(**operator))?;
+        let found = operators
+            .iter()
+            .find(|operator| self.rest.starts_with(**operator))?;
         self.rest = self.rest.get(found.len()..).unwrap_or_default();
         Some(found)
     }
 
     fn eat_word(&mut self, word: &str) -> bool {
         self.skip_space();
-        let rest = self.rest.strip_prefix(word).filter(|rest| !rest.starts_with(is_of_name));
+        let rest = self
+            .rest
+            .strip_prefix(word)
+            .filter(|rest| !rest.starts_with(is_of_name));
         self.rest = rest.unwrap_or(self.rest);
         rest.is_some()
     }
 
     fn take(&mut self, of: impl Fn(char) -> bool) -> &'a str {
-        let (taken, rest) = self.rest.split_at(self.rest.find(|c| !of(c)).unwrap_or(self.rest.len()));
+        let (taken, rest) = self
+            .rest
+            .split_at(self.rest.find(|c| !of(c)).unwrap_or(self.rest.len()));
         self.rest = rest;
         taken
     }

@@ -43,7 +43,10 @@ const COUNTERS: [&str; 10] = [
 
 impl<'a> Metrics<'a> {
     pub(super) fn new(measured: &'a Measurements) -> Self {
-        let mut odd: Vec<_> = measured.names().filter(|name| !name.chars().all(is_of_name)).collect();
+        let mut odd: Vec<_> = measured
+            .names()
+            .filter(|name| !name.chars().all(is_of_name))
+            .collect();
         odd.sort_by_key(|name| std::cmp::Reverse(name.len()));
         Self { measured, odd }
     }
@@ -51,8 +54,10 @@ impl<'a> Metrics<'a> {
     /// The metric that a text begins with, where its name is not one of letters, digits and dots: `ensure` replaces the names
     /// of all metrics before it reads an expression, so `plugins.metrics-by-endpoint.response_time./api.p95` can be written.
     pub(super) fn odd_at_start<'t>(&self, text: &'t str) -> Option<&'t str> {
-        let name =
-            self.odd.iter().find(|name| text.strip_prefix(name.as_str()).is_some_and(|rest| !rest.starts_with(is_of_name)))?;
+        let name = self.odd.iter().find(|name| {
+            text.strip_prefix(name.as_str())
+                .is_some_and(|rest| !rest.starts_with(is_of_name))
+        })?;
         text.get(..name.len())
     }
 
@@ -61,7 +66,10 @@ impl<'a> Metrics<'a> {
         if let Some(value) = self.counter(name)? {
             return Ok(value);
         }
-        if let Some((histogram, summary)) = name.rsplit_once('.').filter(|(_, summary)| Sketch::SUMMARIES.contains(summary)) {
+        if let Some((histogram, summary)) = name
+            .rsplit_once('.')
+            .filter(|(_, summary)| Sketch::SUMMARIES.contains(summary))
+        {
             return self.summary(histogram, summary);
         }
         if let Some((_, counter)) = RATES.iter().find(|(rate, _)| *rate == name) {
@@ -73,7 +81,11 @@ impl<'a> Metrics<'a> {
             "apdex" => {
                 let (satisfied, tolerated) = (count("apdex.satisfied")?, count("apdex.tolerated")?);
                 let all = satisfied + tolerated + count("apdex.frustrated")?;
-                if all > 0.0 { Ok((satisfied + tolerated / 2.0) / all) } else { Err("apdex was not measured".into()) }
+                if all > 0.0 {
+                    Ok((satisfied + tolerated / 2.0) / all)
+                } else {
+                    Err("apdex was not measured".into())
+                }
             }
             "maxErrorRate" => {
                 let (created, completed) = (count("vusers.created")?, count("vusers.completed")?);
@@ -84,7 +96,9 @@ impl<'a> Metrics<'a> {
                 }
             }
             _ if is_unknown(name) => Err(format!("Artillery has no metric {name}")),
-            _ if name.ends_with("_rate") => Err(format!("the rate {name} is not told by the workers")),
+            _ if name.ends_with("_rate") => {
+                Err(format!("the rate {name} is not told by the workers"))
+            }
             _ => Ok(0.0),
         }
     }
@@ -98,10 +112,17 @@ impl<'a> Metrics<'a> {
 
     fn summary(&self, histogram: &str, summary: &str) -> Result<f64, String> {
         if self.measured.is_lost(histogram) {
-            return Err(format!("a worker had no room for {histogram} in its results"));
+            return Err(format!(
+                "a worker had no room for {histogram} in its results"
+            ));
         }
-        let sketch = self.measured.histogram(histogram).ok_or_else(|| format!("no worker has measured {histogram}"))?;
-        sketch.summary(summary).ok_or_else(|| format!("{histogram} has no {summary}"))
+        let sketch = self
+            .measured
+            .histogram(histogram)
+            .ok_or_else(|| format!("no worker has measured {histogram}"))?;
+        sketch
+            .summary(summary)
+            .ok_or_else(|| format!("{histogram} has no {summary}"))
     }
 }
 

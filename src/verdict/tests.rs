@@ -14,8 +14,14 @@ fn measured() -> Measurements {
         "apdex.satisfied":6,"apdex.tolerated":2,"plugins.metrics-by-endpoint./a (get).codes.200":4},
         "histograms":{"http.response_time":[0,1,50.5,1000,0,[81,200],[]],
         "plugins.metrics-by-endpoint.response_time./a":[0,2,3,400,0,[81,9],[]]}}"#;
-    let message = format!("loadtest.v1 {}", STANDARD.encode(compress_to_vec_zlib(json.as_bytes(), 6)));
-    crate::results::Packed::of(&message).unwrap().unpack().unwrap()
+    let message = format!(
+        "loadtest.v1 {}",
+        STANDARD.encode(compress_to_vec_zlib(json.as_bytes(), 6))
+    );
+    crate::results::Packed::of(&message)
+        .unwrap()
+        .unpack()
+        .unwrap()
 }
 
 fn judged(expression: &str) -> Judged {
@@ -46,7 +52,12 @@ fn expressions_have_artillerys_meaning() {
     ] {
         assert_eq!(judged(holds).outcome, Outcome::Held, "{holds}");
     }
-    for broken in ["http.response_time.p95 < 5", "http.codes.503 == 0", "http.requests > 200 or 1 > 2", "not (1 < 2)"] {
+    for broken in [
+        "http.response_time.p95 < 5",
+        "http.codes.503 == 0",
+        "http.requests > 200 or 1 > 2",
+        "not (1 < 2)",
+    ] {
         assert_eq!(judged(broken).outcome, Outcome::Broken, "{broken}");
     }
 }
@@ -76,14 +87,32 @@ fn what_cannot_be_judged_has_not_passed() {
         ("random() < 2", "random"),
         ("random(1) < 2", "random() is not a function of 1 numbers"),
         ("http.codes.503 / http.codes.500 > 1", "a division by zero"),
-        ("socketio.response_time.p95 < 100", "no worker has measured socketio.response_time"),
-        ("http.response_time.p95 < 100 or socketio.response_time.p95 < 100", "no worker has measured socketio.response_time"),
-        ("http.code.500 == 0", "Artillery has no metric http.code.500"),
-        ("http.response_time.p98 < 100", "Artillery has no metric http.response_time.p98"),
-        ("custom.my_rate < 100", "the rate custom.my_rate is not told"),
+        (
+            "socketio.response_time.p95 < 100",
+            "no worker has measured socketio.response_time",
+        ),
+        (
+            "http.response_time.p95 < 100 or socketio.response_time.p95 < 100",
+            "no worker has measured socketio.response_time",
+        ),
+        (
+            "http.code.500 == 0",
+            "Artillery has no metric http.code.500",
+        ),
+        (
+            "http.response_time.p98 < 100",
+            "Artillery has no metric http.response_time.p98",
+        ),
+        (
+            "custom.my_rate < 100",
+            "the rate custom.my_rate is not told",
+        ),
         ("custom.lost == 0", "no room for custom.lost"),
         ("custom.lost.p95 < 5", "no room for custom.lost"),
-        ("plugins.metrics-by-endpoint.response_time./b.p99 < 6", "was not measured; if it is no name, spaces are needed"),
+        (
+            "plugins.metrics-by-endpoint.response_time./b.p99 < 6",
+            "was not measured; if it is no name, spaces are needed",
+        ),
         ("http.requests-http.responses == 0", "spaces are needed"),
         (&deep, "nested too deep"),
         (&long, "longer than 4096"),
@@ -102,28 +131,46 @@ fn what_cannot_be_judged_has_not_passed() {
 #[test]
 fn a_broken_rule_is_told_with_its_value() {
     for (expression, message) in [
-        ("http.response_time.p95 < 4", "http.response_time.p95 is 5, not < 4"),
-        ("http.response_time.max<=50", "http.response_time.max is 50.5, not <=50"),
+        (
+            "http.response_time.p95 < 4",
+            "http.response_time.p95 is 5, not < 4",
+        ),
+        (
+            "http.response_time.max<=50",
+            "http.response_time.max is 50.5, not <=50",
+        ),
         ("http.codes.503 == 0", "http.codes.503 is 3, not 0"),
         (
             "http.codes.503 > 5 and vusers.failed == 0",
             "http.codes.503 > 5 and vusers.failed == 0 does not hold: http.codes.503 is 3, vusers.failed is 0",
         ),
         ("2 < 1", "2 < 1 does not hold"),
-        ("http.requests < 5 or 1 > 2", "http.requests < 5 or 1 > 2 does not hold: http.requests is 200"),
+        (
+            "http.requests < 5 or 1 > 2",
+            "http.requests < 5 or 1 > 2 does not hold: http.requests is 200",
+        ),
         ("x <", "x < cannot be judged: it is not complete"),
     ] {
         assert_eq!(judged(expression).to_string(), message);
     }
     let rules = [
-        Rule { expression: "http.codes.503 == 0".into(), strict: false },
+        Rule {
+            expression: "http.codes.503 == 0".into(),
+            strict: false,
+        },
         Rule::strict("1 < 2"),
         Rule::strict("http.requests < 200"),
         Rule::strict("2 < 1"),
     ];
     let judged = judge(&rules, &measured());
-    assert_eq!(told(&judged, 9), "http.requests is 200, not < 200; 2 < 1 does not hold; http.codes.503 is 3, not 0 (optional)");
-    assert_eq!(told(&judged, 1), "http.requests is 200, not < 200; and 2 more");
+    assert_eq!(
+        told(&judged, 9),
+        "http.requests is 200, not < 200; 2 < 1 does not hold; http.codes.503 is 3, not 0 (optional)"
+    );
+    assert_eq!(
+        told(&judged, 1),
+        "http.requests is 200, not < 200; and 2 more"
+    );
     assert!(!passed(&judged) && passed(judged.get(..2).unwrap()) && passed(&[]));
     assert_eq!(told(judged.get(1..2).unwrap(), 9), "");
 }
@@ -169,17 +216,42 @@ fn the_scripts_ensure_becomes_rules() {
         ]
     );
     let lax = expressions(SCRIPT, Some("lax"));
-    assert!(lax.contains(&"http.response_time.p95 < 900".to_owned()) && lax.contains(&"maxErrorRate <= 5".to_owned()));
-    assert!(lax.contains(&"'plugins.x-y./a.p95' < 9".to_owned()) && lax.len() == rules.len(), "{lax:?}");
+    assert!(
+        lax.contains(&"http.response_time.p95 < 900".to_owned())
+            && lax.contains(&"maxErrorRate <= 5".to_owned())
+    );
+    assert!(
+        lax.contains(&"'plugins.x-y./a.p95' < 9".to_owned()) && lax.len() == rules.len(),
+        "{lax:?}"
+    );
     assert_eq!(expressions(SCRIPT, Some("none")), rules);
-    assert_eq!(expressions("config: {plugins: {ensure: {p99: 3}}}", None), ["http.response_time.p99 < 3"]);
-    for without in
-        ["", ":", "a", "config: {ensure: {}}", "config: {ensure: true}", "config: {ensure: {thresholds: 3, conditions: [a]}}"]
-    {
-        assert_eq!(expressions(without, Some("e")), Vec::<String>::new(), "{without}");
+    assert_eq!(
+        expressions("config: {plugins: {ensure: {p99: 3}}}", None),
+        ["http.response_time.p99 < 3"]
+    );
+    for without in [
+        "",
+        ":",
+        "a",
+        "config: {ensure: {}}",
+        "config: {ensure: true}",
+        "config: {ensure: {thresholds: 3, conditions: [a]}}",
+    ] {
+        assert_eq!(
+            expressions(without, Some("e")),
+            Vec::<String>::new(),
+            "{without}"
+        );
     }
-    let strange = serde_yaml::from_str("{ensure: {thresholds: [{a: [1]}], p99: null, maxErrorRate: '{{ x }}'}}").unwrap();
-    assert!(judge(&ensured(&strange), &measured()).iter().all(|judged| matches!(judged.outcome, Outcome::Unjudged(_))));
+    let strange = serde_yaml::from_str(
+        "{ensure: {thresholds: [{a: [1]}], p99: null, maxErrorRate: '{{ x }}'}}",
+    )
+    .unwrap();
+    assert!(
+        judge(&ensured(&strange), &measured())
+            .iter()
+            .all(|judged| matches!(judged.outcome, Outcome::Unjudged(_)))
+    );
 }
 
 proptest! {

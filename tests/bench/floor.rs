@@ -35,7 +35,10 @@ pub async fn measure(client: &Client, plan: &Plan) -> Vec<f64> {
                     let name = format!("floor-{i:05}");
                     let test: LoadTest = from(load_test(&name, plan.count));
                     seen.note_created(&name);
-                    let test = tests.create(&PostParams::default(), &test).await.expect("a LoadTest is created");
+                    let test = tests
+                        .create(&PostParams::default(), &test)
+                        .await
+                        .expect("a LoadTest is created");
                     there.unbounded_send(test).expect("it is waited for");
                 }
             })
@@ -45,14 +48,30 @@ pub async fn measure(client: &Client, plan: &Plan) -> Vec<f64> {
     let create_jobs = created.for_each_concurrent(plan.concurrency, |test| {
         let (jobs, settings) = (&jobs, &settings);
         async move {
-            let created = jobs.create(&PostParams::default(), &job(&test, settings, &Found::default())).await;
+            let created = jobs
+                .create(
+                    &PostParams::default(),
+                    &job(&test, settings, &Found::default()),
+                )
+                .await;
             created.unwrap_or_else(|e| panic!("cannot create the Job {}: {e}", test.name_any()));
         }
     });
     join!(create_tests, create_jobs);
-    println!("floor: {} LoadTests and Jobs in {:.1} s; load average {}", plan.tests, begun.elapsed().as_secs_f64(), load());
-    until("the floor's Jobs", Duration::from_secs(60), async || seen.jobs() == plan.tests).await;
+    println!(
+        "floor: {} LoadTests and Jobs in {:.1} s; load average {}",
+        plan.tests,
+        begun.elapsed().as_secs_f64(),
+        load()
+    );
+    until("the floor's Jobs", Duration::from_secs(60), async || {
+        seen.jobs() == plan.tests
+    })
+    .await;
     let took = seen.create_to_job();
-    println!("floor: LoadTest create -> Job seen, s: {}", table::quantiles(&took));
+    println!(
+        "floor: LoadTest create -> Job seen, s: {}",
+        table::quantiles(&took)
+    );
     took
 }

@@ -22,7 +22,8 @@ const FEW: usize = 3;
 const MORE: usize = 50;
 
 pub fn is_asked_for() -> bool {
-    std::env::args().nth(1).is_some_and(|a| a == "work") || std::env::args().nth(2).is_some_and(|a| a == "instructions")
+    std::env::args().nth(1).is_some_and(|a| a == "work")
+        || std::env::args().nth(2).is_some_and(|a| a == "instructions")
 }
 
 /// Measures all works, or does one of them where this is the program under valgrind.
@@ -34,23 +35,45 @@ pub fn measure() {
         let number = |text: &str| text.parse().expect("a number");
         return do_work(what, number(size), number(times));
     }
-    let decisions = [2, 100, 1000].map(|workers| (format!("decide, a running test of {workers} workers"), "decide", workers));
-    let events = [0, 1000, 10_000].map(|others| (format!("event of a pod, {others} other tests there"), "event", others));
+    let decisions = [2, 100, 1000].map(|workers| {
+        (
+            format!("decide, a running test of {workers} workers"),
+            "decide",
+            workers,
+        )
+    });
+    let events = [0, 1000, 10_000].map(|others| {
+        (
+            format!("event of a pod, {others} other tests there"),
+            "event",
+            others,
+        )
+    });
     let mut lines = Vec::new();
     let mut by_work = Vec::new();
     for (what, work, size) in decisions.into_iter().chain(events) {
         let instructions = (run(work, size, FEW + MORE) - run(work, size, FEW)) / count(MORE);
         by_work.push(instructions);
-        lines.push(Line::told(&format!("{what}, instructions"), format!("{instructions:.0}")));
+        lines.push(Line::told(
+            &format!("{what}, instructions"),
+            format!("{instructions:.0}"),
+        ));
     }
-    let [few_workers, _, many_workers, alone, _, among_many] = by_work[..] else { return };
+    let [few_workers, _, many_workers, alone, _, among_many] = by_work[..] else {
+        return;
+    };
     lines.push(Line::at_most(
         "a worker more, by those of a decision on two",
         (many_workers - few_workers) / 998.0 / few_workers,
         3,
         1.0,
     ));
-    lines.push(Line::at_most("an event among 10,000 tests, by one alone", among_many / alone, 2, 1.1));
+    lines.push(Line::at_most(
+        "an event among 10,000 tests, by one alone",
+        among_many / alone,
+        2,
+        1.1,
+    ));
     print("instructions", &lines);
 }
 
@@ -64,15 +87,21 @@ fn run(work: &str, size: usize, times: usize) -> f64 {
         .output()
         .expect("valgrind can be started: Debian has it in valgrind");
     let said = String::from_utf8_lossy(&output.stderr);
-    let collected = said.lines().find_map(|line| line.split("Collected : ").nth(1));
-    collected.and_then(|n| n.trim().parse().ok()).unwrap_or_else(|| panic!("valgrind does not say how many:\n{said}"))
+    let collected = said
+        .lines()
+        .find_map(|line| line.split("Collected : ").nth(1));
+    collected
+        .and_then(|n| n.trim().parse().ok())
+        .unwrap_or_else(|| panic!("valgrind does not say how many:\n{said}"))
 }
 
 fn do_work(what: &str, size: usize, times: usize) {
     let now = Timestamp::from_second(1_767_225_660).expect("a time");
     if what == "decide" {
         let mut test: LoadTest = from(with_metadata(load_test("t-0", size)));
-        let workers = (0..size).map(|i| Arc::new(Worker::from_pod(&pod(0, i, 1), "t-0"))).collect();
+        let workers = (0..size)
+            .map(|i| Arc::new(Worker::from_pod(&pod(0, i, 1), "t-0")))
+            .collect();
         let seen = Observed {
             job: SeenJob::Ours(TestJob::from_job(&job(0))),
             workers,
@@ -101,22 +130,27 @@ fn do_work(what: &str, size: usize, times: usize) {
 }
 
 fn with_metadata(mut test: Value) -> Value {
-    (test["apiVersion"], test["kind"]) = ("loadtest.artillery.io/v1alpha1".into(), "LoadTest".into());
+    (test["apiVersion"], test["kind"]) =
+        ("loadtest.artillery.io/v1alpha1".into(), "LoadTest".into());
     test["metadata"] = json!({"name": "t-0", "namespace": "bench", "uid": "u-0", "resourceVersion": "1", "generation": 1});
     test
 }
 
 fn job(test: usize) -> WorkerJob {
-    from(json!({"metadata": {"name": format!("t-{test}"), "namespace": "bench", "uid": format!("j-{test}"), "ownerReferences": [
+    from(
+        json!({"metadata": {"name": format!("t-{test}"), "namespace": "bench", "uid": format!("j-{test}"), "ownerReferences": [
         {"apiVersion": "v", "kind": "LoadTest", "name": format!("t-{test}"), "uid": format!("u-{test}"), "controller": true}]},
-        "status": {"active": 2, "startTime": "2026-01-01T00:00:00Z"}}))
+        "status": {"active": 2, "startTime": "2026-01-01T00:00:00Z"}}),
+    )
 }
 
 fn pod(test: usize, index: usize, second: usize) -> WorkerPod {
     let job = format!("t-{test}");
-    from(json!({"metadata": {"name": format!("{job}-{index}-abcde"), "namespace": "bench", "uid": format!("p-{test}-{index}"),
+    from(
+        json!({"metadata": {"name": format!("{job}-{index}-abcde"), "namespace": "bench", "uid": format!("p-{test}-{index}"),
         "annotations": {"batch.kubernetes.io/job-completion-index": index.to_string()},
         "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": job, "uid": format!("j-{test}"), "controller": true}]},
         "spec": {"nodeName": "n"}, "status": {"phase": "Running", "containerStatuses": [{"name": job,
-            "state": {"running": {"startedAt": format!("2026-01-01T00:{:02}:{:02}Z", second / 60, second % 60)}}}]}}))
+            "state": {"running": {"startedAt": format!("2026-01-01T00:{:02}:{:02}Z", second / 60, second % 60)}}}]}}),
+    )
 }

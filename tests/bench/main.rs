@@ -1,6 +1,11 @@
 //! Measures an operator against a control plane with simulated nodes: how soon a test starts and is told finished, what
 //! the operator asks of the API server, whether it rests, and what it costs. `hack/bench.sh` runs it.
-#![allow(clippy::expect_used, clippy::panic, clippy::cast_precision_loss, clippy::doc_markdown)]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_precision_loss,
+    clippy::doc_markdown
+)]
 
 mod angry;
 mod audit;
@@ -95,8 +100,16 @@ impl Plan {
     fn from_args() -> Option<Self> {
         let mut args = std::env::args().skip(1).peekable();
         let cases = args.next_if_eq("--case").and_then(|_| args.next());
-        let cases: Vec<_> = cases.iter().flat_map(|c| c.split(',')).map(str::to_owned).collect();
-        let numbers: Vec<usize> = args.by_ref().take_while(|a| a != "--").map(|a| a.parse().ok()).collect::<Option<_>>()?;
+        let cases: Vec<_> = cases
+            .iter()
+            .flat_map(|c| c.split(','))
+            .map(str::to_owned)
+            .collect();
+        let numbers: Vec<usize> = args
+            .by_ref()
+            .take_while(|a| a != "--")
+            .map(|a| a.parse().ok())
+            .collect::<Option<_>>()?;
         let (tests, count, concurrency) = match (cases.as_slice(), numbers.as_slice()) {
             ([], &[tests, count, concurrency]) => (tests, count, concurrency),
             ([case], &[n, concurrency]) if case == "depth" => (1, n, concurrency),
@@ -108,17 +121,23 @@ impl Plan {
             return None;
         }
         let number = |name: &str, default: u64| {
-            std::env::var(name).map_or(default, |v| v.parse().unwrap_or_else(|_| panic!("{name} is not a number: {v}")))
+            std::env::var(name).map_or(default, |v| {
+                v.parse()
+                    .unwrap_or_else(|_| panic!("{name} is not a number: {v}"))
+            })
         };
         let admin = PathBuf::from(std::env::var_os("KUBECONFIG").expect("KUBECONFIG is set"));
-        let audit_log = std::env::var_os("AUDIT_LOG").map_or_else(|| admin.with_file_name("audit.log"), PathBuf::from);
+        let audit_log = std::env::var_os("AUDIT_LOG")
+            .map_or_else(|| admin.with_file_name("audit.log"), PathBuf::from);
         Some(Self {
             cases,
             tests,
             count,
             concurrency,
             command,
-            operator_kubeconfig: std::env::var_os("OPERATOR_KUBECONFIG").expect("OPERATOR_KUBECONFIG is set").into(),
+            operator_kubeconfig: std::env::var_os("OPERATOR_KUBECONFIG")
+                .expect("OPERATOR_KUBECONFIG is set")
+                .into(),
             operator_user: std::env::var("OPERATOR_USER").unwrap_or_else(|_| "operator".into()),
             audit_log,
             run: Duration::from_secs(number("RUN_S", 30)),
@@ -134,7 +153,11 @@ impl Plan {
 
     /// The `Running` events that a test of so many workers has.
     fn worker_events(&self) -> usize {
-        if self.count > MOST_WORKER_EVENTS { 1 } else { self.count }
+        if self.count > MOST_WORKER_EVENTS {
+            1
+        } else {
+            self.count
+        }
     }
 }
 
@@ -165,7 +188,13 @@ async fn main() {
         println!("{USAGE}");
         return;
     };
-    println!("{} LoadTests of {} workers, {} at a time; load average {}", plan.tests, plan.count, plan.concurrency, load());
+    println!(
+        "{} LoadTests of {} workers, {} at a time; load average {}",
+        plan.tests,
+        plan.count,
+        plan.concurrency,
+        load()
+    );
     let client = connect().await;
     prepare(&client).await;
     let cases: Vec<&str> = plan.cases.iter().map(String::as_str).collect();
@@ -181,7 +210,11 @@ async fn main() {
         }
         ["foreign"] => standing::foreign(&client, &plan).await,
         ["refresh"] => standing::refresh(&client, &plan).await,
-        parts if parts.iter().all(|p| ["memory", "rest", "restart"].contains(p)) => {
+        parts
+            if parts
+                .iter()
+                .all(|p| ["memory", "rest", "restart"].contains(p)) =>
+        {
             standing::finished(&client, &plan, parts).await;
         }
         _ => println!("{USAGE}"),
@@ -191,27 +224,40 @@ async fn main() {
 
 async fn start_nodes(client: &Client, plan: &Plan) -> SimulatedNodes {
     let run = plan.run;
-    let fate = move |pod: &nodes::BoundPod| Fate::Succeed { after: run + Duration::from_millis(pod.spread(5000)) };
+    let fate = move |pod: &nodes::BoundPod| Fate::Succeed {
+        after: run + Duration::from_millis(pod.spread(5000)),
+    };
     SimulatedNodes::start(client.clone(), Options::new(plan.nodes, fate)).await
 }
 
 async fn beside_the_floor(client: &Client, plan: &Plan) {
     let _nodes = start_nodes(client, plan).await;
-    let mut figures = Figures { start: measure_starts(client, plan).await, ..Figures::default() };
+    let mut figures = Figures {
+        start: measure_starts(client, plan).await,
+        ..Figures::default()
+    };
     measure(client, plan, &mut figures).await;
     figures.floor = floor::measure(client, plan).await;
     println!("\n{}", table::table(plan, &figures));
     // Slow is for people to judge; wrong is not.
-    assert!(figures.unfinished == 0 && figures.without_all_events == 0, "tests are unfinished, or lack events");
+    assert!(
+        figures.unfinished == 0 && figures.without_all_events == 0,
+        "tests are unfinished, or lack events"
+    );
 }
 
 async fn connect() -> Client {
-    connect_as(Path::new(&std::env::var_os("KUBECONFIG").expect("KUBECONFIG is set"))).await
+    connect_as(Path::new(
+        &std::env::var_os("KUBECONFIG").expect("KUBECONFIG is set"),
+    ))
+    .await
 }
 
 async fn connect_as(kubeconfig: &Path) -> Client {
     let read = Kubeconfig::read_from(kubeconfig).expect("the kubeconfig can be read");
-    let mut config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await.expect("the kubeconfig is usable");
+    let mut config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
+        .await
+        .expect("the kubeconfig is usable");
     // A request that is repeated in secret would count as a slow one.
     config.default_retry = false;
     Client::try_from(config).expect("the kubeconfig is usable")
@@ -220,23 +266,44 @@ async fn connect_as(kubeconfig: &Path) -> Client {
 async fn prepare(client: &Client) {
     for name in [NAMESPACE, START, FLOOR] {
         let namespace: Namespace = from(json!({"metadata": {"name": name}}));
-        let created = Api::all(client.clone()).create(&PostParams::default(), &namespace).await;
-        created.unwrap_or_else(|e| panic!("the namespace {name}, which a new control plane does not have: {e}"));
-        let script: ConfigMap = from(json!({"metadata": {"name": "test-script"}, "data": {"test-script.yaml":
-            "config: {target: 'http://x', phases: [{duration: 1, arrivalRate: 1}]}\nscenarios: [{flow: [{get: {url: /}}]}]\n"}}));
+        let created = Api::all(client.clone())
+            .create(&PostParams::default(), &namespace)
+            .await;
+        created.unwrap_or_else(|e| {
+            panic!("the namespace {name}, which a new control plane does not have: {e}")
+        });
+        let script: ConfigMap = from(
+            json!({"metadata": {"name": "test-script"}, "data": {"test-script.yaml":
+            "config: {target: 'http://x', phases: [{duration: 1, arrivalRate: 1}]}\nscenarios: [{flow: [{get: {url: /}}]}]\n"}}),
+        );
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), name);
-        maps.create(&PostParams::default(), &script).await.expect("the test script is created");
+        maps.create(&PostParams::default(), &script)
+            .await
+            .expect("the test script is created");
         // Pods are refused until it is there.
         let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), name);
-        until("the default service account", Duration::from_secs(30), async || {
-            accounts.get_opt("default").await.expect("service accounts can be read").is_some()
-        })
+        until(
+            "the default service account",
+            Duration::from_secs(30),
+            async || {
+                accounts
+                    .get_opt("default")
+                    .await
+                    .expect("service accounts can be read")
+                    .is_some()
+            },
+        )
         .await;
     }
     // The API server answers a watch of a kind that it has only just learnt by asking for patience.
     let tests: Api<LoadTest> = Api::all(client.clone());
     let short = WatchParams::default().timeout(1);
-    until("watches of LoadTests", Duration::from_secs(30), async || tests.watch(&short, "0").await.is_ok()).await;
+    until(
+        "watches of LoadTests",
+        Duration::from_secs(30),
+        async || tests.watch(&short, "0").await.is_ok(),
+    )
+    .await;
 }
 
 /// The time from the start of the operator's process to its first look at a test, for each of some starts.
@@ -246,25 +313,60 @@ async fn measure_starts(client: &Client, plan: &Plan) -> Vec<f64> {
     for i in 0..STARTS {
         let seen = Seen::follow(client, START).await;
         let test: LoadTest = from(load_test(&format!("start-{i}"), 1));
-        tests.create(&PostParams::default(), &test).await.expect("a LoadTest is created");
+        tests
+            .create(&PostParams::default(), &test)
+            .await
+            .expect("a LoadTest is created");
         let offset = audit::length(&plan.audit_log);
         let (began, began_at) = (Instant::now(), SystemTime::now());
         let mut operator = plan.start_operator();
-        until("the first Job of a new operator", Duration::from_secs(60), async || {
-            assert!(operator.is_alive(), "the operator has ended by itself: {}", operator.log());
-            seen.jobs() == 1
-        })
+        until(
+            "the first Job of a new operator",
+            Duration::from_secs(60),
+            async || {
+                assert!(
+                    operator.is_alive(),
+                    "the operator has ended by itself: {}",
+                    operator.log()
+                );
+                seen.jobs() == 1
+            },
+        )
         .await;
-        to_job.extend(seen.first_job().map(|at| at.duration_since(began).as_secs_f64()));
+        to_job.extend(
+            seen.first_job()
+                .map(|at| at.duration_since(began).as_secs_f64()),
+        );
         let requests = audit::requests(&plan.audit_log, offset, &plan.operator_user);
-        let look = requests.iter().filter(|r| r.namespace == START && r.is_counted()).map(|r| r.received).min();
-        to_look.extend(look.and_then(|at| at.duration_since(began_at).ok()).map(|d| d.as_secs_f64()));
+        let look = requests
+            .iter()
+            .filter(|r| r.namespace == START && r.is_counted())
+            .map(|r| r.received)
+            .min();
+        to_look.extend(
+            look.and_then(|at| at.duration_since(began_at).ok())
+                .map(|d| d.as_secs_f64()),
+        );
         operator.terminate().await;
-        tests.delete(&format!("start-{i}"), &DeleteParams::background()).await.expect("a LoadTest is deleted");
-        until("the deletion of a Job", Duration::from_secs(60), async || seen.all_jobs_are_gone()).await;
+        tests
+            .delete(&format!("start-{i}"), &DeleteParams::background())
+            .await
+            .expect("a LoadTest is deleted");
+        until(
+            "the deletion of a Job",
+            Duration::from_secs(60),
+            async || seen.all_jobs_are_gone(),
+        )
+        .await;
     }
-    println!("process start -> first look at a LoadTest, s: {}", table::quantiles(&to_look));
-    println!("process start -> its Job seen, s: {}", table::quantiles(&to_job));
+    println!(
+        "process start -> first look at a LoadTest, s: {}",
+        table::quantiles(&to_look)
+    );
+    println!(
+        "process start -> its Job seen, s: {}",
+        table::quantiles(&to_job)
+    );
     to_look
 }
 
@@ -279,7 +381,12 @@ async fn measure(client: &Client, plan: &Plan, figures: &mut Figures) {
 
     let begun = Instant::now();
     create_all(client, plan, &seen).await;
-    println!("created {} in {:.1} s; load average {}", plan.tests, begun.elapsed().as_secs_f64(), load());
+    println!(
+        "created {} in {:.1} s; load average {}",
+        plan.tests,
+        begun.elapsed().as_secs_f64(),
+        load()
+    );
     let mut sockets = 0;
     while seen.finished() < plan.tests && begun.elapsed() < plan.limit && operator.is_alive() {
         sockets = sockets.max(operator.sockets());
@@ -290,7 +397,11 @@ async fn measure(client: &Client, plan: &Plan, figures: &mut Figures) {
     let quiet_from = SystemTime::now();
     let cpu_before = operator.cpu();
     tokio::time::sleep(plan.quiet).await;
-    assert!(operator.is_alive(), "the operator has ended by itself: {}", operator.log());
+    assert!(
+        operator.is_alive(),
+        "the operator has ended by itself: {}",
+        operator.log()
+    );
 
     figures.unfinished = plan.tests - seen.finished();
     (figures.to_job, figures.to_finished) = (seen.create_to_job(), seen.job_finished_to_finished());
@@ -300,13 +411,30 @@ async fn measure(client: &Client, plan: &Plan, figures: &mut Figures) {
         plan.tests,
         load()
     );
-    println!("LoadTest create -> Job seen, s: {}", table::quantiles(&figures.to_job));
-    println!("LoadTest create -> LoadTest finished, s: {}", table::quantiles(&seen.create_to_finished()));
-    println!("Job finished -> LoadTest finished, s: {}", table::quantiles(&figures.to_finished));
+    println!(
+        "LoadTest create -> Job seen, s: {}",
+        table::quantiles(&figures.to_job)
+    );
+    println!(
+        "LoadTest create -> LoadTest finished, s: {}",
+        table::quantiles(&seen.create_to_finished())
+    );
+    println!(
+        "Job finished -> LoadTest finished, s: {}",
+        table::quantiles(&figures.to_finished)
+    );
     let now = operator.memory();
     (figures.rss_peak, figures.cpu) = (now.peak, operator.cpu());
-    println!("now: {now}; sockets at most {sockets}, now {}", operator.sockets());
-    println!("CPU s {:.2}, of these in the quiet {} s {:.2}", figures.cpu, plan.quiet.as_secs(), figures.cpu - cpu_before);
+    println!(
+        "now: {now}; sockets at most {sockets}, now {}",
+        operator.sockets()
+    );
+    println!(
+        "CPU s {:.2}, of these in the quiet {} s {:.2}",
+        figures.cpu,
+        plan.quiet.as_secs(),
+        figures.cpu - cpu_before
+    );
 
     let requests = audit::requests(&plan.audit_log, offset, &plan.operator_user);
     tell_requests(plan, figures, &requests, &seen);
@@ -314,8 +442,14 @@ async fn measure(client: &Client, plan: &Plan, figures: &mut Figures) {
     tell_events(client, plan, figures).await;
     operator.terminate().await;
     let complaints = operator.complaints();
-    println!("warnings and errors in the operator's log: {}", complaints.len());
-    complaints.iter().take(5).for_each(|line| println!("  {line}"));
+    println!(
+        "warnings and errors in the operator's log: {}",
+        complaints.len()
+    );
+    complaints
+        .iter()
+        .take(5)
+        .for_each(|line| println!("  {line}"));
 }
 
 async fn create_all(client: &Client, plan: &Plan, seen: &Seen) {
@@ -344,7 +478,10 @@ fn tell_requests(plan: &Plan, figures: &mut Figures, requests: &[audit::Request]
     let per_test = |n: usize| n as f64 / plan.tests as f64;
     let counted: Vec<_> = requests.iter().filter(|r| r.is_counted()).collect();
     let refreshes = seen.refreshes();
-    let status_writes = counted.iter().filter(|r| r.kind() == "patch loadtests/status" && r.code == 200).count();
+    let status_writes = counted
+        .iter()
+        .filter(|r| r.kind() == "patch loadtests/status" && r.code == 200)
+        .count();
     let others = requests.iter().filter(|r| !r.is_lease()).count() - counted.len();
     figures.requests = per_test(counted.len().saturating_sub(refreshes));
     figures.status_writes = per_test(status_writes);
@@ -373,16 +510,30 @@ fn tell_requests(plan: &Plan, figures: &mut Figures, requests: &[audit::Request]
         for request in requests.iter().filter(|r| !matches!(r.code, 200 | 201)) {
             *codes.entry(request.code).or_default() += 1;
         }
-        let codes = if codes.is_empty() { String::new() } else { format!("  {codes:?}") };
+        let codes = if codes.is_empty() {
+            String::new()
+        } else {
+            format!("  {codes:?}")
+        };
         let took: Vec<f64> = requests.iter().filter_map(|r| r.took).collect();
-        let took = if took.is_empty() { String::new() } else { format!("  server s {}", table::quantiles(&took)) };
-        println!("  {:8} {:7.2}/LoadTest {kind}{codes}{took}", requests.len(), per_test(requests.len()));
+        let took = if took.is_empty() {
+            String::new()
+        } else {
+            format!("  server s {}", table::quantiles(&took))
+        };
+        println!(
+            "  {:8} {:7.2}/LoadTest {kind}{codes}{took}",
+            requests.len(),
+            per_test(requests.len())
+        );
     }
 }
 
 fn tell_late(plan: &Plan, figures: &mut Figures, requests: &[audit::Request], from: SystemTime) {
-    let late: Vec<_> =
-        requests.iter().filter(|r| !r.is_lease() && r.received >= from && r.received <= from + plan.quiet).collect();
+    let late: Vec<_> = requests
+        .iter()
+        .filter(|r| !r.is_lease() && r.received >= from && r.received <= from + plan.quiet)
+        .collect();
     figures.late_writes = late.iter().filter(|r| r.is_write()).count();
     figures.late_reads = late.len() - figures.late_writes;
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
@@ -398,7 +549,11 @@ fn tell_late(plan: &Plan, figures: &mut Figures, requests: &[audit::Request], fr
 }
 
 async fn tell_events(client: &Client, plan: &Plan, figures: &mut Figures) {
-    let wanted = BTreeMap::from([("Created", 1), ("Running", plan.worker_events()), ("Completed", 1)]);
+    let wanted = BTreeMap::from([
+        ("Created", 1),
+        ("Running", plan.worker_events()),
+        ("Completed", 1),
+    ]);
     let found = seen::events(client, NAMESPACE).await;
     let mut sums: BTreeMap<&str, usize> = BTreeMap::new();
     for (reason, n) in found.values().flatten() {
@@ -412,12 +567,20 @@ async fn tell_events(client: &Client, plan: &Plan, figures: &mut Figures) {
         if wanted.iter().any(|(reason, n)| has.get(reason) != Some(n)) {
             lacking.push(format!("{name} has {has:?}"));
         }
-        has.into_iter().filter(|(reason, _)| !wanted.contains_key(reason)).for_each(|(reason, _)| {
-            *besides.entry(reason).or_default() += 1;
-        });
+        has.into_iter()
+            .filter(|(reason, _)| !wanted.contains_key(reason))
+            .for_each(|(reason, _)| {
+                *besides.entry(reason).or_default() += 1;
+            });
     }
-    println!("events {sums:?}; LoadTests without just {wanted:?}: {}; with others besides: {besides:?}", lacking.len());
-    lacking.iter().take(10).for_each(|line| println!("  {line}"));
+    println!(
+        "events {sums:?}; LoadTests without just {wanted:?}: {}; with others besides: {besides:?}",
+        lacking.len()
+    );
+    lacking
+        .iter()
+        .take(10)
+        .for_each(|line| println!("  {line}"));
     figures.without_all_events = lacking.len();
 }
 
@@ -434,7 +597,10 @@ fn from<T: DeserializeOwned>(value: Value) -> T {
 async fn until(what: &str, limit: Duration, mut check: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while !check().await {
-        assert!(begun.elapsed() < limit, "waited {limit:?} in vain for {what}");
+        assert!(
+            begun.elapsed() < limit,
+            "waited {limit:?} in vain for {what}"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -447,5 +613,9 @@ fn load() -> String {
 
 /// A list in parts, each as small as it needs to be.
 fn part(token: Option<String>) -> ListParams {
-    ListParams { limit: Some(500), continue_token: token, ..ListParams::default() }
+    ListParams {
+        limit: Some(500),
+        continue_token: token,
+        ..ListParams::default()
+    }
 }

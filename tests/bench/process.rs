@@ -23,7 +23,11 @@ pub struct Memory {
 
 impl fmt::Display for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RSS MiB {:.1} (anonymous {:.1}), peak {:.1}", self.rss, self.anonymous, self.peak)
+        write!(
+            f,
+            "RSS MiB {:.1} (anonymous {:.1}), peak {:.1}",
+            self.rss, self.anonymous, self.peak
+        )
     }
 }
 
@@ -31,7 +35,10 @@ impl Operator {
     pub fn start(command: &[String], kubeconfig: &Path) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let log = std::env::temp_dir().join(format!("bench-operator-{}-{number}.log", std::process::id()));
+        let log = std::env::temp_dir().join(format!(
+            "bench-operator-{}-{number}.log",
+            std::process::id()
+        ));
         let file = File::create(&log).expect("the operator's log can be written");
         let mut process = Command::new(&command[0]);
         process
@@ -43,12 +50,17 @@ impl Operator {
         if std::env::var_os("RUST_LOG").is_none() {
             process.env("RUST_LOG", "info");
         }
-        let process = process.spawn().unwrap_or_else(|e| panic!("cannot start {}: {e}", command[0]));
+        let process = process
+            .spawn()
+            .unwrap_or_else(|e| panic!("cannot start {}: {e}", command[0]));
         Self { process, log }
     }
 
     pub fn is_alive(&mut self) -> bool {
-        self.process.try_wait().expect("a child can be waited for").is_none()
+        self.process
+            .try_wait()
+            .expect("a child can be waited for")
+            .is_none()
     }
 
     /// Ends it at once, as a crash does.
@@ -61,11 +73,19 @@ impl Operator {
         if !self.is_alive() {
             return;
         }
-        let asked = Command::new("kill").arg(self.process.id().to_string()).status();
-        assert!(asked.is_ok_and(|s| s.success()), "the operator can be asked to end");
+        let asked = Command::new("kill")
+            .arg(self.process.id().to_string())
+            .status();
+        assert!(
+            asked.is_ok_and(|s| s.success()),
+            "the operator can be asked to end"
+        );
         let begun = Instant::now();
         while self.is_alive() {
-            assert!(begun.elapsed() < Duration::from_secs(20), "the operator does not end");
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "the operator does not end"
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -77,22 +97,46 @@ impl Operator {
     pub fn memory(&self) -> Memory {
         let status = self.proc("status");
         let mib = |field: &str| {
-            let line = status.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':'));
-            line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<f64>().ok()).unwrap_or_default() / 1024.0
+            let line = status
+                .lines()
+                .find_map(|l| l.strip_prefix(field)?.strip_prefix(':'));
+            line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<f64>().ok())
+                .unwrap_or_default()
+                / 1024.0
         };
-        Memory { rss: mib("VmRSS"), anonymous: mib("RssAnon"), peak: mib("VmHWM") }
+        Memory {
+            rss: mib("VmRSS"),
+            anonymous: mib("RssAnon"),
+            peak: mib("VmHWM"),
+        }
     }
 
     /// Seconds of CPU so far: the kernel counts in hundredths of a second.
     pub fn cpu(&self) -> f64 {
         let stat = self.proc("stat");
-        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        fields.skip(11).take(2).filter_map(|f| f.parse::<f64>().ok()).sum::<f64>() / 100.0
+        let fields = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace();
+        fields
+            .skip(11)
+            .take(2)
+            .filter_map(|f| f.parse::<f64>().ok())
+            .sum::<f64>()
+            / 100.0
     }
 
     pub fn sockets(&self) -> usize {
-        let Ok(files) = fs::read_dir(format!("/proc/{}/fd", self.process.id())) else { return 0 };
-        files.flatten().filter(|f| fs::read_link(f.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"))).count()
+        let Ok(files) = fs::read_dir(format!("/proc/{}/fd", self.process.id())) else {
+            return 0;
+        };
+        files
+            .flatten()
+            .filter(|f| {
+                fs::read_link(f.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"))
+            })
+            .count()
     }
 
     pub fn log(&self) -> String {
@@ -101,7 +145,9 @@ impl Operator {
 
     /// The lines of the log that warn.
     pub fn complaints(&self) -> Vec<String> {
-        let loud = |line: &&str| line.contains("WARN") || line.contains("ERROR") || line.contains("panicked");
+        let loud = |line: &&str| {
+            line.contains("WARN") || line.contains("ERROR") || line.contains("panicked")
+        };
         self.log().lines().filter(loud).map(str::to_owned).collect()
     }
 }

@@ -33,10 +33,21 @@ const AT_A_TIME: usize = 48;
 pub async fn seed(client: &Client, namespace: &str, tests: usize, count: usize, stage: Stage) {
     let begun = Instant::now();
     stream::iter(0..tests)
-        .for_each_concurrent(AT_A_TIME, |i| one(client, namespace, format!("{stage:?}-{i:05}").to_lowercase(), count, stage))
+        .for_each_concurrent(AT_A_TIME, |i| {
+            one(
+                client,
+                namespace,
+                format!("{stage:?}-{i:05}").to_lowercase(),
+                count,
+                stage,
+            )
+        })
         .await;
     let took = begun.elapsed().as_secs_f64();
-    println!("written: {tests} {stage:?} LoadTests with their Jobs and {} pods, in {took:.0} s", tests * count);
+    println!(
+        "written: {tests} {stage:?} LoadTests with their Jobs and {} pods, in {took:.0} s",
+        tests * count
+    );
 }
 
 /// Writes pods and Jobs that have nothing to do with any test, `n` in all.
@@ -44,8 +55,7 @@ pub async fn foreign(client: &Client, namespace: &str, n: usize) {
     let begun = Instant::now();
     let pods = format!("/api/v1/namespaces/{namespace}/pods");
     let jobs = format!("/apis/batch/v1/namespaces/{namespace}/jobs");
-    let spec =
-        json!({"schedulerName": "none", "restartPolicy": "Never", "containers": [{"name": "c", "image": "example.com/c"}]});
+    let spec = json!({"schedulerName": "none", "restartPolicy": "Never", "containers": [{"name": "c", "image": "example.com/c"}]});
     stream::iter(0..n)
         .for_each_concurrent(AT_A_TIME, |i| {
             let (pods, jobs, spec) = (&pods, &jobs, &spec);
@@ -62,7 +72,10 @@ pub async fn foreign(client: &Client, namespace: &str, n: usize) {
             }
         })
         .await;
-    println!("written: {n} pods and Jobs of others, in {:.0} s", begun.elapsed().as_secs_f64());
+    println!(
+        "written: {n} pods and Jobs of others, in {:.0} s",
+        begun.elapsed().as_secs_f64()
+    );
 }
 
 async fn one(client: &Client, namespace: &str, name: String, count: usize, at: Stage) {
@@ -73,9 +86,11 @@ async fn one(client: &Client, namespace: &str, name: String, count: usize, at: S
     let pods = format!("/api/v1/namespaces/{namespace}/pods");
 
     let mut test = load_test(&name, count);
-    (test["apiVersion"], test["kind"]) = ("loadtest.artillery.io/v1alpha1".into(), "LoadTest".into());
+    (test["apiVersion"], test["kind"]) =
+        ("loadtest.artillery.io/v1alpha1".into(), "LoadTest".into());
     let test: LoadTest = send(client, "POST", &tests, &test).await;
-    let mut made = serde_json::to_value(job(&test, &WorkerSettings::default(), &Found::default())).expect("a Job is JSON");
+    let mut made = serde_json::to_value(job(&test, &WorkerSettings::default(), &Found::default()))
+        .expect("a Job is JSON");
     made["spec"]["managedBy"] = "bench.artillery.io/seed".into();
     let template = made["spec"]["template"].clone();
     let created: WorkerJob = send(client, "POST", &jobs, &made).await;
@@ -89,13 +104,20 @@ async fn one(client: &Client, namespace: &str, name: String, count: usize, at: S
                 "lastProbeTime": ended, "reason": "CompletionsReached", "message": "Reached expected number of succeeded pods"})))})
         }
     };
-    let made: WorkerJob = send(client, "PATCH", &format!("{jobs}/{name}/status"), &json!({"status": status})).await;
+    let made: WorkerJob = send(
+        client,
+        "PATCH",
+        &format!("{jobs}/{name}/status"),
+        &json!({"status": status}),
+    )
+    .await;
 
     let mut workers = Vec::new();
     for index in 0..count {
         let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": template["metadata"], "spec": template["spec"]});
         pod["metadata"]["name"] = format!("{name}-{index}-abcde").into();
-        pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"] = index.to_string().into();
+        pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"] =
+            index.to_string().into();
         pod["metadata"]["ownerReferences"] = json!([{"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": created.uid(),
             "controller": true, "blockOwnerDeletion": true}]);
         pod["spec"]["schedulerName"] = "none".into();
@@ -112,16 +134,35 @@ async fn one(client: &Client, namespace: &str, name: String, count: usize, at: S
         let status = json!({"phase": phase, "startTime": started, "hostIP": "127.0.0.1", "podIP": "10.0.0.1",
             "containerStatuses": [{"name": container["name"], "image": container["image"], "imageID": "simulated",
                 "started": at == Stage::Running, "ready": at == Stage::Running, "restartCount": 0, "state": state}]});
-        let pod: WorkerPod =
-            send(client, "PATCH", &format!("{pods}/{name}-{index}-abcde/status"), &json!({"status": status})).await;
+        let pod: WorkerPod = send(
+            client,
+            "PATCH",
+            &format!("{pods}/{name}-{index}-abcde/status"),
+            &json!({"status": status}),
+        )
+        .await;
         workers.push(Arc::new(Worker::from_pod(&pod, &name)));
     }
 
     // What the operator itself would have written.
     let job = SeenJob::Ours(TestJob::from_job(&made));
-    let seen = Observed { job, workers, script: Script::Unknown, obstacle: None, refresh: REFRESH };
-    let status = decide(&test, &seen, &WorkerSettings::default(), now).status.expect("there is a status to write");
-    let _: Value = send(client, "PATCH", &format!("{tests}/{name}/status"), &json!({"status": status})).await;
+    let seen = Observed {
+        job,
+        workers,
+        script: Script::Unknown,
+        obstacle: None,
+        refresh: REFRESH,
+    };
+    let status = decide(&test, &seen, &WorkerSettings::default(), now)
+        .status
+        .expect("there is a status to write");
+    let _: Value = send(
+        client,
+        "PATCH",
+        &format!("{tests}/{name}/status"),
+        &json!({"status": status}),
+    )
+    .await;
 }
 
 fn time(at: Timestamp) -> String {
@@ -130,9 +171,21 @@ fn time(at: Timestamp) -> String {
 
 /// One request with an object as JSON: the types here would not take fields that are newer than they are.
 async fn send<T: DeserializeOwned>(client: &Client, method: &str, path: &str, object: &Value) -> T {
-    let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
-    let request = http::Request::builder().method(method).uri(path).header("content-type", kind);
-    let request = request.body(object.to_string().into_bytes()).expect("this is a request");
-    let answer: Value = client.request(request).await.unwrap_or_else(|e| panic!("{method} {path}: {e}"));
+    let kind = if method == "PATCH" {
+        "application/merge-patch+json"
+    } else {
+        "application/json"
+    };
+    let request = http::Request::builder()
+        .method(method)
+        .uri(path)
+        .header("content-type", kind);
+    let request = request
+        .body(object.to_string().into_bytes())
+        .expect("this is a request");
+    let answer: Value = client
+        .request(request)
+        .await
+        .unwrap_or_else(|e| panic!("{method} {path}: {e}"));
     from(answer)
 }

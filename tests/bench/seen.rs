@@ -57,7 +57,9 @@ struct Condition {
 impl Status {
     /// Whether one of these conditions holds.
     fn shows(&self, types: &[&str]) -> bool {
-        self.conditions.iter().any(|c| c.status == "True" && types.contains(&c.r#type.as_str()))
+        self.conditions
+            .iter()
+            .any(|c| c.status == "True" && types.contains(&c.r#type.as_str()))
     }
 }
 
@@ -92,14 +94,22 @@ impl Seen {
         let times: Arc<Mutex<Times>> = Arc::default();
         let (jobs, tests) = (times.clone(), times.clone());
         let watches = [
-            watch::<SeenJob>(client, namespace, move |job, there, at| lock(&jobs).job(&job, there, at)).await,
-            watch::<SeenTest>(client, namespace, move |test, there, at| lock(&tests).test(test, there, at)).await,
+            watch::<SeenJob>(client, namespace, move |job, there, at| {
+                lock(&jobs).job(&job, there, at)
+            })
+            .await,
+            watch::<SeenTest>(client, namespace, move |test, there, at| {
+                lock(&tests).test(test, there, at)
+            })
+            .await,
         ];
         Self { times, watches }
     }
 
     pub fn note_created(&self, name: &str) {
-        lock(&self.times).created.insert(name.into(), Instant::now());
+        lock(&self.times)
+            .created
+            .insert(name.into(), Instant::now());
     }
 
     pub fn jobs(&self) -> usize {
@@ -148,7 +158,12 @@ fn lock(times: &Mutex<Times>) -> MutexGuard<'_, Times> {
 
 /// Seconds. Two watches may tell in the wrong order, by little: that is 0.
 fn between(from: &HashMap<String, Instant>, to: &HashMap<String, Instant>) -> Vec<f64> {
-    to.iter().filter_map(|(name, to)| from.get(name).map(|from| to.saturating_duration_since(*from).as_secs_f64())).collect()
+    to.iter()
+        .filter_map(|(name, to)| {
+            from.get(name)
+                .map(|from| to.saturating_duration_since(*from).as_secs_f64())
+        })
+        .collect()
 }
 
 impl Times {
@@ -170,22 +185,44 @@ impl Times {
             return;
         }
         let name = test.name_any();
-        if test.status.shows(&["Completed", "Complete", "Failed", "Succeeded"]) {
+        if test
+            .status
+            .shows(&["Completed", "Complete", "Failed", "Succeeded"])
+        {
             self.finished.entry(name.clone()).or_insert(at);
         }
         let status = test.status;
         match self.last.insert(name, status.clone()) {
             Some(last) if last == status && status != Status::default() => self.refreshes += 1,
-            _ => *self.writes.entry(status.phase.unwrap_or_else(|| "created".into())).or_default() += 1,
+            _ => {
+                *self
+                    .writes
+                    .entry(status.phase.unwrap_or_else(|| "created".into()))
+                    .or_default() += 1
+            }
         }
     }
 }
 
-async fn watch<K>(client: &Client, namespace: &str, mut note: impl FnMut(K, bool, Instant) + Send + 'static) -> JoinHandle<()>
+async fn watch<K>(
+    client: &Client,
+    namespace: &str,
+    mut note: impl FnMut(K, bool, Instant) + Send + 'static,
+) -> JoinHandle<()>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned
+        + Send
+        + 'static,
 {
-    let mut events = watcher(Api::<K>::namespaced(client.clone(), namespace), Config::default()).default_backoff().boxed();
+    let mut events = watcher(
+        Api::<K>::namespaced(client.clone(), namespace),
+        Config::default(),
+    )
+    .default_backoff()
+    .boxed();
     let (ready, is_ready) = oneshot::channel();
     let mut ready = Some(ready);
     let task = tokio::spawn(async move {
@@ -200,7 +237,9 @@ where
                         let _ = ready.send(());
                     }
                 }
-                Err(error) => println!("a watch failed and is begun anew, so times may be wrong: {error}"),
+                Err(error) => {
+                    println!("a watch failed and is begun anew, so times may be wrong: {error}")
+                }
             }
         }
     });
@@ -231,10 +270,20 @@ pub async fn events(client: &Client, namespace: &str) -> HashMap<String, BTreeMa
     let mut found: HashMap<String, BTreeMap<String, usize>> = HashMap::new();
     let mut token = None;
     loop {
-        let list = api.list(&crate::part(token)).await.expect("events can be listed");
-        for event in list.items.into_iter().filter(|e| e.involved_object.kind.as_deref() == Some("LoadTest")) {
-            let reasons = found.entry(event.involved_object.name.unwrap_or_default()).or_default();
-            *reasons.entry(event.reason.unwrap_or_default()).or_default() += event.count.unwrap_or(1);
+        let list = api
+            .list(&crate::part(token))
+            .await
+            .expect("events can be listed");
+        for event in list
+            .items
+            .into_iter()
+            .filter(|e| e.involved_object.kind.as_deref() == Some("LoadTest"))
+        {
+            let reasons = found
+                .entry(event.involved_object.name.unwrap_or_default())
+                .or_default();
+            *reasons.entry(event.reason.unwrap_or_default()).or_default() +=
+                event.count.unwrap_or(1);
         }
         token = list.metadata.continue_.filter(|t| !t.is_empty());
         if token.is_none() {

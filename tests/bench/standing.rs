@@ -34,8 +34,16 @@ pub async fn finished(client: &Client, plan: &Plan, parts: &[&str]) {
     if parts.contains(&"memory") {
         let memory = operator.memory();
         println!("with {} finished LoadTests: {memory}", plan.tests);
-        lines.push(Line::at_most("RSS with all of them, MiB", memory.rss, 1, 64.0));
-        lines.push(Line::told("RSS peak, while the first lists are read, MiB", format!("{:.1}", memory.peak)));
+        lines.push(Line::at_most(
+            "RSS with all of them, MiB",
+            memory.rss,
+            1,
+            64.0,
+        ));
+        lines.push(Line::told(
+            "RSS peak, while the first lists are read, MiB",
+            format!("{:.1}", memory.peak),
+        ));
     }
     if parts.contains(&"rest") {
         rest(plan, &mut operator, &mut lines).await;
@@ -45,7 +53,10 @@ pub async fn finished(client: &Client, plan: &Plan, parts: &[&str]) {
     } else {
         operator.terminate().await;
     }
-    print(&format!("{} finished LoadTests of {WORKERS} workers", plan.tests), &lines);
+    print(
+        &format!("{} finished LoadTests of {WORKERS} workers", plan.tests),
+        &lines,
+    );
 }
 
 async fn rest(plan: &Plan, operator: &mut Operator, lines: &mut Vec<Line>) {
@@ -53,13 +64,34 @@ async fn rest(plan: &Plan, operator: &mut Operator, lines: &mut Vec<Line>) {
     tokio::time::sleep(plan.quiet.max(Duration::from_secs(60))).await;
     let seconds = plan.quiet.max(Duration::from_secs(60)).as_secs_f64();
     let used = (operator.cpu() - cpu) / seconds * 100.0;
-    assert!(operator.is_alive(), "the operator has ended by itself: {}", operator.log());
+    assert!(
+        operator.is_alive(),
+        "the operator has ended by itself: {}",
+        operator.log()
+    );
     let requests = audit::requests(&plan.audit_log, offset, &plan.operator_user);
-    println!("at rest, in {seconds} s: {:?}; load average {}", kinds(&requests), load());
+    println!(
+        "at rest, in {seconds} s: {:?}; load average {}",
+        kinds(&requests),
+        load()
+    );
     let asked: Vec<_> = requests.iter().filter(|r| !r.is_lease()).collect();
-    let reads = asked.iter().filter(|r| !r.is_write() && !r.kind().starts_with("watch")).count();
-    lines.push(Line::at_most("writes at rest", count(asked.iter().filter(|r| r.is_write()).count()), 0, 0.0));
-    lines.push(Line::at_most("reads at rest that are no watch", count(reads), 0, 0.0));
+    let reads = asked
+        .iter()
+        .filter(|r| !r.is_write() && !r.kind().starts_with("watch"))
+        .count();
+    lines.push(Line::at_most(
+        "writes at rest",
+        count(asked.iter().filter(|r| r.is_write()).count()),
+        0,
+        0.0,
+    ));
+    lines.push(Line::at_most(
+        "reads at rest that are no watch",
+        count(reads),
+        0,
+        0.0,
+    ));
     lines.push(Line::at_most("CPU at rest, % of a core", used, 2, 0.1));
 }
 
@@ -71,21 +103,49 @@ async fn restart(client: &Client, plan: &Plan, mut operator: Operator, lines: &m
     let offset = audit::length(&plan.audit_log);
     let begun = Instant::now();
     let mut first = plan.start_operator();
-    until("the Job of a new operator", Duration::from_secs(60), async || seen.jobs() == 1).await;
-    lines.push(Line::at_most("start -> first useful write (a Job), s", begun.elapsed().as_secs_f64(), 2, 5.0));
+    until(
+        "the Job of a new operator",
+        Duration::from_secs(60),
+        async || seen.jobs() == 1,
+    )
+    .await;
+    lines.push(Line::at_most(
+        "start -> first useful write (a Job), s",
+        begun.elapsed().as_secs_f64(),
+        2,
+        5.0,
+    ));
     tokio::time::sleep(Duration::from_secs(10)).await;
     let requests = audit::requests(&plan.audit_log, offset, &plan.operator_user);
     println!("after a restart: {:?}", kinds(&requests));
-    let writes = requests.iter().filter(|r| r.is_write() && !r.is_lease() && r.namespace == NAMESPACE).count();
-    lines.push(Line::at_most("writes after a restart, of tests that did not change", count(writes), 0, 0.0));
+    let writes = requests
+        .iter()
+        .filter(|r| r.is_write() && !r.is_lease() && r.namespace == NAMESPACE)
+        .count();
+    lines.push(Line::at_most(
+        "writes after a restart, of tests that did not change",
+        count(writes),
+        0,
+        0.0,
+    ));
 
     let mut second = plan.start_operator();
     tokio::time::sleep(Duration::from_secs(4)).await;
     let begun = Instant::now();
     first.kill();
     create(client, "taken-over").await;
-    until("the Job of a second operator", Duration::from_secs(60), async || seen.jobs() == 2).await;
-    lines.push(Line::at_most("leader killed -> first useful write, s", begun.elapsed().as_secs_f64(), 1, 20.0));
+    until(
+        "the Job of a second operator",
+        Duration::from_secs(60),
+        async || seen.jobs() == 2,
+    )
+    .await;
+    lines.push(Line::at_most(
+        "leader killed -> first useful write, s",
+        begun.elapsed().as_secs_f64(),
+        1,
+        20.0,
+    ));
     second.terminate().await;
 }
 
@@ -95,31 +155,62 @@ pub async fn refresh(client: &Client, plan: &Plan) {
     let mut operator = plan.start_operator();
     // After a start all that are late are written at once; what comes then is the rule.
     tokio::time::sleep(Duration::from_secs(45)).await;
-    let (offset, cpu, from) = (audit::length(&plan.audit_log), operator.cpu(), SystemTime::now());
+    let (offset, cpu, from) = (
+        audit::length(&plan.audit_log),
+        operator.cpu(),
+        SystemTime::now(),
+    );
     tokio::time::sleep(Duration::from_secs(60)).await;
     let used = (operator.cpu() - cpu) / 60.0 * 100.0;
     let requests = audit::requests(&plan.audit_log, offset, &plan.operator_user);
     let mut by_second = [0_usize; 60];
-    for request in requests.iter().filter(|r| r.kind() == "patch loadtests/status") {
-        let second = request.received.duration_since(from).unwrap_or_default().as_secs();
-        if let Some(n) = usize::try_from(second).ok().and_then(|s| by_second.get_mut(s)) {
+    for request in requests
+        .iter()
+        .filter(|r| r.kind() == "patch loadtests/status")
+    {
+        let second = request
+            .received
+            .duration_since(from)
+            .unwrap_or_default()
+            .as_secs();
+        if let Some(n) = usize::try_from(second)
+            .ok()
+            .and_then(|s| by_second.get_mut(s))
+        {
             *n += 1;
         }
     }
-    println!("status writes in each second: {by_second:?}; load average {}", load());
+    println!(
+        "status writes in each second: {by_second:?}; load average {}",
+        load()
+    );
     operator.terminate().await;
     let all: usize = by_second.iter().sum();
     let lines = [
         Line::at_most("status writes a second", count(all) / 60.0, 1, 50.0),
-        Line::at_most("the most in one second", count(by_second.iter().copied().max().unwrap_or_default()), 0, 75.0),
+        Line::at_most(
+            "the most in one second",
+            count(by_second.iter().copied().max().unwrap_or_default()),
+            0,
+            75.0,
+        ),
         Line::told("CPU, % of a core", format!("{used:.1}")),
     ];
-    print(&format!("{} running LoadTests, of which nothing but DURATION changes", plan.tests), &lines);
+    print(
+        &format!(
+            "{} running LoadTests, of which nothing but DURATION changes",
+            plan.tests
+        ),
+        &lines,
+    );
 }
 
 async fn create(client: &Client, name: &str) {
     let test: LoadTest = from(load_test(name, 1));
-    Api::namespaced(client.clone(), START).create(&PostParams::default(), &test).await.expect("a LoadTest is created");
+    Api::namespaced(client.clone(), START)
+        .create(&PostParams::default(), &test)
+        .await
+        .expect("a LoadTest is created");
 }
 
 /// Pods and Jobs of others, half of each.
@@ -135,16 +226,34 @@ pub async fn foreign(client: &Client, plan: &Plan) {
     create(client, "beside").await;
     let begun = Instant::now();
     let mut operator = plan.start_operator();
-    until("the Job of an operator that starts beside them", Duration::from_secs(60), async || seen.jobs() == 1).await;
+    until(
+        "the Job of an operator that starts beside them",
+        Duration::from_secs(60),
+        async || seen.jobs() == 1,
+    )
+    .await;
     let took = begun.elapsed().as_secs_f64();
     tokio::time::sleep(Duration::from_secs(4)).await;
     let started = operator.memory();
     operator.terminate().await;
     let lines = [
-        Line::at_most("RSS more than before they came, MiB", beside.rss - idle.rss, 1, 0.5),
+        Line::at_most(
+            "RSS more than before they came, MiB",
+            beside.rss - idle.rss,
+            1,
+            0.5,
+        ),
         Line::at_most("CPU while they came, s", used, 2, 0.1),
-        Line::at_most("an operator that starts beside them -> its first Job, s", took, 2, 5.0),
-        Line::told("its RSS with that one test, MiB", format!("{:.1}", started.rss)),
+        Line::at_most(
+            "an operator that starts beside them -> its first Job, s",
+            took,
+            2,
+            5.0,
+        ),
+        Line::told(
+            "its RSS with that one test, MiB",
+            format!("{:.1}", started.rss),
+        ),
     ];
     print(&format!("{} pods and Jobs of others", plan.tests), &lines);
 }
@@ -153,7 +262,11 @@ pub async fn foreign(client: &Client, plan: &Plan) {
 pub fn kinds(requests: &[audit::Request]) -> BTreeMap<String, usize> {
     let mut kinds = BTreeMap::new();
     for request in requests {
-        let refused = if request.code >= 400 { format!(" {}", request.code) } else { String::new() };
+        let refused = if request.code >= 400 {
+            format!(" {}", request.code)
+        } else {
+            String::new()
+        };
         *kinds.entry(request.kind() + &refused).or_default() += 1;
     }
     kinds

@@ -36,8 +36,16 @@ const GO_1000: Go = Go {
     cpu: "14.3",
 };
 
-const GO_OTHERWISE: Go =
-    Go { to_job: "", to_finished: "", requests: "", status_writes: "", late_writes: "", rss_idle: "30", rss_peak: "", cpu: "" };
+const GO_OTHERWISE: Go = Go {
+    to_job: "",
+    to_finished: "",
+    requests: "",
+    status_writes: "",
+    late_writes: "",
+    rss_idle: "30",
+    rss_peak: "",
+    cpu: "",
+};
 
 /// One line: what, ours, the Go operator's, and the most it may be, with what it is.
 pub struct Line {
@@ -50,12 +58,22 @@ pub struct Line {
 impl Line {
     /// A figure that may be at most so much, with so many places.
     pub fn at_most(what: &str, is: f64, places: usize, limit: f64) -> Self {
-        Self { what: what.into(), ours: format!("{is:.places$}"), go: "", target: Some((limit, is)) }
+        Self {
+            what: what.into(),
+            ours: format!("{is:.places$}"),
+            go: "",
+            target: Some((limit, is)),
+        }
     }
 
     /// A figure without a target.
     pub fn told(what: &str, ours: String) -> Self {
-        Self { what: what.into(), ours, go: "", target: None }
+        Self {
+            what: what.into(),
+            ours,
+            go: "",
+            target: None,
+        }
     }
 }
 
@@ -66,9 +84,21 @@ pub fn print(title: &str, lines: &[Line]) {
 
 fn text(title: &str, lines: &[Line]) -> String {
     let mut text = row(title, "ours", "Go operator", "target");
-    text += &row(&"-".repeat(56), &"-".repeat(16), &"-".repeat(28), &"-".repeat(16));
-    for Line { what, ours, go, target } in lines {
-        let target = target.map(|(limit, is)| format!("{limit:.3}{}", if is <= limit { "" } else { "  MISSED" }));
+    text += &row(
+        &"-".repeat(56),
+        &"-".repeat(16),
+        &"-".repeat(28),
+        &"-".repeat(16),
+    );
+    for Line {
+        what,
+        ours,
+        go,
+        target,
+    } in lines
+    {
+        let target = target
+            .map(|(limit, is)| format!("{limit:.3}{}", if is <= limit { "" } else { "  MISSED" }));
         text += &row(what, ours, go, target.as_deref().unwrap_or_default());
     }
     text
@@ -86,9 +116,23 @@ pub fn table(plan: &Plan, figures: &Figures) -> String {
     let requests = plan.worker_events() as f64 + 6.0;
     let floor_95 = quantile(&figures.floor, 0.95);
     let at_most = |limit: Option<f64>, is: f64| limit.map(|limit| (limit, is));
-    let line = |what: &str, ours: String, go, target| Line { what: what.into(), ours, go, target };
-    let (job_95, finished_95) = (quantile(&figures.to_job, 0.95), quantile(&figures.to_finished, 0.95));
-    let pair = |values: &[f64]| format!("{:.3} / {:.3}", quantile(values, 0.5), quantile(values, 0.95));
+    let line = |what: &str, ours: String, go, target| Line {
+        what: what.into(),
+        ours,
+        go,
+        target,
+    };
+    let (job_95, finished_95) = (
+        quantile(&figures.to_job, 0.95),
+        quantile(&figures.to_finished, 0.95),
+    );
+    let pair = |values: &[f64]| {
+        format!(
+            "{:.3} / {:.3}",
+            quantile(values, 0.5),
+            quantile(values, 0.95)
+        )
+    };
     let lines = [
         line(
             "LoadTest created -> Job seen, p50 / p95 s",
@@ -96,7 +140,12 @@ pub fn table(plan: &Plan, figures: &Figures) -> String {
             go.to_job,
             (!floor_95.is_nan()).then_some((1.5 * floor_95, job_95)),
         ),
-        line("  a bare client: LoadTest created -> Job seen", pair(&figures.floor), "", None),
+        line(
+            "  a bare client: LoadTest created -> Job seen",
+            pair(&figures.floor),
+            "",
+            None,
+        ),
         line(
             "Job finished -> LoadTest finished, p50 / p95 s",
             pair(&figures.to_finished),
@@ -109,22 +158,42 @@ pub fn table(plan: &Plan, figures: &Figures) -> String {
             go.requests,
             Some((requests, figures.requests)),
         ),
-        line("status writes per LoadTest, with refreshes", format!("{:.2}", figures.status_writes), go.status_writes, None),
+        line(
+            "status writes per LoadTest, with refreshes",
+            format!("{:.2}", figures.status_writes),
+            go.status_writes,
+            None,
+        ),
         line(
             "writes after everything has finished",
             figures.late_writes.to_string(),
             go.late_writes,
             Some((0.0, figures.late_writes as f64)),
         ),
-        line("reads after everything has finished", figures.late_reads.to_string(), "", None),
+        line(
+            "reads after everything has finished",
+            figures.late_reads.to_string(),
+            "",
+            None,
+        ),
         line(
             "LoadTests that lack an event",
             figures.without_all_events.to_string(),
             "",
             Some((0.0, figures.without_all_events as f64)),
         ),
-        line("RSS idle, MiB", format!("{:.1}", figures.rss_idle), go.rss_idle, Some((8.0, figures.rss_idle))),
-        line("RSS peak, MiB", format!("{:.1}", figures.rss_peak), go.rss_peak, at_most(peak, figures.rss_peak)),
+        line(
+            "RSS idle, MiB",
+            format!("{:.1}", figures.rss_idle),
+            go.rss_idle,
+            Some((8.0, figures.rss_idle)),
+        ),
+        line(
+            "RSS peak, MiB",
+            format!("{:.1}", figures.rss_peak),
+            go.rss_peak,
+            at_most(peak, figures.rss_peak),
+        ),
         line("CPU, s", format!("{:.1}", figures.cpu), go.cpu, None),
         line(
             "process start -> first look, p50 s",
@@ -146,11 +215,17 @@ pub fn quantile(values: &[f64], part: f64) -> f64 {
     sorted.sort_by(f64::total_cmp);
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let index = (sorted.len() as f64 * part) as usize;
-    sorted.get(index.min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
+    sorted
+        .get(index.min(sorted.len().saturating_sub(1)))
+        .copied()
+        .unwrap_or(f64::NAN)
 }
 
 /// The usual quantiles in words.
 pub fn quantiles(values: &[f64]) -> String {
     let [median, most, max] = [0.5, 0.95, 1.0].map(|part| quantile(values, part));
-    format!("n={} p50 {median:.3} p95 {most:.3} max {max:.3}", values.len())
+    format!(
+        "n={} p50 {median:.3} p95 {most:.3} max {max:.3}",
+        values.len()
+    )
 }

@@ -43,15 +43,30 @@ struct Run {
 
 #[tokio::main]
 async fn main() {
-    let client = Client::try_default().await.expect("a cluster: run hack/bench-node.sh");
+    let client = Client::try_default()
+        .await
+        .expect("a cluster: run hack/bench-node.sh");
     let scripts: Api<ConfigMap> = Api::namespaced(client.clone(), "default");
     let script = json!({"metadata": {"name": "bench-node"}, "data": {"test-script.yaml": SCRIPT}});
     let _ = scripts.delete("bench-node", &DeleteParams::default()).await;
-    scripts.create(&PostParams::default(), &serde_json::from_value(script).unwrap()).await.unwrap();
+    scripts
+        .create(
+            &PostParams::default(),
+            &serde_json::from_value(script).unwrap(),
+        )
+        .await
+        .unwrap();
     // The operator creates it, but for its own workers alone; it may be there already.
-    let _ = scripts.create(&PostParams::default(), &artillery_operator::worker::config_map("default")).await;
+    let _ = scripts
+        .create(
+            &PostParams::default(),
+            &artillery_operator::worker::config_map("default"),
+        )
+        .await;
 
-    println!("{WORKERS} workers, 15 s at 5 requests/s each; seconds from the creation; {ROUNDS} rounds in turns");
+    println!(
+        "{WORKERS} workers, 15 s at 5 requests/s each; seconds from the creation; {ROUNDS} rounds in turns"
+    );
     println!(
         "{:<12} {:>10} {:>8} {:>10} {:>6} {:>14} {:>11}",
         "", "pods exist", "all run", "first load", "skew", "last pod ended", "told after"
@@ -59,7 +74,12 @@ async fn main() {
     let mut runs: BTreeMap<&str, Vec<Run>> = BTreeMap::new();
     for round in 0..ROUNDS {
         for kind in ["bare Job", "LoadTest"] {
-            let run = measure(&client, kind, &format!("bench-node-{}-{round}", &kind[..4].trim().to_lowercase())).await;
+            let run = measure(
+                &client,
+                kind,
+                &format!("bench-node-{}-{round}", &kind[..4].trim().to_lowercase()),
+            )
+            .await;
             show(kind, &run);
             runs.entry(kind).or_default().push(run);
         }
@@ -80,7 +100,10 @@ async fn main() {
         };
         show(&format!("{kind}, p50"), &run);
     }
-    scripts.delete("bench-node", &DeleteParams::default()).await.unwrap();
+    scripts
+        .delete("bench-node", &DeleteParams::default())
+        .await
+        .unwrap();
 }
 
 fn show(kind: &str, r: &Run) {
@@ -95,8 +118,10 @@ async fn measure(client: &Client, kind: &str, name: &str) -> Run {
         "apiVersion": "loadtest.artillery.io/v1alpha1", "kind": "LoadTest", "metadata": {"name": name, "namespace": "default"},
         "spec": {"count": WORKERS, "testScript": {"config": {"configMap": "bench-node"}}}}))
     .unwrap();
-    let (tests, jobs): (Api<LoadTest>, Api<Job>) =
-        (Api::namespaced(client.clone(), "default"), Api::namespaced(client.clone(), "default"));
+    let (tests, jobs): (Api<LoadTest>, Api<Job>) = (
+        Api::namespaced(client.clone(), "default"),
+        Api::namespaced(client.clone(), "default"),
+    );
     let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
     let in_background = DeleteParams::background();
     let _ = tests.delete(name, &in_background).await;
@@ -105,10 +130,19 @@ async fn measure(client: &Client, kind: &str, name: &str) -> Run {
     let selector = watcher::Config::default().labels(&format!("artillery.io/test-name={name}"));
     let by_name = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut pod_events = watcher(pods.clone(), selector).default_backoff().boxed();
-    let mut test_events = watcher(tests.clone(), by_name.clone()).default_backoff().applied_objects().boxed();
-    let mut job_events = watcher(jobs.clone(), by_name).default_backoff().applied_objects().boxed();
+    let mut test_events = watcher(tests.clone(), by_name.clone())
+        .default_backoff()
+        .applied_objects()
+        .boxed();
+    let mut job_events = watcher(jobs.clone(), by_name)
+        .default_backoff()
+        .applied_objects()
+        .boxed();
     // The watch is there before anything happens.
-    while !matches!(pod_events.try_next().await.unwrap(), Some(watcher::Event::InitDone)) {}
+    while !matches!(
+        pod_events.try_next().await.unwrap(),
+        Some(watcher::Event::InitDone)
+    ) {}
 
     let (begun, begun_at) = (Instant::now(), Timestamp::now());
     if kind == "LoadTest" {
@@ -161,14 +195,32 @@ async fn measure(client: &Client, kind: &str, name: &str) -> Run {
             }
         }
     };
-    tokio::time::timeout(LIMIT, watching).await.expect("the run ends in time");
+    tokio::time::timeout(LIMIT, watching)
+        .await
+        .expect("the run ends in time");
 
     let mut begins = Vec::new();
     for pod in &exist {
-        let log = pods.logs(pod, &LogParams { timestamps: true, ..LogParams::default() }).await.unwrap();
-        let line =
-            log.lines().find(|l| l.contains("Phase started")).unwrap_or_else(|| panic!("no phase in the log of {pod}:\n{log}"));
-        begins.push(line.split(' ').next().and_then(|t| t.parse::<Timestamp>().ok()).expect("a time before each line"));
+        let log = pods
+            .logs(
+                pod,
+                &LogParams {
+                    timestamps: true,
+                    ..LogParams::default()
+                },
+            )
+            .await
+            .unwrap();
+        let line = log
+            .lines()
+            .find(|l| l.contains("Phase started"))
+            .unwrap_or_else(|| panic!("no phase in the log of {pod}:\n{log}"));
+        begins.push(
+            line.split(' ')
+                .next()
+                .and_then(|t| t.parse::<Timestamp>().ok())
+                .expect("a time before each line"),
+        );
     }
     begins.sort();
     let seconds = |d: SignedDuration| d.as_secs_f64();

@@ -38,9 +38,20 @@ fn cluster() -> PathBuf {
 
 /// Runs kubectl in the folder of the examples' readers, and gives what it prints.
 fn kubectl(args: &[&str]) -> String {
-    let output = Command::new("kubectl").args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("kubectl runs");
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "kubectl {}: {out}{err}", args.join(" "));
+    let output = Command::new("kubectl")
+        .args(args)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("kubectl runs");
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(
+        output.status.success(),
+        "kubectl {}: {out}{err}",
+        args.join(" ")
+    );
     out.into_owned()
 }
 
@@ -61,9 +72,21 @@ async fn target(bed: &Bed) {
 /// Applies an example that brings its target along to the test's own namespace.
 async fn apply_with_target(bed: &Bed, example: &str) {
     // A node that is busy with other tests can take longer to start the target than the workers, whose requests are refused then.
-    kubectl(&["apply", "-n", &bed.namespace, "-k", "hack/examples/target/in-any-namespace"]);
+    kubectl(&[
+        "apply",
+        "-n",
+        &bed.namespace,
+        "-k",
+        "hack/examples/target/in-any-namespace",
+    ]);
     until_target_is_ready(bed, &bed.namespace).await;
-    kubectl(&["apply", "-n", &bed.namespace, "-k", &format!("hack/examples/{example}-loadtest")]);
+    kubectl(&[
+        "apply",
+        "-n",
+        &bed.namespace,
+        "-k",
+        &format!("hack/examples/{example}-loadtest"),
+    ]);
 }
 
 /// The examples' target in a namespace accepts requests, and is what its service leads to.
@@ -83,11 +106,17 @@ async fn until_target_is_ready(bed: &Bed, namespace: &str) {
 
 /// How many requests the target has answered, by path.
 fn requests_answered() -> Value {
-    serde_json::from_str(&kubectl(&["get", "--raw", "/api/v1/namespaces/default/services/target/proxy/requests"])).unwrap()
+    serde_json::from_str(&kubectl(&[
+        "get",
+        "--raw",
+        "/api/v1/namespaces/default/services/target/proxy/requests",
+    ]))
+    .unwrap()
 }
 
 async fn script(bed: &Bed, files: Value) {
-    bed.create::<ConfigMap>(json!({"metadata": {"name": "test-script"}, "data": files})).await;
+    bed.create::<ConfigMap>(json!({"metadata": {"name": "test-script"}, "data": files}))
+        .await;
 }
 
 /// A script that sends so many requests to a path of the target.
@@ -99,7 +128,10 @@ fn requests(path: &str, count: u32) -> Value {
 
 /// A script that sends one request a second to a path of the target for so long.
 fn load(path: &str, seconds: u32) -> Value {
-    let text = requests(path, 1)["test-script.yaml"].as_str().unwrap().to_owned();
+    let text = requests(path, 1)["test-script.yaml"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     json!({"test-script.yaml": text.replace("duration: 1, arrivalCount: 1", &format!("duration: {seconds}, arrivalRate: 1"))})
 }
 
@@ -108,33 +140,90 @@ async fn the_basic_example_runs_to_its_end() {
     let _alone = EXAMPLE.lock().await;
     let mut bed = Bed::adopt(&cluster(), "default").await;
     target(&bed).await;
-    if bed.api::<LoadTest>().get_opt("basic-test").await.unwrap().is_some() {
+    if bed
+        .api::<LoadTest>()
+        .get_opt("basic-test")
+        .await
+        .unwrap()
+        .is_some()
+    {
         kubectl(&["delete", "loadtest", "basic-test", "--wait"]);
-        bed.until_none::<Pod>("artillery.io/test-name=basic-test").await;
+        bed.until_none::<Pod>("artillery.io/test-name=basic-test")
+            .await;
     }
     bed.start_operator(&[]).await;
     let before = requests_answered()["/"].as_u64().unwrap_or(0);
 
     let applied = kubectl(&["apply", "-k", "hack/examples/basic-loadtest"]);
     assert!(applied.contains("configmap/test-script "), "{applied}");
-    assert!(applied.contains("loadtest.loadtest.artillery.io/basic-test created"), "{applied}");
+    assert!(
+        applied.contains("loadtest.loadtest.artillery.io/basic-test created"),
+        "{applied}"
+    );
     bed.until_phase("basic-test", "Running").await;
     let pods = bed.pods("basic-test", 2).await;
     let shown = kubectl(&["get", "loadtests", "basic-test", "-o", "wide"]);
-    let words = |line: usize| shown.lines().nth(line).unwrap().split_whitespace().collect::<Vec<_>>();
+    let words = |line: usize| {
+        shown
+            .lines()
+            .nth(line)
+            .unwrap()
+            .split_whitespace()
+            .collect::<Vec<_>>()
+    };
     assert_eq!(
         words(0),
-        ["NAME", "STATUS", "COMPLETIONS", "DURATION", "AGE", "ENVIRONMENT", "VERDICT", "P95", "ERRORS", "RPS", "P99", "IMAGE"]
+        [
+            "NAME",
+            "STATUS",
+            "COMPLETIONS",
+            "DURATION",
+            "AGE",
+            "ENVIRONMENT",
+            "VERDICT",
+            "P95",
+            "ERRORS",
+            "RPS",
+            "P99",
+            "IMAGE"
+        ]
     );
-    assert_eq!((words(1)[1], words(1)[2], words(1)[5]), ("Running", "0/2", "dev"), "{shown}");
+    assert_eq!(
+        (words(1)[1], words(1)[2], words(1)[5]),
+        ("Running", "0/2", "dev"),
+        "{shown}"
+    );
 
-    kubectl(&["wait", "--for=condition=Completed", "loadtest/basic-test", "--timeout=180s"]);
+    kubectl(&[
+        "wait",
+        "--for=condition=Completed",
+        "loadtest/basic-test",
+        "--timeout=180s",
+    ]);
     let test = bed.until_phase("basic-test", "Completed").await;
-    assert_eq!(test.status.as_ref().unwrap().completions.as_deref(), Some("2/2"));
+    assert_eq!(
+        test.status.as_ref().unwrap().completions.as_deref(),
+        Some("2/2")
+    );
     // Two workers, 60 s at 3 a second each.
     assert_eq!(requests_answered()["/"].as_u64().unwrap() - before, 360);
-    assert_eq!(test.status.as_ref().unwrap().results.as_ref().unwrap().requests, 360, "as the target has counted");
-    let mut told: Vec<_> = bed.events_of(&test).await.into_iter().map(|(_, _, message)| message).collect();
+    assert_eq!(
+        test.status
+            .as_ref()
+            .unwrap()
+            .results
+            .as_ref()
+            .unwrap()
+            .requests,
+        360,
+        "as the target has counted"
+    );
+    let mut told: Vec<_> = bed
+        .events_of(&test)
+        .await
+        .into_iter()
+        .map(|(_, _, message)| message)
+        .collect();
     told[1..3].sort();
     let mut expected = vec![
         "Created Load Test worker master job: basic-test".to_owned(),
@@ -144,10 +233,20 @@ async fn the_basic_example_runs_to_its_end() {
     ];
     expected[1..3].sort();
     assert_eq!(told, expected);
-    let log = bed.api::<Pod>().logs(&pods[0].name_any(), &LogParams::default()).await.unwrap();
-    assert!(log.contains("http.codes.200: ") && log.contains("Summary report"), "{log}");
+    let log = bed
+        .api::<Pod>()
+        .logs(&pods[0].name_any(), &LogParams::default())
+        .await
+        .unwrap();
+    assert!(
+        log.contains("http.codes.200: ") && log.contains("Summary report"),
+        "{log}"
+    );
     assert!(!log.contains("Telemetry is on"), "{log}");
-    assert!(kubectl(&["describe", "loadtests", "basic-test"]).contains("loadtest-controller  Completed Load Test"));
+    assert!(
+        kubectl(&["describe", "loadtests", "basic-test"])
+            .contains("loadtest-controller  Completed Load Test")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -155,7 +254,10 @@ async fn a_script_that_fails_ends_the_test_with_the_workers_words() {
     let mut bed = Bed::new(&cluster()).await;
     target(&bed).await;
     let mut files = requests("/broken", 1);
-    let text = files["test-script.yaml"].as_str().unwrap().replace("config: {", "config: {processor: ./nowhere.js, ");
+    let text = files["test-script.yaml"]
+        .as_str()
+        .unwrap()
+        .replace("config: {", "config: {processor: ./nowhere.js, ");
     files["test-script.yaml"] = json!(text);
     script(&bed, files).await;
     bed.start_operator(&[]).await;
@@ -163,10 +265,20 @@ async fn a_script_that_fails_ends_the_test_with_the_workers_words() {
     let failed = bed.until_phase("broken", "Failed").await;
     let (_, reason, message) = condition(&failed, "Failed");
     assert_eq!(reason, "WorkerFailed");
-    assert!(message.starts_with("worker ") && message.contains("failed with exit code "), "{message}");
-    assert!(message.contains(&format!("kubectl logs -n {} broken-", bed.namespace)), "{message}");
+    assert!(
+        message.starts_with("worker ") && message.contains("failed with exit code "),
+        "{message}"
+    );
+    assert!(
+        message.contains(&format!("kubectl logs -n {} broken-", bed.namespace)),
+        "{message}"
+    );
     let reasons = bed.event_reasons("broken").await;
-    assert_eq!((reasons[0].as_str(), reasons.last().unwrap().as_str()), ("Created", "Failed"), "{reasons:?}");
+    assert_eq!(
+        (reasons[0].as_str(), reasons.last().unwrap().as_str()),
+        ("Created", "Failed"),
+        "{reasons:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -182,13 +294,18 @@ async fn a_script_that_comes_later_is_waited_for() {
     let metrics = bed.operator(0).metrics;
     bed.until("the ConfigMap is watched", async || {
         let text = support::http_get(metrics, "/metrics").await?.1;
-        text.lines().any(|l| l.contains("verb=\"watch\",resource=\"configmaps\",code=\"200\"")).then_some(())
+        text.lines()
+            .any(|l| l.contains("verb=\"watch\",resource=\"configmaps\",code=\"200\""))
+            .then_some(())
     })
     .await;
     script(&bed, requests("/later", 5)).await;
     bed.until_phase("later", "Completed").await;
     assert_eq!(requests_answered()["/later"].as_u64().unwrap() - before, 5);
-    assert_eq!(bed.event_reasons("later").await, ["MissingTestScript", "Created", "Running", "Completed"]);
+    assert_eq!(
+        bed.event_reasons("later").await,
+        ["MissingTestScript", "Created", "Running", "Completed"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -199,9 +316,17 @@ async fn deletion_while_running_stops_the_load() {
     script(&bed, load("/deleted", 600)).await;
     bed.start_operator(&[]).await;
     bed.create::<LoadTest>(load_test("deleted", 1)).await;
-    bed.until("its load has begun", async || (requests_answered()["/deleted"].as_u64()? > before).then_some(())).await;
-    assert_eq!(phase_of(&bed.api::<LoadTest>().get("deleted").await.unwrap()), "Running");
+    bed.until("its load has begun", async || {
+        (requests_answered()["/deleted"].as_u64()? > before).then_some(())
+    })
+    .await;
+    assert_eq!(
+        phase_of(&bed.api::<LoadTest>().get("deleted").await.unwrap()),
+        "Running"
+    );
     bed.delete::<LoadTest>("deleted").await;
-    bed.until_none::<Job>("artillery.io/test-name=deleted").await;
-    bed.until_none::<Pod>("artillery.io/test-name=deleted").await;
+    bed.until_none::<Job>("artillery.io/test-name=deleted")
+        .await;
+    bed.until_none::<Pod>("artillery.io/test-name=deleted")
+        .await;
 }

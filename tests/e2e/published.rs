@@ -13,14 +13,22 @@ use super::support::Bed;
 use super::{EXAMPLE, cluster, kubectl, requests_answered, target};
 
 const TEST: &str = "test-378dbbbd-03eb-4d0e-8a66-39033a76d0f3";
-const PUSHGATEWAY: &str = "/api/v1/namespaces/default/services/prometheus-pushgateway:9091/proxy/metrics";
-const PROMETHEUS: &str = "/api/v1/namespaces/monitoring/services/prometheus-k8s:9090/proxy/api/v1/query?query=";
+const PUSHGATEWAY: &str =
+    "/api/v1/namespaces/default/services/prometheus-pushgateway:9091/proxy/metrics";
+const PROMETHEUS: &str =
+    "/api/v1/namespaces/monitoring/services/prometheus-k8s:9090/proxy/api/v1/query?query=";
 
 /// Runs a script of hack/prom-pushgateway, and gives what it prints.
 fn run(script: &str, args: &[&str]) -> String {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/hack/prom-pushgateway");
-    let output = Command::new(format!("{folder}/{script}")).args(args).output().expect("the script runs");
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(format!("{folder}/{script}"))
+        .args(args)
+        .output()
+        .expect("the script runs");
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
     assert!(output.status.success(), "{script}: {out}{err}");
     out.into_owned()
 }
@@ -28,30 +36,67 @@ fn run(script: &str, args: &[&str]) -> String {
 /// The groups of the Pushgateway that have this metric, by name.
 fn groups(metric: &str) -> BTreeSet<String> {
     let text = kubectl(&["get", "--raw", PUSHGATEWAY]);
-    let of = |line: &str| Some(line.strip_prefix(metric)?.split_once("job=\"")?.1.split_once('"')?.0.to_owned());
+    let of = |line: &str| {
+        Some(
+            line.strip_prefix(metric)?
+                .split_once("job=\"")?
+                .1
+                .split_once('"')?
+                .0
+                .to_owned(),
+        )
+    };
     text.lines().filter_map(of).collect()
 }
 
 /// What Prometheus answers: labels and value of each series.
 fn query(expression: &str) -> Vec<(Value, String)> {
-    let encoded = expression.bytes().fold(String::new(), |text, byte| text + &format!("%{byte:02X}"));
-    let answer: Value = serde_json::from_str(&kubectl(&["get", "--raw", &format!("{PROMETHEUS}{encoded}")])).unwrap();
-    let series = answer["data"]["result"].as_array().unwrap_or_else(|| panic!("{expression}: {answer}"));
-    series.iter().map(|s| (s["metric"].clone(), s["value"][1].as_str().unwrap().to_owned())).collect()
+    let encoded = expression
+        .bytes()
+        .fold(String::new(), |text, byte| text + &format!("%{byte:02X}"));
+    let answer: Value = serde_json::from_str(&kubectl(&[
+        "get",
+        "--raw",
+        &format!("{PROMETHEUS}{encoded}"),
+    ]))
+    .unwrap();
+    let series = answer["data"]["result"]
+        .as_array()
+        .unwrap_or_else(|| panic!("{expression}: {answer}"));
+    series
+        .iter()
+        .map(|s| {
+            (
+                s["metric"].clone(),
+                s["value"][1].as_str().unwrap().to_owned(),
+            )
+        })
+        .collect()
 }
 
 fn answered() -> u64 {
     let requests = requests_answered();
-    ["/", "/dino"].iter().map(|path| requests[path].as_u64().unwrap_or(0)).sum()
+    ["/", "/dino"]
+        .iter()
+        .map(|path| requests[path].as_u64().unwrap_or(0))
+        .sum()
 }
 
 /// What the dashboard asks, as Grafana would for this test.
 fn dashboard() -> Vec<String> {
-    let dashboard: Value = serde_json::from_str(include_str!("../../hack/prom-pushgateway/dashboard.json")).unwrap();
+    let dashboard: Value =
+        serde_json::from_str(include_str!("../../hack/prom-pushgateway/dashboard.json")).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
-    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
-    let filled = |text: &str| text.replace("${prefix}", "artillery_k8s").replace("$load_test_id", TEST);
-    targets.map(|target| filled(target["expr"].as_str().unwrap())).collect()
+    let targets = panels
+        .iter()
+        .flat_map(|panel| panel["targets"].as_array().unwrap());
+    let filled = |text: &str| {
+        text.replace("${prefix}", "artillery_k8s")
+            .replace("$load_test_id", TEST)
+    };
+    targets
+        .map(|target| filled(target["expr"].as_str().unwrap()))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -62,7 +107,8 @@ async fn the_published_metrics_add_up_in_prometheus() {
     run("up.sh", &["--no-forward"]);
     if bed.api::<LoadTest>().get_opt(TEST).await.unwrap().is_some() {
         kubectl(&["delete", "loadtest", TEST, "--wait"]);
-        bed.until_none::<Pod>(&format!("artillery.io/test-name={TEST}")).await;
+        bed.until_none::<Pod>(&format!("artillery.io/test-name={TEST}"))
+            .await;
     }
     // The Pushgateway may still have an earlier run's.
     run("clean.sh", &[TEST]);
@@ -71,39 +117,87 @@ async fn the_published_metrics_add_up_in_prometheus() {
 
     let applied = kubectl(&["apply", "-k", "hack/examples/published-metrics-loadtest"]);
     assert!(applied.contains("configmap/test-script "), "{applied}");
-    assert!(applied.contains(&format!("loadtest.loadtest.artillery.io/{TEST} created")), "{applied}");
-    let pods: BTreeSet<_> = bed.pods(TEST, 4).await.iter().map(ResourceExt::name_any).collect();
-    kubectl(&["wait", "--for=condition=Completed", &format!("loadtest/{TEST}"), "--timeout=180s"]);
+    assert!(
+        applied.contains(&format!("loadtest.loadtest.artillery.io/{TEST} created")),
+        "{applied}"
+    );
+    let pods: BTreeSet<_> = bed
+        .pods(TEST, 4)
+        .await
+        .iter()
+        .map(ResourceExt::name_any)
+        .collect();
+    kubectl(&[
+        "wait",
+        "--for=condition=Completed",
+        &format!("loadtest/{TEST}"),
+        "--timeout=180s",
+    ]);
     // Four workers, 60 s at 3 a second each.
     assert_eq!(answered() - before, 720);
 
-    for metric in ["artillery_k8s_counters{", "artillery_k8s_rates{", "artillery_k8s_summaries{"] {
+    for metric in [
+        "artillery_k8s_counters{",
+        "artillery_k8s_rates{",
+        "artillery_k8s_summaries{",
+    ] {
         assert_eq!(groups(metric), pods, "{metric}");
     }
 
-    let requests = format!("artillery_k8s_counters{{load_test_id=\"{TEST}\", metric=\"http_requests\"}}");
+    let requests =
+        format!("artillery_k8s_counters{{load_test_id=\"{TEST}\", metric=\"http_requests\"}}");
     let total = format!("sum({requests})");
-    bed.until("Prometheus has the sum", async || (query(&total).first()?.1 == "720").then_some(())).await;
+    bed.until("Prometheus has the sum", async || {
+        (query(&total).first()?.1 == "720").then_some(())
+    })
+    .await;
     let series = query(&requests);
-    assert_eq!(series.iter().map(|(labels, _)| labels["job"].as_str().unwrap().to_owned()).collect::<BTreeSet<_>>(), pods);
-    assert!(series.iter().all(|(labels, requests)| labels["type"] == "loadtest" && requests == "180"), "{series:?}");
+    assert_eq!(
+        series
+            .iter()
+            .map(|(labels, _)| labels["job"].as_str().unwrap().to_owned())
+            .collect::<BTreeSet<_>>(),
+        pods
+    );
+    assert!(
+        series
+            .iter()
+            .all(|(labels, requests)| labels["type"] == "loadtest" && requests == "180"),
+        "{series:?}"
+    );
     for expression in dashboard() {
         // Some show a worker only while it pushes.
         let shown = query(&format!("last_over_time(({expression})[2m:1s])"));
-        assert!(!shown.is_empty(), "the dashboard would show nothing: {expression}");
+        assert!(
+            !shown.is_empty(),
+            "the dashboard would show nothing: {expression}"
+        );
     }
 
     // The worker of another test, whose name begins with this one's.
     let other = format!("{TEST}-0-0-abcde");
     let file = std::env::temp_dir().join(format!("pushed-{}", std::process::id()));
     std::fs::write(&file, "other 1\n").unwrap();
-    kubectl(&["create", "--raw", &format!("{PUSHGATEWAY}/job/{other}"), "-f", file.to_str().unwrap()]);
+    kubectl(&[
+        "create",
+        "--raw",
+        &format!("{PUSHGATEWAY}/job/{other}"),
+        "-f",
+        file.to_str().unwrap(),
+    ]);
     std::fs::remove_file(&file).unwrap();
     let removed = run("clean.sh", &[TEST]);
-    assert_eq!(removed.lines().collect::<BTreeSet<_>>().len(), 4, "{removed}");
+    assert_eq!(
+        removed.lines().collect::<BTreeSet<_>>().len(),
+        4,
+        "{removed}"
+    );
     let left = groups("push_time_seconds{");
     assert!(left.is_disjoint(&pods) && left.contains(&other), "{left:?}");
     run("clean.sh", &[&format!("{TEST}-0")]);
     assert!(!groups("push_time_seconds{").contains(&other));
-    bed.until("the series have ended in Prometheus", async || query(&total).is_empty().then_some(())).await;
+    bed.until("the series have ended in Prometheus", async || {
+        query(&total).is_empty().then_some(())
+    })
+    .await;
 }

@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
 use std::path::Path;
 
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject};
+use k8s_openapi::api::rbac::v1::{
+    ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
+};
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use serde_json::Value;
@@ -28,19 +30,44 @@ struct Right {
 
 impl Display for Right {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (resource, subresource) = self.resource.split_once('/').unwrap_or((&self.resource, ""));
-        let group = if self.group.is_empty() { String::new() } else { format!(".{}", self.group) };
-        let subresource = if subresource.is_empty() { String::new() } else { format!("/{subresource}") };
-        let name = self.name.as_ref().map(|n| format!(" {n}")).unwrap_or_default();
-        let place = self.namespace.as_ref().map(|n| format!(", in {n}")).unwrap_or_default();
-        write!(f, "{} {resource}{group}{subresource}{name}{place}", self.verb)
+        let (resource, subresource) = self
+            .resource
+            .split_once('/')
+            .unwrap_or((&self.resource, ""));
+        let group = if self.group.is_empty() {
+            String::new()
+        } else {
+            format!(".{}", self.group)
+        };
+        let subresource = if subresource.is_empty() {
+            String::new()
+        } else {
+            format!("/{subresource}")
+        };
+        let name = self
+            .name
+            .as_ref()
+            .map(|n| format!(" {n}"))
+            .unwrap_or_default();
+        let place = self
+            .namespace
+            .as_ref()
+            .map(|n| format!(", in {n}"))
+            .unwrap_or_default();
+        write!(
+            f,
+            "{} {resource}{group}{subresource}{name}{place}",
+            self.verb
+        )
     }
 }
 
 impl Right {
     fn covers(&self, request: &Request) -> bool {
         // `*` is left out on purpose: a role that has it is found by its right being unused.
-        self.namespace.as_ref().is_none_or(|n| *n == request.namespace)
+        self.namespace
+            .as_ref()
+            .is_none_or(|n| *n == request.namespace)
             && self.group == request.group
             && self.resource == request.resource
             && self.verb == request.verb
@@ -64,17 +91,31 @@ struct Request {
 
 impl Request {
     fn read(entry: &Value) -> Self {
-        let text = |pointer: &str| entry.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text = |pointer: &str| {
+            entry
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
         let subresource = text("/objectRef/subresource");
         let resource = text("/objectRef/resource");
         Self {
             user: text("/user/username"),
             verb: text("/verb"),
             group: text("/objectRef/apiGroup"),
-            resource: if subresource.is_empty() { resource } else { format!("{resource}/{subresource}") },
+            resource: if subresource.is_empty() {
+                resource
+            } else {
+                format!("{resource}/{subresource}")
+            },
             namespace: text("/objectRef/namespace"),
             name: text("/objectRef/name"),
-            path: text("/requestURI").split('?').next().unwrap_or_default().to_owned(),
+            path: text("/requestURI")
+                .split('?')
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
             // Admission refuses by 403 as well, such as in a namespace that is being deleted: that is no lack of rights.
             allowed: text("/annotations/authorization.k8s.io~1decision") == "allow",
             why: text("/annotations/authorization.k8s.io~1reason"),
@@ -91,13 +132,16 @@ impl Request {
 fn requests() -> Vec<Request> {
     let kubeconfig = std::env::var_os("KUBECONFIG").expect("KUBECONFIG is that of a local cluster");
     let log = Path::new(&kubeconfig).with_file_name("audit.log");
-    let text = std::fs::read_to_string(&log).unwrap_or_else(|e| panic!("{}: {e}: only a local cluster has it", log.display()));
+    let text = std::fs::read_to_string(&log)
+        .unwrap_or_else(|e| panic!("{}: {e}: only a local cluster has it", log.display()));
     let token = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{NAME}/token");
     let account = format!(":{NAME}");
     let (mut requests, mut seen) = (Vec::new(), BTreeSet::new());
     // Parsing all of the log would take long. The last line may be half written.
     for line in text.lines().filter(|line| line.contains(NAME)) {
-        let Ok(entry) = serde_json::from_str::<Value>(line) else { continue };
+        let Ok(entry) = serde_json::from_str::<Value>(line) else {
+            continue;
+        };
         let user = entry["user"]["username"].as_str().unwrap_or_default();
         if entry["requestURI"] == token.as_str() && !user.starts_with("system:node:") {
             requests.clear();
@@ -107,7 +151,10 @@ fn requests() -> Vec<Request> {
             requests.push(Request::read(&entry));
         }
     }
-    assert!(!requests.is_empty(), "nothing to replay: run the other tests first");
+    assert!(
+        !requests.is_empty(),
+        "nothing to replay: run the other tests first"
+    );
     requests
 }
 
@@ -117,29 +164,51 @@ async fn rights() -> Vec<Right> {
     let client = connect(Path::new(&kubeconfig)).await;
     let all = ListParams::default();
     let mut rights = BTreeSet::new();
-    for binding in Api::<ClusterRoleBinding>::all(client.clone()).list(&all).await.unwrap() {
+    for binding in Api::<ClusterRoleBinding>::all(client.clone())
+        .list(&all)
+        .await
+        .unwrap()
+    {
         if is_bound(binding.subjects.as_deref()) {
             rights.extend(expand(None, &rules(&client, &binding.role_ref, "").await));
         }
     }
-    for binding in Api::<RoleBinding>::all(client.clone()).list(&all).await.unwrap() {
+    for binding in Api::<RoleBinding>::all(client.clone())
+        .list(&all)
+        .await
+        .unwrap()
+    {
         if is_bound(binding.subjects.as_deref()) {
             let namespace = binding.namespace().unwrap();
-            rights.extend(expand(Some(&namespace), &rules(&client, &binding.role_ref, &namespace).await));
+            rights.extend(expand(
+                Some(&namespace),
+                &rules(&client, &binding.role_ref, &namespace).await,
+            ));
         }
     }
     rights.into_iter().collect()
 }
 
 fn is_bound(subjects: Option<&[Subject]>) -> bool {
-    subjects.unwrap_or_default().iter().any(|s| s.name == NAME && s.namespace.as_deref() == Some(NAMESPACE))
+    subjects
+        .unwrap_or_default()
+        .iter()
+        .any(|s| s.name == NAME && s.namespace.as_deref() == Some(NAMESPACE))
 }
 
 async fn rules(client: &Client, role: &RoleRef, namespace: &str) -> Vec<PolicyRule> {
     let rules = if role.kind == "Role" {
-        Api::<Role>::namespaced(client.clone(), namespace).get(&role.name).await.unwrap().rules
+        Api::<Role>::namespaced(client.clone(), namespace)
+            .get(&role.name)
+            .await
+            .unwrap()
+            .rules
     } else {
-        Api::<ClusterRole>::all(client.clone()).get(&role.name).await.unwrap().rules
+        Api::<ClusterRole>::all(client.clone())
+            .get(&role.name)
+            .await
+            .unwrap()
+            .rules
     };
     rules.unwrap_or_default()
 }
@@ -147,11 +216,21 @@ async fn rules(client: &Client, role: &RoleRef, namespace: &str) -> Vec<PolicyRu
 fn expand(namespace: Option<&str>, rules: &[PolicyRule]) -> Vec<Right> {
     let mut rights = Vec::new();
     for rule in rules {
-        let names: Vec<_> = rule.resource_names.iter().flatten().cloned().map(Some).collect();
+        let names: Vec<_> = rule
+            .resource_names
+            .iter()
+            .flatten()
+            .cloned()
+            .map(Some)
+            .collect();
         for group in rule.api_groups.iter().flatten() {
             for resource in rule.resources.iter().flatten() {
                 for verb in &rule.verbs {
-                    for name in if names.is_empty() { &[None] } else { names.as_slice() } {
+                    for name in if names.is_empty() {
+                        &[None]
+                    } else {
+                        names.as_slice()
+                    } {
                         rights.push(Right {
                             namespace: namespace.map(str::to_owned),
                             group: group.clone(),
@@ -177,23 +256,45 @@ fn no_request_lacked_a_right() {
 #[tokio::test]
 #[ignore = "looks at what the other tests did: run by make test, after them"]
 async fn every_right_was_used_and_every_request_has_one() {
-    let (rights, user) = (rights().await, format!("system:serviceaccount:{NAMESPACE}:{NAME}"));
+    let (rights, user) = (
+        rights().await,
+        format!("system:serviceaccount:{NAMESPACE}:{NAME}"),
+    );
     let mut counts: BTreeMap<_, _> = rights.iter().map(|right| (right.to_string(), 0)).collect();
     let mut uncovered = BTreeMap::new();
     for request in requests().iter().filter(|r| r.user == user) {
         match rights.iter().find(|right| right.covers(request)) {
             Some(right) => *counts.get_mut(&right.to_string()).unwrap() += 1,
             None if request.is_of_everybody() => {
-                *counts.entry(format!("{} {} (as everybody may)", request.verb, request.path)).or_default() += 1;
+                *counts
+                    .entry(format!(
+                        "{} {} (as everybody may)",
+                        request.verb, request.path
+                    ))
+                    .or_default() += 1;
             }
-            None => *uncovered.entry(format!("{} {}: {}", request.verb, request.path, request.why)).or_insert(0) += 1,
+            None => {
+                *uncovered
+                    .entry(format!(
+                        "{} {}: {}",
+                        request.verb, request.path, request.why
+                    ))
+                    .or_insert(0) += 1
+            }
         }
     }
     println!("\n{:<85} requests", "right of the operator");
     for (right, count) in &counts {
         println!("{right:<85} {count:>8}");
     }
-    let unused: Vec<_> = counts.iter().filter(|(_, count)| **count == 0).map(|(right, _)| right).collect();
+    let unused: Vec<_> = counts
+        .iter()
+        .filter(|(_, count)| **count == 0)
+        .map(|(right, _)| right)
+        .collect();
     assert!(unused.is_empty(), "granted and never used: {unused:#?}");
-    assert!(uncovered.is_empty(), "asked for, and not by the operator's roles: {uncovered:#?}");
+    assert!(
+        uncovered.is_empty(),
+        "asked for, and not by the operator's roles: {uncovered:#?}"
+    );
 }

@@ -35,15 +35,23 @@ pub fn take_those_of_the_installed_operator(admin: &Path) {
         apply(&manifests("config/default"));
         let user = format!("--as=system:serviceaccount:{NAMESPACE}:{NAME}");
         until_it_may(&["list", "pods", "--all-namespaces", &user]);
-        until_it_may(&["create", "subjectaccessreviews.authorization.k8s.io", "--all-namespaces", &user]);
-        OPERATOR_KUBECONFIG.set(become_service_account(admin, NAMESPACE)).unwrap();
+        until_it_may(&[
+            "create",
+            "subjectaccessreviews.authorization.k8s.io",
+            "--all-namespaces",
+            &user,
+        ]);
+        OPERATOR_KUBECONFIG
+            .set(become_service_account(admin, NAMESPACE))
+            .unwrap();
     });
 }
 
 /// The objects of a kustomization. The operator's Deployment has no replicas: a process of the tests takes its place.
 pub fn manifests(folder: &str) -> Vec<Value> {
     let text = kubectl(&["kustomize", folder]);
-    let objects = serde_yaml::Deserializer::from_str(&text).map(|object| Value::deserialize(object).unwrap());
+    let objects =
+        serde_yaml::Deserializer::from_str(&text).map(|object| Value::deserialize(object).unwrap());
     objects
         .map(|mut object| {
             if object["kind"] == "Deployment" {
@@ -63,18 +71,35 @@ pub fn apply(objects: &[Value]) {
         .stdout(Stdio::null())
         .spawn()
         .expect("kubectl runs");
-    child.stdin.take().unwrap().write_all(list.to_string().as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success(), "kubectl apply: its message is above");
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(list.to_string().as_bytes())
+        .unwrap();
+    assert!(
+        child.wait().unwrap().success(),
+        "kubectl apply: its message is above"
+    );
 }
 
 /// A kubeconfig of the operator's service account in a namespace, with a token that ends by itself.
 pub fn become_service_account(admin: &Path, namespace: &str) -> PathBuf {
     let user = format!("--as=system:serviceaccount:{namespace}:{NAME}");
-    until_it_may(&["update", &format!("leases.coordination.k8s.io/{LEASE_NAME}"), "-n", namespace, &user]);
+    until_it_may(&[
+        "update",
+        &format!("leases.coordination.k8s.io/{LEASE_NAME}"),
+        "-n",
+        namespace,
+        &user,
+    ]);
     let token = kubectl(&["create", "token", NAME, "-n", namespace, "--duration=4h"]);
     let kubeconfig = Kubeconfig::read_from(admin).unwrap();
     // The same in each run, so that no tokens pile up.
-    let name = format!("{}-{namespace}.kubeconfig", kubeconfig.current_context.clone().unwrap_or_default());
+    let name = format!(
+        "{}-{namespace}.kubeconfig",
+        kubeconfig.current_context.clone().unwrap_or_default()
+    );
     let mut kubeconfig = serde_json::to_value(kubeconfig).unwrap();
     for user in kubeconfig["users"].as_array_mut().unwrap() {
         user["user"] = json!({"token": token.trim()});
@@ -88,14 +113,22 @@ pub fn become_service_account(admin: &Path, namespace: &str) -> PathBuf {
 
 /// Whether somebody may do something, as `kubectl auth can-i` is asked.
 pub fn may(question: &[&str]) -> bool {
-    Command::new("kubectl").args(["auth", "can-i", "-q"]).args(question).status().expect("kubectl runs").success()
+    Command::new("kubectl")
+        .args(["auth", "can-i", "-q"])
+        .args(question)
+        .status()
+        .expect("kubectl runs")
+        .success()
 }
 
 /// The API server learns of a new binding by a watch: an operator that was quicker would be refused.
 pub fn until_it_may(question: &[&str]) {
     let begun = Instant::now();
     while !may(question) {
-        assert!(begun.elapsed() < DEADLINE, "the right does not come: {question:?}");
+        assert!(
+            begun.elapsed() < DEADLINE,
+            "the right does not come: {question:?}"
+        );
     }
 }
 
@@ -105,13 +138,18 @@ async fn a_job_of_somebody_else_is_waited_for_and_left_alone() {
     target(&bed).await;
     script(&bed, requests("/taken", 1)).await;
     let container = json!({"name": "c", "image": "artilleryio/artillery:latest"});
-    bed.create::<Job>(json!({"metadata": {"name": "taken"}, "spec": {"suspend": true, "template": {"spec": {
-        "restartPolicy": "Never", "containers": [container]}}}}))
-        .await;
+    bed.create::<Job>(
+        json!({"metadata": {"name": "taken"}, "spec": {"suspend": true, "template": {"spec": {
+        "restartPolicy": "Never", "containers": [container]}}}}),
+    )
+    .await;
     bed.start_operator(&[]).await;
     bed.create::<LoadTest>(load_test("taken", 1)).await;
     bed.until_test("taken", "it waits for the name", |test| {
-        test.status.iter().flat_map(|s| &s.conditions).any(|c| c.type_ == "Progressing" && c.reason == "NameConflict")
+        test.status
+            .iter()
+            .flat_map(|s| &s.conditions)
+            .any(|c| c.type_ == "Progressing" && c.reason == "NameConflict")
     })
     .await;
     bed.delete::<Job>("taken").await;
@@ -124,10 +162,20 @@ async fn the_lease_is_taken_renewed_and_given_up() {
     let leases: Api<Lease> = Api::namespaced(bed.client.clone(), NAMESPACE);
     // One that an earlier run has left would be taken over instead of being created.
     let _ = leases.delete(LEASE_NAME, &DeleteParams::default()).await;
-    let operator = bed.start_operator(&["--leader-elect", &format!("--leader-elect-namespace={NAMESPACE}")]).await;
+    let operator = bed
+        .start_operator(&[
+            "--leader-elect",
+            &format!("--leader-elect-namespace={NAMESPACE}"),
+        ])
+        .await;
     let lease = async || leases.get_opt(LEASE_NAME).await.unwrap()?.spec;
-    let taken = bed.until("the lease is taken", async || lease().await?.renew_time).await;
-    bed.until("the lease is renewed", async || (lease().await?.renew_time? != taken).then_some(())).await;
+    let taken = bed
+        .until("the lease is taken", async || lease().await?.renew_time)
+        .await;
+    bed.until("the lease is renewed", async || {
+        (lease().await?.renew_time? != taken).then_some(())
+    })
+    .await;
     assert_eq!(bed.operator(operator).terminate().await, 0);
     assert_eq!(lease().await.unwrap().holder_identity.as_deref(), Some(""));
 }
@@ -136,20 +184,44 @@ async fn the_lease_is_taken_renewed_and_given_up() {
 async fn the_metrics_are_for_those_who_may_read_them() {
     let mut bed = Bed::new(&cluster()).await;
     let operator = bed.start_operator(&["--metrics-secure"]).await;
-    let mut config = Config::new(format!("https://127.0.0.1:{}", bed.operator(operator).metrics).parse().unwrap());
+    let mut config = Config::new(
+        format!("https://127.0.0.1:{}", bed.operator(operator).metrics)
+            .parse()
+            .unwrap(),
+    );
     // Made by the operator at its start.
     config.accept_invalid_certs = true;
     config.default_retry = false;
-    config.auth_info.token = Some(kubectl(&["create", "token", "default", "-n", &bed.namespace]).trim().to_owned().into());
+    config.auth_info.token = Some(
+        kubectl(&["create", "token", "default", "-n", &bed.namespace])
+            .trim()
+            .to_owned()
+            .into(),
+    );
     let prometheus = Client::try_from(config).unwrap();
-    let scrape = async || prometheus.request_text(Request::get("/metrics").body(Vec::new()).unwrap()).await;
+    let scrape = async || {
+        prometheus
+            .request_text(Request::get("/metrics").body(Vec::new()).unwrap())
+            .await
+    };
     let refused = scrape().await.unwrap_err();
-    assert!(matches!(&refused, kube::Error::Api(status) if status.code == 403), "{refused}");
+    assert!(
+        matches!(&refused, kube::Error::Api(status) if status.code == 403),
+        "{refused}"
+    );
 
     let account = format!("--serviceaccount={}:default", bed.namespace);
     let role = "--clusterrole=artillery-operator-metrics-reader";
-    kubectl(&["create", "clusterrolebinding", &bed.namespace, role, &account]);
-    let metrics = bed.until("the right is seen", async || scrape().await.ok()).await;
+    kubectl(&[
+        "create",
+        "clusterrolebinding",
+        &bed.namespace,
+        role,
+        &account,
+    ]);
+    let metrics = bed
+        .until("the right is seen", async || scrape().await.ok())
+        .await;
     assert!(metrics.contains("artillery_operator_leader 1"), "{metrics}");
     kubectl(&["delete", "clusterrolebinding", &bed.namespace]);
 }

@@ -23,7 +23,9 @@ where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
 {
     let kubeconfig = Kubeconfig::read_from(cluster()).unwrap();
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .unwrap();
     config.auth_info.impersonate = Some(name.into());
     Api::namespaced(Client::try_from(config).unwrap(), &bed.namespace)
 }
@@ -38,7 +40,8 @@ async fn bind(bed: &Bed, name: &str, kind: &str, role: &str) {
 
 async fn role(bed: &Bed, name: &str, group: &str, resource: &str, verbs: &[&str]) {
     let rules = json!([{"apiGroups": [group], "resources": [resource], "verbs": verbs}]);
-    bed.create::<Role>(json!({"metadata": {"name": name}, "rules": rules})).await;
+    bed.create::<Role>(json!({"metadata": {"name": name}, "rules": rules}))
+        .await;
 }
 
 fn object(name: &str) -> LoadTest {
@@ -53,13 +56,23 @@ fn refusal<T: std::fmt::Debug>(result: kube::Result<T>) -> Option<String> {
     }
 }
 
-const DRY_RUN: PostParams = PostParams { dry_run: true, field_manager: None };
+const DRY_RUN: PostParams = PostParams {
+    dry_run: true,
+    field_manager: None,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_may_not_create_pods_may_not_start_load_tests() {
     let bed = Bed::new(&cluster()).await;
     let ann: Api<LoadTest> = as_user(&bed, "ann").await;
-    role(&bed, "loadtests", "loadtest.artillery.io", "loadtests", &["create", "get", "patch"]).await;
+    role(
+        &bed,
+        "loadtests",
+        "loadtest.artillery.io",
+        "loadtests",
+        &["create", "get", "patch"],
+    )
+    .await;
     role(&bed, "pods", "", "pods", &["create"]).await;
     bind(&bed, "ann", "Role", "loadtests").await;
     // Both her right and, in a new cluster, the policy take a moment to be in force.
@@ -69,20 +82,42 @@ async fn who_may_not_create_pods_may_not_start_load_tests() {
     })
     .await;
     let refused = refusal(ann.create(&PostParams::default(), &object("hers")).await).unwrap();
-    assert!(refused.contains(&format!("{why} {}", bed.namespace)), "{refused}");
+    assert!(
+        refused.contains(&format!("{why} {}", bed.namespace)),
+        "{refused}"
+    );
 
     // Nor may she change what somebody else's runs; what is not the spec she may.
     bed.load_test("theirs", 1).await;
     let other_script = json!({"spec": {"testScript": {"config": {"configMap": "another"}}}});
-    let patched = ann.patch("theirs", &PatchParams::default(), &Patch::Merge(&other_script)).await;
+    let patched = ann
+        .patch(
+            "theirs",
+            &PatchParams::default(),
+            &Patch::Merge(&other_script),
+        )
+        .await;
     assert!(refusal(patched).unwrap().contains(why));
     let label = json!({"metadata": {"labels": {"team": "a"}}});
-    ann.patch("theirs", &PatchParams::default(), &Patch::Merge(label)).await.unwrap();
+    ann.patch("theirs", &PatchParams::default(), &Patch::Merge(label))
+        .await
+        .unwrap();
 
     bind(&bed, "ann", "Role", "pods").await;
-    bed.until("she may create pods", async || ann.create(&DRY_RUN, &object("hers")).await.ok()).await;
-    ann.create(&PostParams::default(), &object("hers")).await.unwrap();
-    ann.patch("theirs", &PatchParams::default(), &Patch::Merge(other_script)).await.unwrap();
+    bed.until("she may create pods", async || {
+        ann.create(&DRY_RUN, &object("hers")).await.ok()
+    })
+    .await;
+    ann.create(&PostParams::default(), &object("hers"))
+        .await
+        .unwrap();
+    ann.patch(
+        "theirs",
+        &PatchParams::default(),
+        &Patch::Merge(other_script),
+    )
+    .await
+    .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -92,20 +127,42 @@ async fn the_roles_of_a_namespace_cover_load_tests_and_never_their_status() {
     for role in ["view", "edit", "admin"] {
         let user: Api<LoadTest> = as_user(&bed, role).await;
         bind(&bed, role, "ClusterRole", role).await;
-        bed.until(&format!("{role} can read"), async || user.list(&ListParams::default()).await.ok()).await;
+        bed.until(&format!("{role} can read"), async || {
+            user.list(&ListParams::default()).await.ok()
+        })
+        .await;
         user.get("theirs").await.unwrap();
         if role == "view" {
-            assert!(refusal(user.create(&PostParams::default(), &object("of-view")).await).is_some());
+            assert!(
+                refusal(
+                    user.create(&PostParams::default(), &object("of-view"))
+                        .await
+                )
+                .is_some()
+            );
             assert!(refusal(user.delete("theirs", &DeleteParams::default()).await).is_some());
         } else {
-            user.create(&PostParams::default(), &object(&format!("of-{role}"))).await.unwrap();
+            user.create(&PostParams::default(), &object(&format!("of-{role}")))
+                .await
+                .unwrap();
         }
         let status = json!({"status": {"phase": "Completed"}});
-        assert!(refusal(user.patch_status("theirs", &PatchParams::default(), &Patch::Merge(status)).await).is_some(), "{role}");
+        assert!(
+            refusal(
+                user.patch_status("theirs", &PatchParams::default(), &Patch::Merge(status))
+                    .await
+            )
+            .is_some(),
+            "{role}"
+        );
         // Without the status's own right, what a write to the LoadTest says of the status is dropped.
         if role != "view" {
-            let both = json!({"metadata": {"labels": {"by": role}}, "status": {"phase": "Completed"}});
-            let patched = user.patch("theirs", &PatchParams::default(), &Patch::Merge(both)).await.unwrap();
+            let both =
+                json!({"metadata": {"labels": {"by": role}}, "status": {"phase": "Completed"}});
+            let patched = user
+                .patch("theirs", &PatchParams::default(), &Patch::Merge(both))
+                .await
+                .unwrap();
             assert_eq!(patched.labels()["by"], role);
             assert!(patched.status.is_none());
         }
@@ -122,8 +179,14 @@ async fn installed_pod(bed: &Bed, namespace: &str) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_operators_pod_passes_the_restricted_standard() {
     let bed = Bed::new(&cluster()).await;
-    let namespace = Api::<Namespace>::all(bed.client.clone()).get(NAMESPACE).await.unwrap();
-    assert_eq!(namespace.labels()["pod-security.kubernetes.io/enforce"], "restricted");
+    let namespace = Api::<Namespace>::all(bed.client.clone())
+        .get(NAMESPACE)
+        .await
+        .unwrap();
+    assert_eq!(
+        namespace.labels()["pod-security.kubernetes.io/enforce"],
+        "restricted"
+    );
     let pods: Api<Pod> = Api::namespaced(bed.client.clone(), NAMESPACE);
     let mut pod = installed_pod(&bed, NAMESPACE).await;
     let as_is: Pod = serde_json::from_value(pod.clone()).unwrap();
@@ -132,7 +195,10 @@ async fn the_operators_pod_passes_the_restricted_standard() {
     pod["spec"]["securityContext"] = json!({});
     let lax: Pod = serde_json::from_value(pod).unwrap();
     let refused = refusal(pods.create(&DRY_RUN, &lax).await).unwrap();
-    assert!(refused.contains("violates PodSecurity \"restricted"), "{refused}");
+    assert!(
+        refused.contains("violates PodSecurity \"restricted"),
+        "{refused}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -141,11 +207,19 @@ async fn the_network_policy_names_ports_that_the_operator_has() {
     let policies: Api<NetworkPolicy> = Api::namespaced(bed.client.clone(), NAMESPACE);
     let spec = policies.get(NAME).await.unwrap().spec.unwrap();
     assert_eq!(spec.policy_types.unwrap(), ["Ingress"]);
-    let allowed: Vec<_> =
-        spec.ingress.unwrap().into_iter().flat_map(|rule| rule.ports.unwrap()).map(|p| p.port.unwrap()).collect();
+    let allowed: Vec<_> = spec
+        .ingress
+        .unwrap()
+        .into_iter()
+        .flat_map(|rule| rule.ports.unwrap())
+        .map(|p| p.port.unwrap())
+        .collect();
     let pod = installed_pod(&bed, NAMESPACE).await;
     let ports = pod["spec"]["containers"][0]["ports"].as_array().unwrap();
-    let ports: Vec<_> = ports.iter().map(|p| IntOrString::String(p["name"].as_str().unwrap().into())).collect();
+    let ports: Vec<_> = ports
+        .iter()
+        .map(|p| IntOrString::String(p["name"].as_str().unwrap().into()))
+        .collect();
     assert_eq!(allowed, ports, "of the policy, and of the Deployment");
 }
 
@@ -171,24 +245,51 @@ async fn an_operator_limited_to_a_namespace_leaves_the_others_alone() {
     let account = become_service_account(&cluster(), &home);
     let user = format!("--as=system:serviceaccount:{home}:{NAME}");
     until_it_may(&["create", "jobs", "-n", &bed.namespace, &user]);
-    assert!(!may(&["list", "loadtests", "-n", &elsewhere.namespace, &user]));
+    assert!(!may(&[
+        "list",
+        "loadtests",
+        "-n",
+        &elsewhere.namespace,
+        &user
+    ]));
     assert!(!may(&["list", "loadtests", "--all-namespaces", &user]));
 
     elsewhere.create::<LoadTest>(load_test("limited", 1)).await;
     let lease = format!("--leader-elect-namespace={home}");
-    let operator = bed.start_operator_by(&account, &["--leader-elect", &lease]).await;
+    let operator = bed
+        .start_operator_by(&account, &["--leader-elect", &lease])
+        .await;
     bed.create::<LoadTest>(load_test("limited", 1)).await;
     bed.until_phase("limited", "Completed").await;
     let left = elsewhere.api::<LoadTest>().get("limited").await.unwrap();
-    assert!(left.status.is_none() && elsewhere.api::<Job>().get_opt("limited").await.unwrap().is_none());
+    assert!(
+        left.status.is_none()
+            && elsewhere
+                .api::<Job>()
+                .get_opt("limited")
+                .await
+                .unwrap()
+                .is_none()
+    );
     assert_eq!(bed.operator(operator).terminate().await, 0);
     let log = bed.operator(operator).log();
     assert!(!log.contains("403") && !log.contains("forbidden"), "{log}");
 
-    let bindings = Api::<ClusterRoleBinding>::all(bed.client.clone()).list(&ListParams::default()).await.unwrap();
-    let cluster_wide = bindings.items.iter().filter(|b| b.subjects.iter().flatten().any(|s| s.namespace.as_ref() == Some(&home)));
+    let bindings = Api::<ClusterRoleBinding>::all(bed.client.clone())
+        .list(&ListParams::default())
+        .await
+        .unwrap();
+    let cluster_wide = bindings.items.iter().filter(|b| {
+        b.subjects
+            .iter()
+            .flatten()
+            .any(|s| s.namespace.as_ref() == Some(&home))
+    });
     let cluster_wide: Vec<_> = cluster_wide.map(ResourceExt::name_any).collect();
     assert!(cluster_wide.is_empty(), "{cluster_wide:?}");
     std::fs::remove_file(account).unwrap();
-    Api::<Namespace>::all(bed.client.clone()).delete(&home, &DeleteParams::background()).await.unwrap();
+    Api::<Namespace>::all(bed.client.clone())
+        .delete(&home, &DeleteParams::background())
+        .await
+        .unwrap();
 }

@@ -12,15 +12,32 @@ use crate::{cluster, kubectl, requests, script, target};
 async fn the_fields_are_explained_by_kubectl() {
     let _bed = Bed::new(&cluster()).await;
     // It wraps the lines.
-    let explained = |field: &str| kubectl(&["explain", field]).split_whitespace().collect::<Vec<_>>().join(" ");
+    let explained = |field: &str| {
+        kubectl(&["explain", field])
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
     for (field, what) in [
-        ("loadtest", "A distributed Artillery load test. It runs once"),
-        ("loadtest.spec.load", "Whose load the script describes. With `Multiply` that of one worker"),
+        (
+            "loadtest",
+            "A distributed Artillery load test. It runs once",
+        ),
+        (
+            "loadtest.spec.load",
+            "Whose load the script describes. With `Multiply` that of one worker",
+        ),
         ("loadtest.spec.load", "ENUM: Multiply Divide"),
         ("loadtest.spec.variables", "FIELD: variables <map[string]"),
         ("loadtest.spec.worker", "volumes <[]Object>"),
-        ("loadtest.spec.worker.resources", "Artillery starts as many threads as the CPU limit"),
-        ("loadtest.spec.worker.volumes", "projected of configMap, secret and downwardAPI"),
+        (
+            "loadtest.spec.worker.resources",
+            "Artillery starts as many threads as the CPU limit",
+        ),
+        (
+            "loadtest.spec.worker.volumes",
+            "projected of configMap, secret and downwardAPI",
+        ),
         ("loadtest.status.expectedDuration", "phases"),
     ] {
         let explained = explained(field);
@@ -40,12 +57,24 @@ async fn a_faulty_script_is_told_with_its_place_and_starts_nothing() {
     bed.create::<LoadTest>(load_test("faulty", 2)).await;
     let told = bed.until_phase("faulty", "Pending").await;
     let (status, reason, message) = condition(&told, "Progressing");
-    assert_eq!((status.as_str(), reason.as_str()), ("False", "InvalidTestScript"));
-    assert!(message.contains("`arrivalCount` may be meant at line 1 column 66"), "{message}");
-    assert!(kubectl(&["describe", "loadtest", "faulty", "-n", &bed.namespace]).contains(&message), "{message}");
+    assert_eq!(
+        (status.as_str(), reason.as_str()),
+        ("False", "InvalidTestScript")
+    );
+    assert!(
+        message.contains("`arrivalCount` may be meant at line 1 column 66"),
+        "{message}"
+    );
+    assert!(
+        kubectl(&["describe", "loadtest", "faulty", "-n", &bed.namespace]).contains(&message),
+        "{message}"
+    );
     assert!(bed.api::<Job>().get_opt("faulty").await.unwrap().is_none());
 
     let mended = Patch::Merge(json!({"data": {"test-script.yaml": good}}));
-    bed.api::<k8s_openapi::api::core::v1::ConfigMap>().patch("test-script", &PatchParams::default(), &mended).await.unwrap();
+    bed.api::<k8s_openapi::api::core::v1::ConfigMap>()
+        .patch("test-script", &PatchParams::default(), &mended)
+        .await
+        .unwrap();
     bed.until_phase("faulty", "Completed").await;
 }

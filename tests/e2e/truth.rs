@@ -20,13 +20,23 @@ async fn a_stopped_test_stops_its_load() {
     script(&bed, load("/stopped", 600)).await;
     bed.start_operator(&[]).await;
     bed.load_test_with("stopped", 1, json!({})).await;
-    bed.until("its load has begun", async || (requests_answered()["/stopped"].as_u64()? > before).then_some(())).await;
+    bed.until("its load has begun", async || {
+        (requests_answered()["/stopped"].as_u64()? > before).then_some(())
+    })
+    .await;
     let stop = Patch::Merge(json!({"spec": {"stop": true}}));
-    bed.api::<LoadTest>().patch("stopped", &PatchParams::default(), &stop).await.unwrap();
+    bed.api::<LoadTest>()
+        .patch("stopped", &PatchParams::default(), &stop)
+        .await
+        .unwrap();
     let stopped = bed.until_phase("stopped", "Stopped").await;
     assert_eq!(condition(&stopped, "Stopped").0, "True");
-    bed.until_none::<Pod>("artillery.io/test-name=stopped").await;
-    assert_eq!(bed.event_reasons("stopped").await, ["Created", "Running", "Stopped"]);
+    bed.until_none::<Pod>("artillery.io/test-name=stopped")
+        .await;
+    assert_eq!(
+        bed.event_reasons("stopped").await,
+        ["Created", "Running", "Stopped"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -35,13 +45,23 @@ async fn a_namespace_without_room_and_one_whose_time_is_over() {
     target(&bed).await;
     script(&bed, requests("/brief", 1)).await;
     bed.start_operator(&[]).await;
-    bed.load_test_with("brief", 1, json!({"ttlSecondsAfterFinished": 5})).await;
+    bed.load_test_with("brief", 1, json!({"ttlSecondsAfterFinished": 5}))
+        .await;
     bed.until_phase("brief", "Completed").await;
-    bed.until("it is deleted", async || bed.api::<LoadTest>().get_opt("brief").await.unwrap().is_none().then_some(())).await;
+    bed.until("it is deleted", async || {
+        bed.api::<LoadTest>()
+            .get_opt("brief")
+            .await
+            .unwrap()
+            .is_none()
+            .then_some(())
+    })
+    .await;
     bed.until_none::<Job>("artillery.io/test-name=brief").await;
 
     bed.allow_none("pods").await;
-    bed.load_test_with("no-room", 1, json!({"startDeadlineSeconds": 12})).await;
+    bed.load_test_with("no-room", 1, json!({"startDeadlineSeconds": 12}))
+        .await;
     let failed = bed.until_phase("no-room", "Failed").await;
     let (_, reason, message) = condition(&failed, "Failed");
     assert_eq!(reason, "PodsRefused");
@@ -52,14 +72,24 @@ async fn a_namespace_without_room_and_one_whose_time_is_over() {
 async fn an_image_that_cannot_be_pulled_is_told_and_ends_the_test_in_time() {
     let mut bed = Bed::new(&cluster()).await;
     script(&bed, requests("/", 1)).await;
-    bed.start_operator(&["--worker-image=artilleryio/artillery:nowhere"]).await;
-    bed.load_test_with("no-image", 1, json!({"startDeadlineSeconds": 20})).await;
+    bed.start_operator(&["--worker-image=artilleryio/artillery:nowhere"])
+        .await;
+    bed.load_test_with("no-image", 1, json!({"startDeadlineSeconds": 20}))
+        .await;
     let told = bed
         .until_test("no-image", "tells", |t| {
-            t.status.as_ref().is_some_and(|s| s.conditions.iter().any(|c| c.reason == "ImageNotPullable"))
+            t.status
+                .as_ref()
+                .is_some_and(|s| s.conditions.iter().any(|c| c.reason == "ImageNotPullable"))
         })
         .await;
-    assert!(condition(&told, "Progressing").2.contains("check the workers' image"), "{:?}", condition(&told, "Progressing"));
+    assert!(
+        condition(&told, "Progressing")
+            .2
+            .contains("check the workers' image"),
+        "{:?}",
+        condition(&told, "Progressing")
+    );
     let failed = bed.until_phase("no-image", "Failed").await;
     assert_eq!(condition(&failed, "Failed").1, "ImageNotPullable");
 }
@@ -89,7 +119,10 @@ async fn a_pod_deleted_by_hand_is_named_and_the_others_are_stopped() {
     bed.load_test_with("hand", 2, json!({})).await;
     bed.until_phase("hand", "Running").await;
     let pods = bed.pods("hand", 2).await;
-    bed.api::<Pod>().delete(&pods[1].name_any(), &DeleteParams::default()).await.unwrap();
+    bed.api::<Pod>()
+        .delete(&pods[1].name_any(), &DeleteParams::default())
+        .await
+        .unwrap();
     let failed = bed.until_phase("hand", "Failed").await;
     let (_, reason, message) = condition(&failed, "Failed");
     assert_eq!(reason, "WorkerDeleted", "{message}");
@@ -102,21 +135,38 @@ async fn a_pod_deleted_by_hand_is_named_and_the_others_are_stopped() {
 async fn a_worker_that_hangs_after_its_load_is_told() {
     let mut bed = Bed::new(&cluster()).await;
     target(&bed).await;
-    let text =
-        requests("/hangs", 1)["test-script.yaml"].as_str().unwrap().replace("config: {", "config: {processor: ./hang.js, ");
-    let text = text.replace("[{get: {url: /hangs}}]", "[{get: {url: /hangs}}, {function: hang}]");
-    script(&bed, json!({"test-script.yaml": text, "hang.js": "module.exports = {hang: () => {}};"})).await;
+    let text = requests("/hangs", 1)["test-script.yaml"]
+        .as_str()
+        .unwrap()
+        .replace("config: {", "config: {processor: ./hang.js, ");
+    let text = text.replace(
+        "[{get: {url: /hangs}}]",
+        "[{get: {url: /hangs}}, {function: hang}]",
+    );
+    script(
+        &bed,
+        json!({"test-script.yaml": text, "hang.js": "module.exports = {hang: () => {}};"}),
+    )
+    .await;
     bed.start_operator(&[]).await;
-    bed.load_test_with("hangs", 1, json!({"activeDeadlineSeconds": 90})).await;
+    bed.load_test_with("hangs", 1, json!({"activeDeadlineSeconds": 90}))
+        .await;
     bed.until_phase("hangs", "Running").await;
     let overdue = bed
-        .until_within(std::time::Duration::from_secs(120), "it is told", async || {
-            let shown = bed.api::<LoadTest>().get("hangs").await.unwrap();
-            (condition(&shown, "Progressing").1 == "Overdue").then_some(shown)
-        })
+        .until_within(
+            std::time::Duration::from_secs(120),
+            "it is told",
+            async || {
+                let shown = bed.api::<LoadTest>().get("hangs").await.unwrap();
+                (condition(&shown, "Progressing").1 == "Overdue").then_some(shown)
+            },
+        )
         .await;
     let message = condition(&overdue, "Progressing").2;
-    assert!(message.contains("still runs, though the phases of the script take only 1s"), "{message}");
+    assert!(
+        message.contains("still runs, though the phases of the script take only 1s"),
+        "{message}"
+    );
     let failed = bed.until_phase("hangs", "Failed").await;
     assert_eq!(condition(&failed, "Failed").1, "DeadlineExceeded");
 }
@@ -138,8 +188,15 @@ async fn an_operator_killed_ten_times_during_a_test_repeats_and_loses_nothing() 
     }
     let done = bed.until_phase("killed", "Completed").await;
     assert_eq!(phase_of(&done), "Completed");
-    assert_eq!(bed.event_reasons("killed").await, ["Created", "Running", "Running", "Completed"]);
-    assert_eq!(requests_answered()["/killed"].as_u64().unwrap() - before, 20, "two workers, ten requests each, once");
+    assert_eq!(
+        bed.event_reasons("killed").await,
+        ["Created", "Running", "Running", "Completed"]
+    );
+    assert_eq!(
+        requests_answered()["/killed"].as_u64().unwrap() - before,
+        20,
+        "two workers, ten requests each, once"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -154,23 +211,54 @@ async fn workers_that_end_while_the_kubelet_is_away_are_counted_once() {
     bed.load_test_with("kubelet", 2, json!({})).await;
     bed.until_phase("kubelet", "Running").await;
     // Both have been told when to begin: that takes the kubelet.
-    bed.until("their load has begun", async || (requests_answered()["/kubelet"].as_u64()? >= before + 4).then_some(())).await;
+    bed.until("their load has begun", async || {
+        (requests_answered()["/kubelet"].as_u64()? >= before + 4).then_some(())
+    })
+    .await;
 
     let state = kubeconfig.parent().unwrap();
-    let pid = std::fs::read_to_string(state.join("kubelet.pid")).expect("the cluster is of hack/local-cluster");
-    assert!(Command::new("kill").args(["-KILL", pid.trim()]).status().unwrap().success());
+    let pid = std::fs::read_to_string(state.join("kubelet.pid"))
+        .expect("the cluster is of hack/local-cluster");
+    assert!(
+        Command::new("kill")
+            .args(["-KILL", pid.trim()])
+            .status()
+            .unwrap()
+            .success()
+    );
     bed.until("both workers have sent their load", async || {
         (requests_answered()["/kubelet"].as_u64()? - before == 16).then_some(())
     })
     .await;
-    assert_eq!(phase_of(&bed.api::<LoadTest>().get("kubelet").await.unwrap()), "Running", "nobody tells of their end");
+    assert_eq!(
+        phase_of(&bed.api::<LoadTest>().get("kubelet").await.unwrap()),
+        "Running",
+        "nobody tells of their end"
+    );
     let name = state.file_name().unwrap();
-    let up = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/hack/local-cluster/cluster.sh")).arg("up").arg(name).output();
+    let up = Command::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/hack/local-cluster/cluster.sh"
+    ))
+    .arg("up")
+    .arg(name)
+    .output();
     let up = up.unwrap();
-    assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
+    assert!(
+        up.status.success(),
+        "{}",
+        String::from_utf8_lossy(&up.stderr)
+    );
 
     let done = bed.until_phase("kubelet", "Completed").await;
     assert_eq!(done.status.unwrap().completions.as_deref(), Some("2/2"));
-    assert_eq!(bed.event_reasons("kubelet").await, ["Created", "Running", "Running", "Completed"]);
-    assert_eq!(requests_answered()["/kubelet"].as_u64().unwrap() - before, 16, "sent once");
+    assert_eq!(
+        bed.event_reasons("kubelet").await,
+        ["Created", "Running", "Running", "Completed"]
+    );
+    assert_eq!(
+        requests_answered()["/kubelet"].as_u64().unwrap() - before,
+        16,
+        "sent once"
+    );
 }

@@ -24,13 +24,22 @@ async fn apply(example: &str) -> Bed {
 
 /// What the target in the test's own namespace has answered, by path.
 fn answered(bed: &Bed) -> BTreeMap<String, u32> {
-    let path = format!("/api/v1/namespaces/{}/services/target/proxy/requests", bed.namespace);
+    let path = format!(
+        "/api/v1/namespaces/{}/services/target/proxy/requests",
+        bed.namespace
+    );
     serde_json::from_str(&kubectl(&["get", "--raw", &path])).unwrap()
 }
 
 async fn log(bed: &Bed, pod: &Pod, container: Option<&str>) -> String {
-    let params = LogParams { container: container.map(str::to_owned), ..LogParams::default() };
-    bed.api::<Pod>().logs(&pod.name_any(), &params).await.unwrap()
+    let params = LogParams {
+        container: container.map(str::to_owned),
+        ..LogParams::default()
+    };
+    bed.api::<Pod>()
+        .logs(&pod.name_any(), &params)
+        .await
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -44,7 +53,10 @@ async fn a_whole_test_in_one_file() {
 async fn payloads_and_processors_from_several_config_maps() {
     let bed = apply("files").await;
     bed.until_phase("files", "Completed").await;
-    assert_eq!(answered(&bed), BTreeMap::from([("/hello/ada".into(), 3), ("/hello/grace".into(), 3)]));
+    assert_eq!(
+        answered(&bed),
+        BTreeMap::from([("/hello/ada".into(), 3), ("/hello/grace".into(), 3)])
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -60,11 +72,20 @@ async fn workers_that_share_one_load() {
     bed.until_phase("divided", "Completed").await;
     let (answered, pods) = (answered(&bed), bed.pods("divided", 3).await);
     // One worker would go from 1 to 4 a second in four seconds, and then send five a second.
-    let rows: Vec<_> = (1..=30).map(|row| (format!("/divided/account-{row:02}"), 1)).collect();
-    assert_eq!(answered, rows.into_iter().collect(), "each row of those that one worker would have used, once");
+    let rows: Vec<_> = (1..=30)
+        .map(|row| (format!("/divided/account-{row:02}"), 1))
+        .collect();
+    assert_eq!(
+        answered,
+        rows.into_iter().collect(),
+        "each row of those that one worker would have used, once"
+    );
     for pod in &pods {
         let log = log(&bed, pod, None).await;
-        assert!(log.contains("http.requests: ") && log.contains(" 10\n"), "{log}");
+        assert!(
+            log.contains("http.requests: ") && log.contains(" 10\n"),
+            "{log}"
+        );
     }
 }
 
@@ -72,7 +93,9 @@ async fn workers_that_share_one_load() {
 fn answered_below(path: &str) -> BTreeMap<String, u64> {
     let all = requests_answered();
     let below = all.as_object().unwrap().iter();
-    below.filter_map(|(p, count)| Some((p.strip_prefix(path)?.to_owned(), count.as_u64()?))).collect()
+    below
+        .filter_map(|(p, count)| Some((p.strip_prefix(path)?.to_owned(), count.as_u64()?)))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -84,27 +107,40 @@ async fn however_many_workers_share_a_load_it_is_that_of_one() {
         - {duration: 2, arrivalRate: 5}\n  - {duration: 2s, arrivalRate: 0, rampTo: 4}\n  \
         - {duration: 1, arrivalCount: 4, maxVusers: 4}\n  - {duration: 2, arrivalRate: 3, rampTo: 0}\n\
         scenarios: [{flow: [{get: {url: '/{{ below }}/{{ row }}'}}]}]\n";
-    let rows = (0..8).map(|row| format!("row-{row}\n")).collect::<Vec<_>>().concat();
+    let rows = (0..8)
+        .map(|row| format!("row-{row}\n"))
+        .collect::<Vec<_>>()
+        .concat();
     script(&bed, json!({"test-script.yaml": yaml, "rows.csv": rows})).await;
     bed.start_operator(&[]).await;
     let mut made = Vec::new();
-    for (name, count, load) in
-        [("alone", 1, "Multiply"), ("of-1", 1, "Divide"), ("of-2", 2, "Divide"), ("of-7", 7, "Divide"), ("of-16", 16, "Divide")]
-    {
+    for (name, count, load) in [
+        ("alone", 1, "Multiply"),
+        ("of-1", 1, "Divide"),
+        ("of-2", 2, "Divide"),
+        ("of-7", 7, "Divide"),
+        ("of-16", 16, "Divide"),
+    ] {
         let below = format!("{}-{name}", bed.namespace);
         let small = json!({"resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}});
         let fields = json!({"environment": null, "load": load, "variables": {"below": below}, "worker": small});
         bed.load_test_with(name, count, fields).await;
-        bed.until_within(Duration::from_secs(240), &format!("{name} has completed"), async || {
-            let test = bed.api::<LoadTest>().get(name).await.unwrap();
-            assert_ne!(phase_of(&test), "Failed", "{:?}", test.status);
-            (phase_of(&test) == "Completed").then_some(())
-        })
+        bed.until_within(
+            Duration::from_secs(240),
+            &format!("{name} has completed"),
+            async || {
+                let test = bed.api::<LoadTest>().get(name).await.unwrap();
+                assert_ne!(phase_of(&test), "Failed", "{:?}", test.status);
+                (phase_of(&test) == "Completed").then_some(())
+            },
+        )
         .await;
         made.push((name, answered_below(&format!("/{below}/"))));
     }
     // 10, 4, 4 and 3 virtual users, who have the rows from the first on, and then anew.
-    let expected: BTreeMap<_, _> = (0..8).map(|row| (format!("row-{row}"), if row < 5 { 3 } else { 2 })).collect();
+    let expected: BTreeMap<_, _> = (0..8)
+        .map(|row| (format!("row-{row}"), if row < 5 { 3 } else { 2 }))
+        .collect();
     for (name, made) in made {
         assert_eq!(made, expected, "{name}");
     }
@@ -114,17 +150,33 @@ async fn however_many_workers_share_a_load_it_is_that_of_one() {
 async fn everything_that_can_be_chosen_of_a_worker() {
     let bed = apply("worker").await;
     bed.until_phase("worker", "Completed").await;
-    assert_eq!(answered(&bed), BTreeMap::from([("/worker/secret-token".into(), 8)]));
+    assert_eq!(
+        answered(&bed),
+        BTreeMap::from([("/worker/secret-token".into(), 8)])
+    );
     let pods = bed.pods("worker", 2).await;
     let container = &pods[0].spec.as_ref().unwrap().containers[0];
-    assert!(container.volume_mounts.as_ref().unwrap().iter().any(|m| m.mount_path == "/certificates"));
+    assert!(
+        container
+            .volume_mounts
+            .as_ref()
+            .unwrap()
+            .iter()
+            .any(|m| m.mount_path == "/certificates")
+    );
     let spec = pods[0].spec.as_ref().unwrap();
-    assert_eq!((spec.priority, spec.runtime_class_name.as_deref()), (Some(-10), Some("runc")));
-    bed.until("the sidecar, which has run, has ended after the worker", async || {
-        let pod = bed.api::<Pod>().get(&pods[0].name_any()).await.unwrap();
-        let sidecar = pod.status?.init_container_statuses?.remove(0);
-        sidecar.state?.terminated?.started_at.map(drop)
-    })
+    assert_eq!(
+        (spec.priority, spec.runtime_class_name.as_deref()),
+        (Some(-10), Some("runc"))
+    );
+    bed.until(
+        "the sidecar, which has run, has ended after the worker",
+        async || {
+            let pod = bed.api::<Pod>().get(&pods[0].name_any()).await.unwrap();
+            let sidecar = pod.status?.init_container_statuses?.remove(0);
+            sidecar.state?.terminated?.started_at.map(drop)
+        },
+    )
     .await;
 }
 
@@ -159,10 +211,25 @@ async fn a_sidecar_that_a_mesh_puts_into_the_pods_does_not_keep_the_job_from_end
     bed.start_operator(&[]).await;
     bed.load_test_with("mesh", 2, json!({})).await;
     bed.until_phase("mesh", "Completed").await;
-    assert_eq!(bed.pods("mesh", 2).await[0].spec.as_ref().unwrap().containers.len(), 2);
+    assert_eq!(
+        bed.pods("mesh", 2).await[0]
+            .spec
+            .as_ref()
+            .unwrap()
+            .containers
+            .len(),
+        2
+    );
     bed.until_none::<Pod>("artillery.io/test-name=mesh").await;
-    assert_eq!(bed.event_reasons("mesh").await, ["Created", "Running", "Running", "Completed"]);
-    kubectl(&["delete", "mutatingadmissionpolicies,mutatingadmissionpolicybindings", &name]);
+    assert_eq!(
+        bed.event_reasons("mesh").await,
+        ["Created", "Running", "Running", "Completed"]
+    );
+    kubectl(&[
+        "delete",
+        "mutatingadmissionpolicies,mutatingadmissionpolicybindings",
+        &name,
+    ]);
 }
 
 const GROUP: &str = "admissionregistration.k8s.io/v1beta1";
@@ -180,7 +247,8 @@ fn apply_object(object: &Value) {
 
 /// A pod as Pod Security `restricted` wants it.
 fn restricted(mut pod: Value) -> Value {
-    pod["spec"]["securityContext"] = json!({"runAsNonRoot": true, "runAsUser": 1, "seccompProfile": {"type": "RuntimeDefault"}});
+    pod["spec"]["securityContext"] =
+        json!({"runAsNonRoot": true, "runAsUser": 1, "seccompProfile": {"type": "RuntimeDefault"}});
     pod["spec"]["containers"][0]["securityContext"] =
         json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
     pod
@@ -201,43 +269,74 @@ async fn a_script_code_and_npm_modules_in_a_claim() {
         &folder.join("processor.js"),
         "module.exports.choose = (c, e, done) => { c.vars.path = require('chosen'); done(); };\n",
     );
-    write(&folder.join("node_modules/chosen/index.js"), "module.exports = 'by-a-module';\n");
+    write(
+        &folder.join("node_modules/chosen/index.js"),
+        "module.exports = 'by-a-module';\n",
+    );
     write(
         &folder.join("scripts/processor.ts"),
         "import chosen from 'chosen';\nimport { word } from '../word';\n\
         export function choose(c: any, e: unknown, done: () => void) { c.vars.path = `${chosen}-and-${word}`; done(); }\n",
     );
-    write(&folder.join("scripts/dist/processor.js"), "throw new Error('of another time');\n");
+    write(
+        &folder.join("scripts/dist/processor.js"),
+        "throw new Error('of another time');\n",
+    );
     let volumes: Api<PersistentVolume> = Api::all(bed.client.clone());
     let volume = json!({"metadata": {"name": bed.namespace}, "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadOnlyMany"],
         "storageClassName": "", "hostPath": {"path": folder}, "claimRef": {"namespace": bed.namespace, "name": "load-test-files"}}});
-    volumes.create(&PostParams::default(), &serde_json::from_value(volume).unwrap()).await.unwrap();
+    volumes
+        .create(
+            &PostParams::default(),
+            &serde_json::from_value(volume).unwrap(),
+        )
+        .await
+        .unwrap();
     let answered = |path: &str| requests_answered()[path].as_u64().unwrap_or(0);
     let before = answered("/claim/by-a-module");
-    kubectl(&["apply", "-n", &bed.namespace, "-k", "hack/examples/claim-loadtest"]);
+    kubectl(&[
+        "apply",
+        "-n",
+        &bed.namespace,
+        "-k",
+        "hack/examples/claim-loadtest",
+    ]);
     bed.until_phase("claim", "Completed").await;
     assert_eq!(answered("/claim/by-a-module") - before, 4);
 
     let text = "config: {target: 'http://target.default', phases: [{duration: 1, arrivalCount: 2}], processor: ./scripts/processor.ts}\n\
         scenarios: [{flow: [{function: choose}, {get: {url: '/claim/{{ path }}'}}]}]\n";
-    script(&bed, json!({"test-script.yaml": text, "word.ts": "export const word = 'by-a-config-map';\n"})).await;
+    script(
+        &bed,
+        json!({"test-script.yaml": text, "word.ts": "export const word = 'by-a-config-map';\n"}),
+    )
+    .await;
     let with_claim = |config_map: &str| {
         json!({"environment": null, "testScript": {"config": {"configMap": config_map},
             "external": {"persistentVolumeClaim": {"claimName": "load-test-files"}}}})
     };
     let before = answered("/claim/by-a-module-and-by-a-config-map");
-    bed.load_test_with("typescript", 1, with_claim("test-script")).await;
+    bed.load_test_with("typescript", 1, with_claim("test-script"))
+        .await;
     bed.until_phase("typescript", "Completed").await;
-    assert_eq!(answered("/claim/by-a-module-and-by-a-config-map") - before, 2);
+    assert_eq!(
+        answered("/claim/by-a-module-and-by-a-config-map") - before,
+        2
+    );
 
     let clashing = json!({"test-script.yaml": text, "processor.js": ""});
-    bed.create::<ConfigMap>(json!({"metadata": {"name": "clash"}, "data": clashing})).await;
+    bed.create::<ConfigMap>(json!({"metadata": {"name": "clash"}, "data": clashing}))
+        .await;
     bed.load_test_with("clash", 1, with_claim("clash")).await;
     let failed = bed.until_phase("clash", "Failed").await;
     let message = condition(&failed, "Failed").2;
-    let clash = "both /sources/config-maps and /sources/persistent-volume-claim have a file processor.js";
+    let clash =
+        "both /sources/config-maps and /sources/persistent-volume-claim have a file processor.js";
     assert!(message.contains(clash), "{message}");
-    volumes.delete(&bed.namespace, &DeleteParams::default()).await.unwrap();
+    volumes
+        .delete(&bed.namespace, &DeleteParams::default())
+        .await
+        .unwrap();
     std::fs::remove_dir_all(folder).unwrap();
 }
 
@@ -251,11 +350,26 @@ async fn files_in_an_image_where_the_cluster_has_no_image_volumes() {
     let bed = apply("image").await;
     let told = bed
         .until_test("image", "it is told", |t| {
-            t.status.as_ref().is_some_and(|s| s.conditions.iter().any(|c| c.reason == "JobRefused"))
+            t.status
+                .as_ref()
+                .is_some_and(|s| s.conditions.iter().any(|c| c.reason == "JobRefused"))
         })
         .await;
-    assert!(condition(&told, "Progressing").2.contains("this cluster has no image volumes"));
-    assert!(bed.api::<LoadTest>().get("image").await.unwrap().status.unwrap().start_time.is_none());
+    assert!(
+        condition(&told, "Progressing")
+            .2
+            .contains("this cluster has no image volumes")
+    );
+    assert!(
+        bed.api::<LoadTest>()
+            .get("image")
+            .await
+            .unwrap()
+            .status
+            .unwrap()
+            .start_time
+            .is_none()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -270,7 +384,12 @@ async fn a_worker_has_as_many_threads_as_its_cpus() {
         ("request", json!({"requests": {"cpu": "1"}}), "CPUs 2"),
         ("neither", json!({}), "CPUs 2"),
     ] {
-        bed.load_test_with(name, 1, json!({"environment": null, "worker": {"resources": resources}})).await;
+        bed.load_test_with(
+            name,
+            1,
+            json!({"environment": null, "worker": {"resources": resources}}),
+        )
+        .await;
         bed.until_phase(name, "Completed").await;
         let log = log(&bed, &bed.pods(name, 1).await[0], None).await;
         // One more than there are threads, as Artillery leaves one CPU to itself.

@@ -24,7 +24,11 @@ fn kinds() -> [ApiResource; 4] {
     let resource = |group: &str, version: &str, kind: &str, plural: &str| ApiResource {
         group: group.into(),
         version: version.into(),
-        api_version: if group.is_empty() { version.into() } else { format!("{group}/{version}") },
+        api_version: if group.is_empty() {
+            version.into()
+        } else {
+            format!("{group}/{version}")
+        },
         kind: kind.into(),
         plural: plural.into(),
     };
@@ -43,13 +47,21 @@ impl History {
         let begun = Instant::now();
         let mut watches = Vec::new();
         for resource in kinds() {
-            let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
-            let from = api.list(&ListParams::default()).await.expect("a namespace can be listed");
+            let api: Api<DynamicObject> =
+                Api::namespaced_with(client.clone(), namespace, &resource);
+            let from = api
+                .list(&ListParams::default())
+                .await
+                .expect("a namespace can be listed");
             let version = from.metadata.resource_version.unwrap_or_default();
             let note = note(resource.kind, begun, seen.clone(), changed.clone());
             watches.push(tokio::spawn(watch_on(api, version, note)));
         }
-        Self { seen, changed, watches }
+        Self {
+            seen,
+            changed,
+            watches,
+        }
     }
 
     /// All that was seen, in the order in which it happened.
@@ -64,7 +76,12 @@ impl History {
     }
 
     /// Waits for something that is seen.
-    pub async fn until<T>(&self, what: &str, limit: Duration, mut check: impl FnMut(&View) -> Option<T>) -> Result<T, String> {
+    pub async fn until<T>(
+        &self,
+        what: &str,
+        limit: Duration,
+        mut check: impl FnMut(&View) -> Option<T>,
+    ) -> Result<T, String> {
         let mut changes = self.changed.subscribe();
         let waited = tokio::time::timeout(limit, async {
             loop {
@@ -76,7 +93,9 @@ impl History {
                 changes.changed().await.unwrap();
             }
         });
-        waited.await.map_err(|_| format!("waited {} s in vain for: {what}", limit.as_secs()))
+        waited
+            .await
+            .map_err(|_| format!("waited {} s in vain for: {what}", limit.as_secs()))
     }
 }
 
@@ -94,15 +113,30 @@ fn note(
 ) -> impl Fn(Change, DynamicObject) {
     move |change, mut object| {
         object.metadata.managed_fields = None;
-        let version = object.metadata.resource_version.as_ref().and_then(|v| v.parse().ok()).unwrap_or_default();
+        let version = object
+            .metadata
+            .resource_version
+            .as_ref()
+            .and_then(|v| v.parse().ok())
+            .unwrap_or_default();
         let object = serde_json::to_value(object).unwrap();
-        seen.lock().unwrap().push(Seen { at: begun.elapsed(), version, kind: kind.clone(), change, object });
+        seen.lock().unwrap().push(Seen {
+            at: begun.elapsed(),
+            version,
+            kind: kind.clone(),
+            change,
+            object,
+        });
         changed.send_modify(|n| *n += 1);
     }
 }
 
 /// A watch that goes on from where it was when it ends: unlike a watcher with lists, it misses no version.
-async fn watch_on(api: Api<DynamicObject>, mut version: String, note: impl Fn(Change, DynamicObject)) {
+async fn watch_on(
+    api: Api<DynamicObject>,
+    mut version: String,
+    note: impl Fn(Change, DynamicObject),
+) {
     let params = WatchParams::default().timeout(280);
     loop {
         let Ok(events) = api.watch(&params, &version).await else {
@@ -133,12 +167,30 @@ pub fn tell(history: &[Seen]) -> String {
     for seen in history {
         let told = match seen.kind.as_str() {
             "LoadTest" => seen.object["status"].to_string(),
-            "Event" => format!("{} {}: {}", seen.object["reason"], seen.object["involvedObject"]["name"], seen.object["message"]),
-            "Pod" => format!("{} {}", seen.object["status"]["phase"], seen.object["metadata"]["deletionTimestamp"]),
-            _ => format!("{} owners {}", seen.object["status"], seen.object["metadata"]["ownerReferences"]),
+            "Event" => format!(
+                "{} {}: {}",
+                seen.object["reason"],
+                seen.object["involvedObject"]["name"],
+                seen.object["message"]
+            ),
+            "Pod" => format!(
+                "{} {}",
+                seen.object["status"]["phase"], seen.object["metadata"]["deletionTimestamp"]
+            ),
+            _ => format!(
+                "{} owners {}",
+                seen.object["status"], seen.object["metadata"]["ownerReferences"]
+            ),
         };
         let (at, version, uid) = (seen.at.as_secs_f64(), seen.version, seen.uid());
-        writeln!(text, "  {at:7.3} {version} {:?} {} {} {uid} {told}", seen.change, seen.kind, seen.name()).unwrap();
+        writeln!(
+            text,
+            "  {at:7.3} {version} {:?} {} {} {uid} {told}",
+            seen.change,
+            seen.kind,
+            seen.name()
+        )
+        .unwrap();
     }
     text
 }

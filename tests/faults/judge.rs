@@ -29,7 +29,10 @@ pub struct Seen {
 
 impl Seen {
     fn text(&self, pointer: &str) -> &str {
-        self.object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+        self.object
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
     }
 
     pub fn name(&self) -> &str {
@@ -53,7 +56,10 @@ impl Seen {
 /// The UID of the object that controls this one.
 pub fn owner(object: &Value) -> Option<&str> {
     let owners = object.pointer("/metadata/ownerReferences")?.as_array()?;
-    owners.iter().find(|o| o["controller"] == Value::Bool(true))?["uid"].as_str()
+    owners
+        .iter()
+        .find(|o| o["controller"] == Value::Bool(true))?["uid"]
+        .as_str()
 }
 
 /// What was broken, and how.
@@ -65,18 +71,26 @@ pub struct Violation {
 
 /// A violation of this invariant.
 pub fn violation(invariant: &'static str, what: impl Into<String>) -> Violation {
-    Violation { invariant, what: what.into() }
+    Violation {
+        invariant,
+        what: what.into(),
+    }
 }
 
 /// Judges a history, which is in the order of the versions. `freed` are the foreign objects that the run itself has deleted.
 pub fn judge(history: &[Seen], freed: &BTreeSet<String>) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut tests: BTreeMap<&str, Vec<&Seen>> = BTreeMap::new();
-    for seen in history.iter().filter(|s| s.kind == "LoadTest" && s.change != Change::Deleted) {
+    for seen in history
+        .iter()
+        .filter(|s| s.kind == "LoadTest" && s.change != Change::Deleted)
+    {
         tests.entry(seen.uid()).or_default().push(seen);
     }
     for (uid, versions) in &tests {
-        let jobs: Vec<&Seen> = created(history, "Job").filter(|j| j.owner() == Some(uid)).collect();
+        let jobs: Vec<&Seen> = created(history, "Job")
+            .filter(|j| j.owner() == Some(uid))
+            .collect();
         one_job(&jobs, versions, &mut found);
         end_is_final(versions, &mut found);
         counts_never_fall(versions, &mut found);
@@ -90,29 +104,48 @@ pub fn judge(history: &[Seen], freed: &BTreeSet<String>) -> Vec<Violation> {
 }
 
 fn created<'a>(history: &'a [Seen], kind: &'a str) -> impl Iterator<Item = &'a Seen> {
-    history.iter().filter(move |s| s.kind == kind && s.change == Change::Added)
+    history
+        .iter()
+        .filter(move |s| s.kind == kind && s.change == Change::Added)
 }
 
 fn conditions(seen: &Seen) -> Vec<&Value> {
-    seen.object.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten().collect()
+    seen.object
+        .pointer("/status/conditions")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// The terminal conditions that hold.
 fn ends(seen: &Seen) -> Vec<&str> {
-    let holds = |c: &&&Value| c["status"] == "True" && matches!(c["type"].as_str(), Some("Completed" | "Failed"));
-    conditions(seen).iter().filter(holds).filter_map(|c| c["type"].as_str()).collect()
+    let holds = |c: &&&Value| {
+        c["status"] == "True" && matches!(c["type"].as_str(), Some("Completed" | "Failed"))
+    };
+    conditions(seen)
+        .iter()
+        .filter(holds)
+        .filter_map(|c| c["type"].as_str())
+        .collect()
 }
 
 fn one_job(jobs: &[&Seen], versions: &[&Seen], found: &mut Vec<Violation>) {
     if jobs.len() > 1 {
         let uids: Vec<&str> = jobs.iter().map(|j| j.uid()).collect();
-        found.push(violation("I1", format!("{} Jobs were created for one test: {uids:?}", jobs.len())));
+        found.push(violation(
+            "I1",
+            format!("{} Jobs were created for one test: {uids:?}", jobs.len()),
+        ));
     }
     let end = versions.iter().find(|v| !ends(v).is_empty());
     if let Some(end) = end
         && let Some(job) = jobs.iter().find(|j| j.version > end.version)
     {
-        found.push(violation("I2", format!("the Job {} was created after the end", job.uid())));
+        found.push(violation(
+            "I2",
+            format!("the Job {} was created after the end", job.uid()),
+        ));
     }
 }
 
@@ -121,18 +154,33 @@ fn end_is_final(versions: &[&Seen], found: &mut Vec<Violation>) {
     for seen in versions {
         let now = ends(seen);
         if now.len() > 1 {
-            found.push(violation("I3", format!("more than one end holds in version {}: {now:?}", seen.version)));
+            found.push(violation(
+                "I3",
+                format!(
+                    "more than one end holds in version {}: {now:?}",
+                    seen.version
+                ),
+            ));
         }
         match &end {
             None if !now.is_empty() => end = Some((seen, now)),
             Some((first, ended)) => {
                 for field in ["/status/phase", "/status/completionTime"] {
                     if seen.object.pointer(field) != first.object.pointer(field) {
-                        found.push(violation("I3", format!("{field} changed after the end, in version {}", seen.version)));
+                        found.push(violation(
+                            "I3",
+                            format!("{field} changed after the end, in version {}", seen.version),
+                        ));
                     }
                 }
                 if *ended != now {
-                    found.push(violation("I3", format!("the end {ended:?} became {now:?} in version {}", seen.version)));
+                    found.push(violation(
+                        "I3",
+                        format!(
+                            "the end {ended:?} became {now:?} in version {}",
+                            seen.version
+                        ),
+                    ));
                 }
             }
             None => {}
@@ -143,10 +191,21 @@ fn end_is_final(versions: &[&Seen], found: &mut Vec<Violation>) {
 fn counts_never_fall(versions: &[&Seen], found: &mut Vec<Violation>) {
     for pair in versions.windows(2) {
         for field in ["/status/succeeded", "/status/failed"] {
-            let count = |seen: &Seen| seen.object.pointer(field).and_then(Value::as_i64).unwrap_or_default();
+            let count = |seen: &Seen| {
+                seen.object
+                    .pointer(field)
+                    .and_then(Value::as_i64)
+                    .unwrap_or_default()
+            };
             if count(pair[1]) < count(pair[0]) {
                 let (from, to) = (count(pair[0]), count(pair[1]));
-                found.push(violation("I4", format!("{field} fell from {from} to {to} in version {}", pair[1].version)));
+                found.push(violation(
+                    "I4",
+                    format!(
+                        "{field} fell from {from} to {to} in version {}",
+                        pair[1].version
+                    ),
+                ));
             }
         }
     }
@@ -156,17 +215,34 @@ fn conditions_are_in_order(versions: &[&Seen], found: &mut Vec<Violation>) {
     let mut order: Option<Vec<&str>> = None;
     let mut held: BTreeMap<&str, (&Value, &Value)> = BTreeMap::new();
     for seen in versions {
-        let number = |pointer: &str| seen.object.pointer(pointer).and_then(Value::as_i64).unwrap_or_default();
+        let number = |pointer: &str| {
+            seen.object
+                .pointer(pointer)
+                .and_then(Value::as_i64)
+                .unwrap_or_default()
+        };
         if number("/status/observedGeneration") > number("/metadata/generation") {
-            found.push(violation("I5", format!("observedGeneration is ahead in version {}", seen.version)));
+            found.push(violation(
+                "I5",
+                format!("observedGeneration is ahead in version {}", seen.version),
+            ));
         }
-        let types: Vec<&str> = conditions(seen).iter().filter_map(|c| c["type"].as_str()).collect();
+        let types: Vec<&str> = conditions(seen)
+            .iter()
+            .filter_map(|c| c["type"].as_str())
+            .collect();
         if types.is_empty() {
             continue;
         }
         // Those that only an ended test has come after the others.
         if order.as_ref().is_some_and(|o| !types.starts_with(o)) {
-            found.push(violation("I5", format!("the order of conditions changed in version {}: {types:?}", seen.version)));
+            found.push(violation(
+                "I5",
+                format!(
+                    "the order of conditions changed in version {}: {types:?}",
+                    seen.version
+                ),
+            ));
         }
         order = Some(types);
         for condition in conditions(seen) {
@@ -174,7 +250,10 @@ fn conditions_are_in_order(versions: &[&Seen], found: &mut Vec<Violation>) {
             let before = held.insert(condition["type"].as_str().unwrap_or_default(), now);
             if before.is_some_and(|(status, time)| *status == *now.0 && *time != *now.1) {
                 let (kind, version) = (&condition["type"], seen.version);
-                found.push(violation("I5", format!("the time of {kind} changed without its status in version {version}")));
+                found.push(violation(
+                    "I5",
+                    format!("the time of {kind} changed without its status in version {version}"),
+                ));
             }
         }
     }
@@ -184,16 +263,33 @@ fn conditions_are_in_order(versions: &[&Seen], found: &mut Vec<Violation>) {
 fn nothing_is_taken_over(versions: &[&Seen], jobs: &[&Seen], found: &mut Vec<Violation>) {
     let before_its_job = |seen: &&&Seen| jobs.first().is_none_or(|j| seen.version < j.version);
     for seen in versions.iter().filter(before_its_job) {
-        let count = |pointer: &str| seen.object.pointer(pointer).and_then(Value::as_i64).unwrap_or_default();
+        let count = |pointer: &str| {
+            seen.object
+                .pointer(pointer)
+                .and_then(Value::as_i64)
+                .unwrap_or_default()
+        };
         if count("/status/succeeded") + count("/status/failed") > 0 || !ends(seen).is_empty() {
-            found.push(violation("I9", format!("version {} has results, but the test has had no Job", seen.version)));
+            found.push(violation(
+                "I9",
+                format!(
+                    "version {} has results, but the test has had no Job",
+                    seen.version
+                ),
+            ));
         }
     }
     if let (Some(job), Some(last)) = (jobs.first(), versions.last()) {
-        let (start, created) = (last.text("/status/startTime"), job.text("/metadata/creationTimestamp"));
+        let (start, created) = (
+            last.text("/status/startTime"),
+            job.text("/metadata/creationTimestamp"),
+        );
         // Both are whole seconds in UTC, so they compare as texts.
         if !start.is_empty() && start < created {
-            found.push(violation("I9", format!("startTime {start} is before its Job was created, {created}")));
+            found.push(violation(
+                "I9",
+                format!("startTime {start} is before its Job was created, {created}"),
+            ));
         }
     }
 }
@@ -202,46 +298,80 @@ fn nothing_is_taken_over(versions: &[&Seen], jobs: &[&Seen], found: &mut Vec<Vio
 fn workers_are_told_one_instant(history: &[Seen], found: &mut Vec<Violation>) {
     let mut told: BTreeMap<&str, BTreeSet<Timestamp>> = BTreeMap::new();
     for pod in history.iter().filter(|s| s.kind == "Pod") {
-        let annotation =
-            pod.object.pointer("/metadata/annotations").and_then(|a| a.get(START_ANNOTATION)).and_then(Value::as_str);
+        let annotation = pod
+            .object
+            .pointer("/metadata/annotations")
+            .and_then(|a| a.get(START_ANNOTATION))
+            .and_then(Value::as_str);
         if let (Some(job), Some(instant)) = (pod.owner(), annotation.and_then(|a| a.parse().ok())) {
             told.entry(job).or_default().insert(instant);
         }
     }
     for (job, instants) in told.iter().filter(|(_, instants)| instants.len() > 1) {
-        found.push(violation("together", format!("the workers of the Job {job} were told several instants: {instants:?}")));
+        found.push(violation(
+            "together",
+            format!("the workers of the Job {job} were told several instants: {instants:?}"),
+        ));
     }
 }
 
 fn events_are_said_once(history: &[Seen], found: &mut Vec<Violation>) {
     let mut said: BTreeMap<(&str, &str, &str), usize> = BTreeMap::new();
-    for event in history.iter().filter(|s| s.kind == "Event" && s.text("/involvedObject/kind") == "LoadTest") {
+    for event in history
+        .iter()
+        .filter(|s| s.kind == "Event" && s.text("/involvedObject/kind") == "LoadTest")
+    {
         if event.change == Change::Modified {
-            found.push(violation("I6", format!("the event {} was changed", event.name())));
+            found.push(violation(
+                "I6",
+                format!("the event {} was changed", event.name()),
+            ));
         }
         if event.change != Change::Added {
             continue;
         }
         let reason = event.text("/reason");
         // These are of the test as a whole, so there is one, whatever it says.
-        let message = if matches!(reason, "Created" | "Completed" | "Failed") { "" } else { event.text("/message") };
-        *said.entry((event.text("/involvedObject/uid"), reason, message)).or_default() += 1;
+        let message = if matches!(reason, "Created" | "Completed" | "Failed") {
+            ""
+        } else {
+            event.text("/message")
+        };
+        *said
+            .entry((event.text("/involvedObject/uid"), reason, message))
+            .or_default() += 1;
     }
     for ((uid, reason, message), times) in said.iter().filter(|(_, times)| **times > 1) {
-        found.push(violation("I6", format!("the event {reason} of the test {uid} was said {times} times: {message}")));
+        found.push(violation(
+            "I6",
+            format!("the event {reason} of the test {uid} was said {times} times: {message}"),
+        ));
     }
 }
 
-fn foreign_objects_are_untouched(history: &[Seen], freed: &BTreeSet<String>, found: &mut Vec<Violation>) {
+fn foreign_objects_are_untouched(
+    history: &[Seen],
+    freed: &BTreeSet<String>,
+    found: &mut Vec<Violation>,
+) {
     let mut first: BTreeMap<&str, &Seen> = BTreeMap::new();
     for seen in history.iter().filter(|s| s.is_foreign() && s.kind == "Job") {
         let before = *first.entry(seen.uid()).or_insert(seen);
         let same = |field: &str| seen.object.pointer(field) == before.object.pointer(field);
-        if !["/spec", "/metadata/labels", "/metadata/ownerReferences"].into_iter().all(same) {
-            found.push(violation("I7", format!("the foreign Job {} was changed", seen.name())));
+        if !["/spec", "/metadata/labels", "/metadata/ownerReferences"]
+            .into_iter()
+            .all(same)
+        {
+            found.push(violation(
+                "I7",
+                format!("the foreign Job {} was changed", seen.name()),
+            ));
         }
         if seen.change == Change::Deleted && !freed.contains(seen.uid()) {
-            found.push(violation("I7", format!("the foreign Job {} was deleted", seen.name())));
+            found.push(violation(
+                "I7",
+                format!("the foreign Job {} was deleted", seen.name()),
+            ));
         }
     }
 }

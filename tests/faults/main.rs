@@ -69,8 +69,15 @@ struct Options {
 impl Options {
     /// None where the arguments ask for nothing.
     fn from_args() -> Option<Self> {
-        let mut options =
-            Self { subset: false, all: false, only: Vec::new(), list: false, seed: 1, parallel: None, minutes: None };
+        let mut options = Self {
+            subset: false,
+            all: false,
+            only: Vec::new(),
+            list: false,
+            seed: 1,
+            parallel: None,
+            minutes: None,
+        };
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
             match arg.as_str() {
@@ -79,7 +86,9 @@ impl Options {
                 "--only" => options.only.push(args.next()?),
                 "--list" => options.list = true,
                 "--seed" => options.seed = args.next()?.parse().ok()?,
-                "--parallel" => options.parallel = Some(args.next()?.parse().ok().filter(|n| *n > 0)?),
+                "--parallel" => {
+                    options.parallel = Some(args.next()?.parse().ok().filter(|n| *n > 0)?)
+                }
                 "--minutes" => options.minutes = Some(args.next()?.parse().ok()?),
                 _ => return None,
             }
@@ -103,9 +112,17 @@ impl Options {
     fn pace(&self) -> Pace {
         let seconds = Duration::from_secs;
         if self.subset {
-            Pace { heal: seconds(2), limit: seconds(100), quiet: seconds(3) }
+            Pace {
+                heal: seconds(2),
+                limit: seconds(100),
+                quiet: seconds(3),
+            }
         } else {
-            Pace { heal: seconds(10), limit: seconds(180), quiet: seconds(30) }
+            Pace {
+                heal: seconds(10),
+                limit: seconds(180),
+                quiet: seconds(30),
+            }
         }
     }
 }
@@ -125,10 +142,15 @@ async fn main() -> ExitCode {
     for verdict in clean.values() {
         failed += usize::from(table::tell_violations(verdict));
     }
-    let learned: Vec<(Scenario, Vec<Point>)> = clean.iter().map(|(s, v)| (*s, v.points.clone())).collect();
+    let learned: Vec<(Scenario, Vec<Point>)> =
+        clean.iter().map(|(s, v)| (*s, v.points.clone())).collect();
     let all = plan::all(&learned);
     let (planned, runs) = (all.len(), options.choose(all));
-    println!("{planned} faults are known; {} are tried; seed {}", runs.len(), options.seed);
+    println!(
+        "{planned} faults are known; {} are tried; seed {}",
+        runs.len(),
+        options.seed
+    );
     if options.list {
         for run in &runs {
             println!("{run}");
@@ -141,23 +163,44 @@ async fn main() -> ExitCode {
     for line in &by_audit {
         println!("VIOLATION by the audit log: {line}");
     }
-    failed += verdicts.iter().filter(|v| v.run.fault != Fault::None && !v.violations.is_empty()).count() + by_audit.len();
+    failed += verdicts
+        .iter()
+        .filter(|v| v.run.fault != Fault::None && !v.violations.is_empty())
+        .count()
+        + by_audit.len();
     println!("\n{}", table::table(&verdicts));
     println!("{:.0} s", begun.elapsed().as_secs_f64());
-    println!("{} passed, {failed} failed", verdicts.iter().filter(|v| v.violations.is_empty()).count());
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    println!(
+        "{} passed, {failed} failed",
+        verdicts.iter().filter(|v| v.violations.is_empty()).count()
+    );
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 async fn connect(kubeconfig: &std::path::Path) -> Client {
     let read = Kubeconfig::read_from(kubeconfig).expect("the kubeconfig can be read");
-    let mut config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await.expect("the kubeconfig is usable");
+    let mut config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
+        .await
+        .expect("the kubeconfig is usable");
     // What is repeated in secret would be a fault that nobody has asked for.
     config.default_retry = false;
     let client = Client::try_from(config).expect("the kubeconfig is usable");
     let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
     let crd = crd();
-    crds.patch(&crd.name_any(), &PatchParams::apply("tests").force(), &Patch::Apply(&crd)).await.expect("the CRD is accepted");
-    await_condition(crds, &crd.name_any(), conditions::is_crd_established()).await.unwrap();
+    crds.patch(
+        &crd.name_any(),
+        &PatchParams::apply("tests").force(),
+        &Patch::Apply(&crd),
+    )
+    .await
+    .expect("the CRD is accepted");
+    await_condition(crds, &crd.name_any(), conditions::is_crd_established())
+        .await
+        .unwrap();
     // The API server answers a watch of a kind that it has only just learnt by asking for patience.
     let tests: Api<LoadTest> = Api::all(client.clone());
     let short = WatchParams::default().timeout(1);
@@ -173,19 +216,46 @@ fn namespace(number: usize) -> String {
 
 /// The clean run of each scenario.
 async fn learn(client: &Client, pace: Pace) -> BTreeMap<Scenario, Verdict> {
-    let clean = Scenario::ALL.into_iter().enumerate().map(|(number, scenario)| async move {
-        let run = Run { scenario, fault: Fault::None };
-        let verdict = carry_out(client, &format!("{}-clean", namespace(number)), &run, pace, None, ()).await;
-        println!("{run}: {:.1} s, {} requests", verdict.took.as_secs_f64(), verdict.points.len());
-        (scenario, verdict)
-    });
+    let clean = Scenario::ALL
+        .into_iter()
+        .enumerate()
+        .map(|(number, scenario)| async move {
+            let run = Run {
+                scenario,
+                fault: Fault::None,
+            };
+            let verdict = carry_out(
+                client,
+                &format!("{}-clean", namespace(number)),
+                &run,
+                pace,
+                None,
+                (),
+            )
+            .await;
+            println!(
+                "{run}: {:.1} s, {} requests",
+                verdict.took.as_secs_f64(),
+                verdict.points.len()
+            );
+            (scenario, verdict)
+        });
     futures::future::join_all(clean).await.into_iter().collect()
 }
 
-async fn carry_out_all(client: &Client, options: &Options, runs: Vec<Run>, clean: &BTreeMap<Scenario, Verdict>) -> Vec<Verdict> {
-    let parallel = options.parallel.unwrap_or(if options.subset { 8 } else { 24 });
+async fn carry_out_all(
+    client: &Client,
+    options: &Options,
+    runs: Vec<Run>,
+    clean: &BTreeMap<Scenario, Verdict>,
+) -> Vec<Verdict> {
+    let parallel = options
+        .parallel
+        .unwrap_or(if options.subset { 8 } else { 24 });
     let (busy, pace) = (Arc::new(Semaphore::new(parallel)), options.pace());
-    let last_begin = options.minutes.map(|m| Instant::now() + Duration::from_secs(60 * m));
+    let last_begin = options
+        .minutes
+        .map(|m| Instant::now() + Duration::from_secs(60 * m));
     let total = runs.len();
     let ends: BTreeMap<Scenario, Value> = clean.iter().map(|(s, v)| (*s, v.end.clone())).collect();
     let ends = &ends;

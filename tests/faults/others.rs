@@ -21,21 +21,33 @@ pub struct ForeignJob {
 }
 
 /// Writes the object that a request is about. Gives the Job that has taken the name of the operator's, if one has.
-pub async fn write_first(client: &Client, point: &Point, uri: &Uri, body: &Bytes) -> Option<ForeignJob> {
+pub async fn write_first(
+    client: &Client,
+    point: &Point,
+    uri: &Uri,
+    body: &Bytes,
+) -> Option<ForeignJob> {
     let path: Vec<&str> = uri.path().split('/').collect();
     let at = path.iter().position(|part| *part == "namespaces")?;
     let namespace = path.get(at + 1)?;
-    let change = Patch::Merge(json!({"metadata": {"annotations": {"written-by": "somebody else"}}}));
+    let change =
+        Patch::Merge(json!({"metadata": {"annotations": {"written-by": "somebody else"}}}));
     let params = PatchParams::default();
     match (point.resource.as_str(), path.get(at + 3)) {
         ("loadtests/status", Some(name)) => {
-            let _ = Api::<LoadTest>::namespaced(client.clone(), namespace).patch(name, &params, &change).await;
+            let _ = Api::<LoadTest>::namespaced(client.clone(), namespace)
+                .patch(name, &params, &change)
+                .await;
         }
         ("configmaps", Some(name)) => {
-            let _ = Api::<ConfigMap>::namespaced(client.clone(), namespace).patch(name, &params, &change).await;
+            let _ = Api::<ConfigMap>::namespaced(client.clone(), namespace)
+                .patch(name, &params, &change)
+                .await;
         }
         ("jobs", Some(name)) => {
-            let _ = Api::<Job>::namespaced(client.clone(), namespace).patch(name, &params, &change).await;
+            let _ = Api::<Job>::namespaced(client.clone(), namespace)
+                .patch(name, &params, &change)
+                .await;
         }
         ("jobs", None) => {
             let sent: Value = serde_json::from_slice(body).ok()?;
@@ -49,12 +61,21 @@ pub async fn write_first(client: &Client, point: &Point, uri: &Uri, body: &Bytes
 /// Creates a Job that is nobody's, and has no pods.
 pub async fn foreign_job(client: &Client, namespace: &str, name: &str) -> ForeignJob {
     let pod = json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]});
-    let job: Job = serde_json::from_value(json!({"metadata": {"name": name, "labels": {"foreign": "true"}},
-        "spec": {"suspend": true, "template": {"spec": pod}}}))
+    let job: Job = serde_json::from_value(
+        json!({"metadata": {"name": name, "labels": {"foreign": "true"}},
+        "spec": {"suspend": true, "template": {"spec": pod}}}),
+    )
     .unwrap();
-    let created = Api::namespaced(client.clone(), namespace).create(&PostParams::default(), &job).await.unwrap();
+    let created = Api::namespaced(client.clone(), namespace)
+        .create(&PostParams::default(), &job)
+        .await
+        .unwrap();
     let uid = created.metadata.uid.unwrap_or_default();
-    ForeignJob { namespace: namespace.to_owned(), name: name.to_owned(), uid }
+    ForeignJob {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        uid,
+    }
 }
 
 pub async fn delete(client: &Client, job: &ForeignJob) {
@@ -65,14 +86,20 @@ pub async fn delete(client: &Client, job: &ForeignJob) {
 /// Allows none of something in a namespace. Done when it holds.
 pub async fn allow_none(client: &Client, namespace: &str, of: &str) {
     let quota: ResourceQuota =
-        serde_json::from_value(json!({"metadata": {"name": "none"}, "spec": {"hard": {of: "0"}}})).unwrap();
+        serde_json::from_value(json!({"metadata": {"name": "none"}, "spec": {"hard": {of: "0"}}}))
+            .unwrap();
     let quotas: Api<ResourceQuota> = Api::namespaced(client.clone(), namespace);
     quotas.create(&PostParams::default(), &quota).await.unwrap();
-    let holds = |q: Option<&ResourceQuota>| q.is_some_and(|q| q.status.as_ref().is_some_and(|s| s.hard.is_some()));
+    let holds = |q: Option<&ResourceQuota>| {
+        q.is_some_and(|q| q.status.as_ref().is_some_and(|s| s.hard.is_some()))
+    };
     await_condition(quotas, "none", holds).await.unwrap();
 }
 
 pub async fn allow_again(client: &Client, namespace: &str) {
     let quotas: Api<ResourceQuota> = Api::namespaced(client.clone(), namespace);
-    quotas.delete("none", &DeleteParams::default()).await.unwrap();
+    quotas
+        .delete("none", &DeleteParams::default())
+        .await
+        .unwrap();
 }

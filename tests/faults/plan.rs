@@ -173,7 +173,9 @@ impl fmt::Display for Run {
         write!(f, "{}: ", self.scenario.name())?;
         match &self.fault {
             Fault::None => write!(f, "clean"),
-            Fault::Request(point, _) | Fault::Watch(point, _) => write!(f, "{point}: {}", self.fault.kind()),
+            Fault::Request(point, _) | Fault::Watch(point, _) => {
+                write!(f, "{point}: {}", self.fault.kind())
+            }
             Fault::World(stage, _) => write!(f, "{stage:?}: {}", self.fault.kind()),
         }
     }
@@ -185,7 +187,9 @@ impl Fault {
         match self {
             Self::None => "clean".into(),
             Self::Request(_, Deed::Refused(code, wait, times)) => {
-                let wait = wait.map(|s| format!(" (Retry-After {s})")).unwrap_or_default();
+                let wait = wait
+                    .map(|s| format!(" (Retry-After {s})"))
+                    .unwrap_or_default();
                 format!("{code}{wait} {times:?}")
             }
             Self::Request(_, deed) => format!("{deed:?}"),
@@ -196,7 +200,11 @@ impl Fault {
 
     /// Whether it heals only after an operator's own deadlines: left to the full run.
     pub fn is_slow(&self) -> bool {
-        matches!(self, Self::Request(_, Deed::Delayed | Deed::BlackHoled | Deed::Deposed) | Self::Watch(_, WatchDeed::BlackHoled))
+        matches!(
+            self,
+            Self::Request(_, Deed::Delayed | Deed::BlackHoled | Deed::Deposed)
+                | Self::Watch(_, WatchDeed::BlackHoled)
+        )
     }
 
     /// Whether the operator may truly tell of something that keeps the test from starting.
@@ -222,7 +230,10 @@ fn refusals() -> impl Iterator<Item = Deed> {
     codes
         .into_iter()
         .chain([(429, Some(1)), (429, Some(3600))])
-        .flat_map(|(code, wait)| [Times::Once, Times::Thrice, Times::UntilHealed].map(|times| Deed::Refused(code, wait, times)))
+        .flat_map(|(code, wait)| {
+            [Times::Once, Times::Thrice, Times::UntilHealed]
+                .map(|times| Deed::Refused(code, wait, times))
+        })
 }
 
 /// What may befall a request of this kind.
@@ -237,7 +248,11 @@ fn deeds(point: &Point) -> Vec<Fault> {
             WatchDeed::BlackHoled,
             WatchDeed::Replayed,
         ];
-        let at_start = [Deed::Refused(410, None, Times::Once), Deed::Dropped, Deed::BlackHoled];
+        let at_start = [
+            Deed::Refused(410, None, Times::Once),
+            Deed::Dropped,
+            Deed::BlackHoled,
+        ];
         return deeds
             .map(|deed| Fault::Watch(point.clone(), deed))
             .into_iter()
@@ -245,7 +260,14 @@ fn deeds(point: &Point) -> Vec<Fault> {
             .chain(refused)
             .collect();
     }
-    let mut deeds = vec![Deed::KilledBefore, Deed::KilledAfter, Deed::AnswerLost, Deed::Dropped, Deed::Delayed, Deed::BlackHoled];
+    let mut deeds = vec![
+        Deed::KilledBefore,
+        Deed::KilledAfter,
+        Deed::AnswerLost,
+        Deed::Dropped,
+        Deed::Delayed,
+        Deed::BlackHoled,
+    ];
     if point.is_write() {
         deeds.push(Deed::SentTwice);
     }
@@ -253,7 +275,11 @@ fn deeds(point: &Point) -> Vec<Fault> {
     if point.verb != "list" && others_write.contains(&point.resource.as_str()) {
         deeds.push(Deed::Conflict);
     }
-    deeds.into_iter().map(|deed| Fault::Request(point.clone(), deed)).chain(refused).collect()
+    deeds
+        .into_iter()
+        .map(|deed| Fault::Request(point.clone(), deed))
+        .chain(refused)
+        .collect()
 }
 
 /// What may befall a request of an operator that has a lease, besides what may befall any operator's.
@@ -275,7 +301,10 @@ fn leader_deeds(point: &Point) -> Vec<Fault> {
         ("watch" | "list", _) | (_, "version") => &[],
         _ => &[Deed::Deposed, Deed::KilledBefore, Deed::KilledAfter],
     };
-    deeds.iter().map(|deed| Fault::Request(point.clone(), *deed)).collect()
+    deeds
+        .iter()
+        .map(|deed| Fault::Request(point.clone(), *deed))
+        .collect()
 }
 
 /// What may befall the world, and when.
@@ -288,7 +317,12 @@ fn world() -> Vec<(Stage, WorldDeed)> {
         (Stage::Before, WorldDeed::RightsTakenAway),
         (Stage::Before, WorldDeed::OperatorKilled),
     ];
-    for stage in [Stage::Starting, Stage::Running, Stage::OneDone, Stage::Ended] {
+    for stage in [
+        Stage::Starting,
+        Stage::Running,
+        Stage::OneDone,
+        Stage::Ended,
+    ] {
         all.extend(
             [
                 WorldDeed::OperatorKilled,
@@ -315,11 +349,21 @@ pub fn all(learned: &[(Scenario, Vec<Point>)]) -> Vec<Run> {
         let mut points = points.clone();
         points.sort();
         points.dedup();
-        let of_point = if *scenario == Scenario::Leads { leader_deeds } else { deeds };
-        runs.extend(points.iter().flat_map(of_point).map(|fault| Run { scenario: *scenario, fault }));
+        let of_point = if *scenario == Scenario::Leads {
+            leader_deeds
+        } else {
+            deeds
+        };
+        runs.extend(points.iter().flat_map(of_point).map(|fault| Run {
+            scenario: *scenario,
+            fault,
+        }));
         // The others differ from the first only before the Job.
         if matches!(scenario, Scenario::Completes | Scenario::Fails) {
-            runs.extend(world().into_iter().map(|(s, d)| Run { scenario: *scenario, fault: Fault::World(s, d) }));
+            runs.extend(world().into_iter().map(|(s, d)| Run {
+                scenario: *scenario,
+                fault: Fault::World(s, d),
+            }));
         }
     }
     runs
@@ -327,7 +371,13 @@ pub fn all(learned: &[(Scenario, Vec<Point>)]) -> Vec<Run> {
 
 /// The runs in an order chosen by a seed, such that a part of them is spread evenly over the kinds of faults.
 pub fn evenly(mut runs: Vec<Run>, seed: u64) -> Vec<Run> {
-    let hash = |run: &Run| fnv1a(seed.to_le_bytes().into_iter().chain(run.to_string().into_bytes()));
+    let hash = |run: &Run| {
+        fnv1a(
+            seed.to_le_bytes()
+                .into_iter()
+                .chain(run.to_string().into_bytes()),
+        )
+    };
     runs.sort_by_key(|run| (hash(run), run.to_string()));
     // The first of each kind, then the second of each, and so on.
     let mut of_kind = std::collections::HashMap::<String, usize>::new();
@@ -349,12 +399,23 @@ mod tests {
     use super::*;
 
     fn point(verb: &str, resource: &str, occurrence: usize) -> Point {
-        Point { verb: verb.into(), resource: resource.into(), occurrence }
+        Point {
+            verb: verb.into(),
+            resource: resource.into(),
+            occurrence,
+        }
     }
 
     fn plan() -> Vec<Run> {
-        let points = vec![point("create", "jobs", 1), point("watch", "pods", 1), point("patch", "loadtests/status", 2)];
-        all(&[(Scenario::Completes, points.clone()), (Scenario::Fails, points)])
+        let points = vec![
+            point("create", "jobs", 1),
+            point("watch", "pods", 1),
+            point("patch", "loadtests/status", 2),
+        ];
+        all(&[
+            (Scenario::Completes, points.clone()),
+            (Scenario::Fails, points),
+        ])
     }
 
     #[test]
@@ -363,24 +424,36 @@ mod tests {
         let unique: std::collections::HashSet<&String> = names.iter().collect();
         assert_eq!(unique.len(), names.len());
         assert!(names.contains(&"completes: create jobs 1: KilledBefore".to_owned()));
-        assert!(names.contains(&"fails: patch loadtests/status 2: 429 (Retry-After 3600) UntilHealed".to_owned()));
+        assert!(names.contains(
+            &"fails: patch loadtests/status 2: 429 (Retry-After 3600) UntilHealed".to_owned()
+        ));
         assert!(names.contains(&"fails: Running: world JobDeleted".to_owned()));
     }
 
     #[test]
     fn watches_and_reads_are_not_sent_twice() {
-        let twice =
-            |verb, resource| deeds(&point(verb, resource, 1)).iter().any(|f| matches!(f, Fault::Request(_, Deed::SentTwice)));
+        let twice = |verb, resource| {
+            deeds(&point(verb, resource, 1))
+                .iter()
+                .any(|f| matches!(f, Fault::Request(_, Deed::SentTwice)))
+        };
         assert!(twice("create", "jobs"));
         assert!(!twice("get", "configmaps") && !twice("watch", "jobs"));
     }
 
     #[test]
     fn the_first_runs_have_every_kind_and_are_the_same_for_a_seed() {
-        let kinds: std::collections::BTreeSet<String> = plan().iter().map(|r| r.fault.kind()).collect();
+        let kinds: std::collections::BTreeSet<String> =
+            plan().iter().map(|r| r.fault.kind()).collect();
         let chosen = evenly(plan(), 7);
         let first = &chosen[..kinds.len()];
-        assert_eq!(first.iter().map(|r| r.fault.kind()).collect::<std::collections::BTreeSet<_>>(), kinds);
+        assert_eq!(
+            first
+                .iter()
+                .map(|r| r.fault.kind())
+                .collect::<std::collections::BTreeSet<_>>(),
+            kinds
+        );
         assert_eq!(chosen, evenly(plan(), 7));
         assert_ne!(chosen, evenly(plan(), 8));
     }

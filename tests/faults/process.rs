@@ -86,7 +86,11 @@ impl StandBy {
         let (killer, kills) = killer();
         let proxy = Proxy::start(client.clone(), Fault::None, heal, killer.clone()).await;
         let operator = Operator::start(proxy.kubeconfig(), namespace, true, kills);
-        Self { proxy, operator, _killer: killer }
+        Self {
+            proxy,
+            operator,
+            _killer: killer,
+        }
     }
 }
 
@@ -101,7 +105,13 @@ fn spawn(kubeconfig: &Path, namespace: &str, leads: bool, log: &Path) -> Child {
         .env("NO_COLOR", "1")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(OpenOptions::new().create(true).append(true).open(log).unwrap())
+        .stderr(
+            OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(log)
+                .unwrap(),
+        )
         .kill_on_drop(true)
         .spawn()
         .expect("the operator's program starts")

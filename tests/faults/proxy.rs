@@ -94,22 +94,43 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (progress, arrived) = (watch::Sender::new(Progress::Ahead), watch::Sender::new(0));
-        let shared = Arc::new(Shared { client, fault, heal, killer, state: Mutex::default(), progress, arrived });
+        let shared = Arc::new(Shared {
+            client,
+            fault,
+            heal,
+            killer,
+            state: Mutex::default(),
+            progress,
+            arrived,
+        });
         let for_server = shared.clone();
         let server = tokio::spawn(async move {
             loop {
-                let Ok((stream, _)) = listener.accept().await else { continue };
+                let Ok((stream, _)) = listener.accept().await else {
+                    continue;
+                };
                 let shared = for_server.clone();
                 let service = service_fn(move |request| answer(shared.clone(), request));
-                tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service),
+                );
             }
         });
-        Self { port, shared, server }
+        Self {
+            port,
+            shared,
+            server,
+        }
     }
 
     /// Writes a kubeconfig that leads through the proxy.
     pub fn kubeconfig(&self) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("faults-{}-{}.kubeconfig", std::process::id(), self.port));
+        let path = std::env::temp_dir().join(format!(
+            "faults-{}-{}.kubeconfig",
+            std::process::id(),
+            self.port
+        ));
         let text = json!({"apiVersion": "v1", "kind": "Config", "current-context": "p",
             "contexts": [{"name": "p", "context": {"cluster": "p", "user": "p"}}], "users": [{"name": "p", "user": {}}],
             "clusters": [{"name": "p", "cluster": {"server": format!("http://127.0.0.1:{}", self.port)}}]});
@@ -122,7 +143,11 @@ impl Proxy {
         let mut arrived = self.shared.arrived.subscribe();
         let all = arrived.wait_for(|_| {
             let state = self.shared.state();
-            points.iter().all(|(verb, resource)| state.counts.contains_key(&((*verb).to_owned(), (*resource).to_owned())))
+            points.iter().all(|(verb, resource)| {
+                state
+                    .counts
+                    .contains_key(&((*verb).to_owned(), (*resource).to_owned()))
+            })
         });
         let _ = tokio::time::timeout(limit, all).await;
     }
@@ -134,7 +159,14 @@ impl Proxy {
 
     /// Waits until a fault that has begun is over, or some time has passed.
     pub async fn until_over(&self, limit: Duration) {
-        let _ = tokio::time::timeout(limit, self.shared.progress.subscribe().wait_for(|p| *p != Progress::UnderWay)).await;
+        let _ = tokio::time::timeout(
+            limit,
+            self.shared
+                .progress
+                .subscribe()
+                .wait_for(|p| *p != Progress::UnderWay),
+        )
+        .await;
     }
 
     /// From now on all is forbidden, or is no more.
@@ -174,7 +206,11 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.server.abort();
-        let path = std::env::temp_dir().join(format!("faults-{}-{}.kubeconfig", std::process::id(), self.port));
+        let path = std::env::temp_dir().join(format!(
+            "faults-{}-{}.kubeconfig",
+            std::process::id(),
+            self.port
+        ));
         let _ = std::fs::remove_file(path);
     }
 }
@@ -184,7 +220,9 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Answer {
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     parts.headers.remove(header::HOST);
     parts.headers.remove(header::CONNECTION);
-    parts.headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+    parts
+        .headers
+        .insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
     parts.version = http::Version::HTTP_11;
     let point = shared.count(&parts.method, &parts.uri);
     // A task of its own: what is held back is sent on even when its sender has gone.
@@ -201,25 +239,44 @@ impl Shared {
         let (verb, resource) = classify(method, uri);
         let verb = verb.to_owned();
         let mut state = self.state();
-        let occurrence = state.counts.entry((verb.clone(), resource.clone())).or_default();
+        let occurrence = state
+            .counts
+            .entry((verb.clone(), resource.clone()))
+            .or_default();
         *occurrence += 1;
-        let point = Point { verb, resource, occurrence: *occurrence };
+        let point = Point {
+            verb,
+            resource,
+            occurrence: *occurrence,
+        };
         state.points.push(point.clone());
         drop(state);
         self.arrived.send_modify(|n| *n += 1);
         point
     }
 
-    async fn befall(self: &Arc<Self>, point: &Point, parts: &http::request::Parts, body: &Bytes) -> Answer {
+    async fn befall(
+        self: &Arc<Self>,
+        point: &Point,
+        parts: &http::request::Parts,
+        body: &Bytes,
+    ) -> Answer {
         if self.state().forbidden {
             return Ok(refusal(403, None, point));
         }
         if point.resource == "leases" && self.state().without_lease {
-            self.progress.subscribe().wait_for(|p| *p == Progress::Over).await.map_err(io::Error::other)?;
+            self.progress
+                .subscribe()
+                .wait_for(|p| *p == Progress::Over)
+                .await
+                .map_err(io::Error::other)?;
             return Err(gone());
         }
-        let Some(fault) = self.fault_at(point) else { return self.forward(point, parts, body).await };
-        self.progress.send_if_modified(|p| std::mem::replace(p, Progress::UnderWay) != Progress::UnderWay);
+        let Some(fault) = self.fault_at(point) else {
+            return self.forward(point, parts, body).await;
+        };
+        self.progress
+            .send_if_modified(|p| std::mem::replace(p, Progress::UnderWay) != Progress::UnderWay);
         let answer = match fault {
             Fault::Request(_, deed) => self.perform(deed, point, parts, body).await,
             Fault::Watch(_, deed) => self.forward_watch(deed, point, parts, body).await,
@@ -231,7 +288,9 @@ impl Shared {
 
     /// The fault, if it befalls this request.
     fn fault_at(&self, point: &Point) -> Option<Fault> {
-        let (Fault::Request(at, _) | Fault::Watch(at, _)) = &self.fault else { return None };
+        let (Fault::Request(at, _) | Fault::Watch(at, _)) = &self.fault else {
+            return None;
+        };
         if !point.is(&at.verb, &at.resource) || point.occurrence < at.occurrence {
             return None;
         }
@@ -239,14 +298,24 @@ impl Shared {
             Fault::Request(_, Deed::Refused(_, _, Times::Thrice)) => at.occurrence + 3,
             Fault::Request(_, Deed::Refused(_, _, Times::UntilHealed)) => {
                 let begun = *self.state().begun.get_or_insert_with(Instant::now);
-                if begun.elapsed() < self.heal { usize::MAX } else { 0 }
+                if begun.elapsed() < self.heal {
+                    usize::MAX
+                } else {
+                    0
+                }
             }
             _ => at.occurrence + 1,
         };
         (point.occurrence < until).then(|| self.fault.clone())
     }
 
-    async fn perform(self: &Arc<Self>, deed: Deed, point: &Point, parts: &http::request::Parts, body: &Bytes) -> Answer {
+    async fn perform(
+        self: &Arc<Self>,
+        deed: Deed,
+        point: &Point,
+        parts: &http::request::Parts,
+        body: &Bytes,
+    ) -> Answer {
         match deed {
             Deed::KilledBefore => {
                 self.kill().await;
@@ -282,7 +351,8 @@ impl Shared {
                 std::future::pending().await
             }
             Deed::Conflict => {
-                if let Some(job) = others::write_first(&self.client, point, &parts.uri, body).await {
+                if let Some(job) = others::write_first(&self.client, point, &parts.uri, body).await
+                {
                     let shared = self.clone();
                     tokio::spawn(async move {
                         tokio::time::sleep(shared.heal).await;
@@ -303,7 +373,12 @@ impl Shared {
         }
     }
 
-    async fn send(&self, point: &Point, parts: &http::request::Parts, body: &Bytes) -> io::Result<Response<Body>> {
+    async fn send(
+        &self,
+        point: &Point,
+        parts: &http::request::Parts,
+        body: &Bytes,
+    ) -> io::Result<Response<Body>> {
         let at = Instant::now();
         let mut request = Request::new(Body::from(body.to_vec()));
         *request.method_mut() = parts.method.clone();
@@ -311,7 +386,11 @@ impl Shared {
         *request.headers_mut() = parts.headers.clone();
         let answer = self.client.send(request).await.map_err(io::Error::other);
         let code = answer.as_ref().map_or(0, |a| a.status().as_u16());
-        self.state().sent.push(Sent { point: point.clone(), at, code });
+        self.state().sent.push(Sent {
+            point: point.clone(),
+            at,
+            code,
+        });
         answer
     }
 
@@ -320,12 +399,19 @@ impl Shared {
         if point.is_watch() {
             let lags = self.state().past_watches.remove(&point.resource);
             self.arrived.send_modify(|_| {});
-            return Ok(Response::from_parts(head, stream::pass(body, lags.then_some(WatchDeed::Stalled), self.heal)));
+            return Ok(Response::from_parts(
+                head,
+                stream::pass(body, lags.then_some(WatchDeed::Stalled), self.heal),
+            ));
         }
         let mut body = body.collect().await.map_err(io::Error::other)?.to_bytes();
         if point.verb == "list" && head.status.is_success() {
             let mut state = self.state();
-            let first = state.first_lists.entry(point.resource.clone()).or_insert_with(|| body.clone()).clone();
+            let first = state
+                .first_lists
+                .entry(point.resource.clone())
+                .or_insert_with(|| body.clone())
+                .clone();
             if state.past_lists.remove(&point.resource) {
                 head.headers.remove(header::CONTENT_LENGTH);
                 body = first;
@@ -334,9 +420,18 @@ impl Shared {
         Ok(Response::from_parts(head, whole(body)))
     }
 
-    async fn forward_watch(&self, deed: WatchDeed, point: &Point, parts: &http::request::Parts, body: &Bytes) -> Answer {
+    async fn forward_watch(
+        &self,
+        deed: WatchDeed,
+        point: &Point,
+        parts: &http::request::Parts,
+        body: &Bytes,
+    ) -> Answer {
         let (head, body) = self.send(point, parts, body).await?.into_parts();
-        Ok(Response::from_parts(head, stream::pass(body, Some(deed), self.heal)))
+        Ok(Response::from_parts(
+            head,
+            stream::pass(body, Some(deed), self.heal),
+        ))
     }
 }
 
@@ -348,7 +443,11 @@ fn whole(body: Bytes) -> BoxBody<Bytes, io::Error> {
     Full::new(body).map_err(|never| match never {}).boxed()
 }
 
-fn refusal(code: u16, retry_after: Option<u32>, point: &Point) -> Response<BoxBody<Bytes, io::Error>> {
+fn refusal(
+    code: u16,
+    retry_after: Option<u32>,
+    point: &Point,
+) -> Response<BoxBody<Bytes, io::Error>> {
     let reason = match code {
         403 => "Forbidden",
         404 => "NotFound",
@@ -365,9 +464,14 @@ fn refusal(code: u16, retry_after: Option<u32>, point: &Point) -> Response<BoxBo
         "reason": reason, "message": format!("{point} was refused by the fault proxy")});
     let mut answer = Response::new(whole(status.to_string().into()));
     *answer.status_mut() = http::StatusCode::from_u16(code).unwrap();
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
     if let Some(seconds) = retry_after {
-        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        answer
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     answer
 }

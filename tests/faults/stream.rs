@@ -39,7 +39,10 @@ async fn until_closed(out: &Out) {
 }
 
 async fn tell(body: Body, deed: Option<WatchDeed>, heal: Duration, out: Out) {
-    let mut lines = Lines { body: Box::pin(body.into_data_stream().map_err(io::Error::other)), rest: Vec::new() };
+    let mut lines = Lines {
+        body: Box::pin(body.into_data_stream().map_err(io::Error::other)),
+        rest: Vec::new(),
+    };
     let send = |line: Vec<u8>| out.unbounded_send(Ok(Frame::data(line.into()))).is_ok();
     let mut events: Vec<Vec<u8>> = Vec::new();
     loop {

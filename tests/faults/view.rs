@@ -28,10 +28,16 @@ impl View {
     }
 
     pub fn all<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {
-        self.0.iter().filter(move |((k, _), _)| k == kind).map(|(_, object)| object)
+        self.0
+            .iter()
+            .filter(move |((k, _), _)| k == kind)
+            .map(|(_, object)| object)
     }
 
     pub fn phase(&self, test: &str) -> &str {
-        self.get("LoadTest", test).and_then(|t| t.pointer("/status/phase")).and_then(Value::as_str).unwrap_or_default()
+        self.get("LoadTest", test)
+            .and_then(|t| t.pointer("/status/phase"))
+            .and_then(Value::as_str)
+            .unwrap_or_default()
     }
 }

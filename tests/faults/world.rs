@@ -76,21 +76,41 @@ struct World<'a> {
 
 /// Carries out a run. `busy` is given back as soon as there is nothing but to see whether it stays quiet. Judged by the
 /// clean run's end, if there is one.
-pub async fn carry_out<T>(client: &Client, namespace: &str, run: &Run, pace: Pace, clean: Option<&Value>, busy: T) -> Verdict {
+pub async fn carry_out<T>(
+    client: &Client,
+    namespace: &str,
+    run: &Run,
+    pace: Pace,
+    clean: Option<&Value>,
+    busy: T,
+) -> Verdict {
     let begun = Instant::now();
     make_namespace(client, namespace).await;
     let (killer, kills) = process::killer();
     let proxy = Proxy::start(client.clone(), run.fault.clone(), pace.heal, killer.clone()).await;
     let history = History::follow(client, namespace).await;
     let (kubeconfig, (freed, uid)) = (proxy.kubeconfig(), Default::default());
-    let mut world = World { client, namespace, run, pace, history, proxy, killer, freed, uid };
+    let mut world = World {
+        client,
+        namespace,
+        run,
+        pace,
+        history,
+        proxy,
+        killer,
+        freed,
+        uid,
+    };
     if let Fault::World(Stage::Before, WorldDeed::RightsTakenAway) = run.fault {
         world.proxy.forbid(true);
     }
     let leads = run.scenario == Scenario::Leads;
     let operator = Operator::start(kubeconfig, namespace, leads, kills);
     let stands_by = if leads {
-        world.proxy.until_asked(&[("watch", "loadtests")], pace.heal).await;
+        world
+            .proxy
+            .until_asked(&[("watch", "loadtests")], pace.heal)
+            .await;
         Some(StandBy::start(client, namespace, pace.heal).await)
     } else {
         None
@@ -108,7 +128,10 @@ pub async fn carry_out<T>(client: &Client, namespace: &str, run: &Run, pace: Pac
     let (mut sent, mut log) = (world.proxy.sent(), operator.log());
     if let Some(stands_by) = &stands_by {
         sent.extend(stands_by.proxy.sent());
-        log = format!("{log}--- the other operator's:\n{}", stands_by.operator.log());
+        log = format!(
+            "{log}--- the other operator's:\n{}",
+            stands_by.operator.log()
+        );
     }
     // One that has not ended may well go on.
     if violations.is_empty() {
@@ -128,18 +151,38 @@ pub async fn carry_out<T>(client: &Client, namespace: &str, run: &Run, pace: Pac
     let points = world.proxy.points();
     drop((operator, stands_by));
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    let _ = namespaces.delete(namespace, &DeleteParams::background()).await;
+    let _ = namespaces
+        .delete(namespace, &DeleteParams::background())
+        .await;
     let (namespace, run) = (namespace.to_owned(), run.clone());
-    Verdict { run, namespace, reached, violations, history, log, points, sent, end, took: begun.elapsed() }
+    Verdict {
+        run,
+        namespace,
+        reached,
+        violations,
+        history,
+        log,
+        points,
+        sent,
+        end,
+        took: begun.elapsed(),
+    }
 }
 
 async fn make_namespace(client: &Client, namespace: &str) {
     let object = from(json!({"metadata": {"name": namespace}}));
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    namespaces.create(&PostParams::default(), &object).await.unwrap();
+    namespaces
+        .create(&PostParams::default(), &object)
+        .await
+        .unwrap();
     // Pods are refused until it is there.
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
-    await_condition(accounts, "default", |account: Option<&ServiceAccount>| account.is_some()).await.unwrap();
+    await_condition(accounts, "default", |account: Option<&ServiceAccount>| {
+        account.is_some()
+    })
+    .await
+    .unwrap();
 }
 
 /// I10: the writes that came when all was over.
@@ -147,7 +190,14 @@ fn noise(sent: &[Sent], quiet_from: Instant) -> Option<Violation> {
     let late: Vec<String> = sent
         .iter()
         .filter(|s| s.at > quiet_from && s.point.is_write() && s.point.resource != "leases")
-        .map(|s| format!("{}: {}, after {:.1} s", s.point, s.code, (s.at - quiet_from).as_secs_f64()))
+        .map(|s| {
+            format!(
+                "{}: {}, after {:.1} s",
+                s.point,
+                s.code,
+                (s.at - quiet_from).as_secs_f64()
+            )
+        })
         .collect();
     (!late.is_empty()).then(|| violation("I10", format!("written after the end: {late:?}")))
 }
@@ -162,15 +212,23 @@ impl World<'_> {
         };
         match before {
             // Without rights it gets no further than its first request.
-            Some(WorldDeed::RightsTakenAway) => self.proxy.until_asked(&[("get", "version")], self.pace.limit).await,
+            Some(WorldDeed::RightsTakenAway) => {
+                self.proxy
+                    .until_asked(&[("get", "version")], self.pace.limit)
+                    .await
+            }
             _ => self.proxy.until_asked(&watches, self.pace.heal).await,
         }
         if self.run.scenario != Scenario::Waits {
             self.create_script().await;
         }
         match before {
-            Some(WorldDeed::NoJobs) => others::allow_none(self.client, self.namespace, "count/jobs.batch").await,
-            Some(WorldDeed::NoPods) => others::allow_none(self.client, self.namespace, "pods").await,
+            Some(WorldDeed::NoJobs) => {
+                others::allow_none(self.client, self.namespace, "count/jobs.batch").await
+            }
+            Some(WorldDeed::NoPods) => {
+                others::allow_none(self.client, self.namespace, "pods").await
+            }
             Some(WorldDeed::ForeignJob | WorldDeed::ForeignJobStays) => {
                 let job = others::foreign_job(self.client, self.namespace, NAME).await;
                 self.create_test().await;
@@ -191,7 +249,8 @@ impl World<'_> {
                 others::allow_again(self.client, self.namespace).await;
             }
             Some(WorldDeed::NoPods) => {
-                self.until("a Job", |world, view| world.job(view).map(|_| ())).await?;
+                self.until("a Job", |world, view| world.job(view).map(|_| ()))
+                    .await?;
                 others::allow_again(self.client, self.namespace).await;
             }
             Some(WorldDeed::RightsTakenAway) => {
@@ -212,9 +271,16 @@ impl World<'_> {
     async fn go_through(&mut self) -> Result<(), String> {
         let mut anew = false;
         'again: loop {
-            for stage in [Stage::Starting, Stage::Running, Stage::OneDone, Stage::Ended] {
+            for stage in [
+                Stage::Starting,
+                Stage::Running,
+                Stage::OneDone,
+                Stage::Ended,
+            ] {
                 self.reach(stage).await?;
-                let Fault::World(at, deed) = self.run.fault else { continue };
+                let Fault::World(at, deed) = self.run.fault else {
+                    continue;
+                };
                 if at != stage || anew {
                     continue;
                 }
@@ -231,29 +297,52 @@ impl World<'_> {
         }
     }
 
-    async fn until<T>(&self, what: &str, mut check: impl FnMut(&Self, &View) -> Option<T>) -> Result<T, String> {
-        self.history.until(what, self.pace.limit, |view| check(self, view)).await
+    async fn until<T>(
+        &self,
+        what: &str,
+        mut check: impl FnMut(&Self, &View) -> Option<T>,
+    ) -> Result<T, String> {
+        self.history
+            .until(what, self.pace.limit, |view| check(self, view))
+            .await
     }
 
     async fn until_told(&self, reason: &str) -> Result<(), String> {
         self.until(reason, |_, view| {
-            let conditions = view.get("LoadTest", NAME)?.pointer("/status/conditions")?.as_array()?;
-            conditions.iter().any(|c| c["reason"] == reason).then_some(())
+            let conditions = view
+                .get("LoadTest", NAME)?
+                .pointer("/status/conditions")?
+                .as_array()?;
+            conditions
+                .iter()
+                .any(|c| c["reason"] == reason)
+                .then_some(())
         })
         .await
     }
 
     /// The Job of the test that there is now.
     fn job<'v>(&self, view: &'v View) -> Option<&'v Value> {
-        view.get("Job", NAME).filter(|job| owner(job) == Some(&self.uid))
+        view.get("Job", NAME)
+            .filter(|job| owner(job) == Some(&self.uid))
     }
 
     /// The pods of the test that there is now, by the number of their worker.
     fn pods(&self, view: &View) -> Vec<Pod> {
-        let Some(job) = self.job(view) else { return Vec::new() };
-        let mut pods: Vec<Pod> =
-            view.all("Pod").filter(|p| owner(p) == job["metadata"]["uid"].as_str()).cloned().map(from).collect();
-        pods.sort_by_key(|p| p.annotations().get("batch.kubernetes.io/job-completion-index").cloned());
+        let Some(job) = self.job(view) else {
+            return Vec::new();
+        };
+        let mut pods: Vec<Pod> = view
+            .all("Pod")
+            .filter(|p| owner(p) == job["metadata"]["uid"].as_str())
+            .cloned()
+            .map(from)
+            .collect();
+        pods.sort_by_key(|p| {
+            p.annotations()
+                .get("batch.kubernetes.io/job-completion-index")
+                .cloned()
+        });
         pods
     }
 
@@ -261,24 +350,39 @@ impl World<'_> {
         match stage {
             Stage::Before => {}
             Stage::Starting => {
-                self.until("two pods", |world, view| (world.pods(view).len() == 2).then_some(())).await?;
+                self.until("two pods", |world, view| {
+                    (world.pods(view).len() == 2).then_some(())
+                })
+                .await?;
             }
             Stage::Running => {
                 for pod in self.pods(&self.history.view()) {
-                    self.set_pod(&pod, "Running", json!({"running": {"startedAt": now()}})).await;
+                    self.set_pod(&pod, "Running", json!({"running": {"startedAt": now()}}))
+                        .await;
                 }
-                self.until("phase Running", |_, view| (view.phase(NAME) == "Running").then_some(())).await?;
+                self.until("phase Running", |_, view| {
+                    (view.phase(NAME) == "Running").then_some(())
+                })
+                .await?;
             }
             Stage::OneDone => {
                 if let Some(first) = self.pods(&self.history.view()).first() {
                     self.exit(first, 0).await;
                 }
-                let succeeded = |p: &Pod| p.status.as_ref().is_some_and(|s| s.phase.as_deref() == Some("Succeeded"));
-                self.until("the first worker's end", |w, view| w.pods(view).iter().any(succeeded).then_some(())).await?;
+                let succeeded = |p: &Pod| {
+                    p.status
+                        .as_ref()
+                        .is_some_and(|s| s.phase.as_deref() == Some("Succeeded"))
+                };
+                self.until("the first worker's end", |w, view| {
+                    w.pods(view).iter().any(succeeded).then_some(())
+                })
+                .await?;
             }
             Stage::Ended => {
                 if let Some(last) = self.pods(&self.history.view()).last() {
-                    self.exit(last, i32::from(self.run.scenario == Scenario::Fails)).await;
+                    self.exit(last, i32::from(self.run.scenario == Scenario::Fails))
+                        .await;
                 }
                 self.until_ended().await?;
             }
@@ -287,7 +391,10 @@ impl World<'_> {
     }
 
     async fn until_ended(&self) -> Result<(), String> {
-        self.until("the end", |_, view| matches!(view.phase(NAME), "Completed" | "Failed").then_some(())).await
+        self.until("the end", |_, view| {
+            matches!(view.phase(NAME), "Completed" | "Failed").then_some(())
+        })
+        .await
     }
 
     /// Lets something befall the world.
@@ -296,12 +403,19 @@ impl World<'_> {
         let tests: Api<LoadTest> = Api::namespaced(self.client.clone(), self.namespace);
         match deed {
             WorldDeed::OperatorKilled => process::kill(&self.killer).await,
-            WorldDeed::BackInTime => self.come_back_to_the_past(&["loadtests", "jobs", "pods"]).await,
+            WorldDeed::BackInTime => {
+                self.come_back_to_the_past(&["loadtests", "jobs", "pods"])
+                    .await
+            }
             WorldDeed::JobsBackInTime => self.come_back_to_the_past(&["jobs", "pods"]).await,
             WorldDeed::RecreatedBackInTime => {
-                tests.delete(NAME, &background).await.map_err(|e| e.to_string())?;
+                tests
+                    .delete(NAME, &background)
+                    .await
+                    .map_err(|e| e.to_string())?;
                 self.create_test().await;
-                self.come_back_to_the_past(&["loadtests", "jobs", "pods"]).await;
+                self.come_back_to_the_past(&["loadtests", "jobs", "pods"])
+                    .await;
                 return Ok(Rest::Anew);
             }
             WorldDeed::RightsTakenAway => {
@@ -311,15 +425,22 @@ impl World<'_> {
             }
             WorldDeed::JobDeleted => {
                 let jobs: Api<Job> = Api::namespaced(self.client.clone(), self.namespace);
-                jobs.delete(NAME, &background).await.map_err(|e| e.to_string())?;
-                self.until("no Job", |world, view| world.job(view).is_none().then_some(())).await?;
+                jobs.delete(NAME, &background)
+                    .await
+                    .map_err(|e| e.to_string())?;
+                self.until("no Job", |world, view| {
+                    world.job(view).is_none().then_some(())
+                })
+                .await?;
                 self.until_ended().await?;
                 return Ok(Rest::Nothing);
             }
             WorldDeed::PodDeleted => {
                 if let Some(pod) = self.pods(&self.history.view()).first() {
                     let pods: Api<Pod> = Api::namespaced(self.client.clone(), self.namespace);
-                    pods.delete(&pod.name_any(), &background).await.map_err(|e| e.to_string())?;
+                    pods.delete(&pod.name_any(), &background)
+                        .await
+                        .map_err(|e| e.to_string())?;
                 }
                 if matches!(stage, Stage::Starting | Stage::Running) {
                     self.until_ended().await?;
@@ -327,22 +448,34 @@ impl World<'_> {
                 }
             }
             WorldDeed::TestDeleted => {
-                tests.delete(NAME, &background).await.map_err(|e| e.to_string())?;
+                tests
+                    .delete(NAME, &background)
+                    .await
+                    .map_err(|e| e.to_string())?;
                 self.until_nothing().await?;
                 return Ok(Rest::Nothing);
             }
             WorldDeed::NamespaceDeleted => {
                 let namespaces: Api<Namespace> = Api::all(self.client.clone());
-                namespaces.delete(self.namespace, &background).await.map_err(|e| e.to_string())?;
+                namespaces
+                    .delete(self.namespace, &background)
+                    .await
+                    .map_err(|e| e.to_string())?;
                 self.until_nothing().await?;
                 return Ok(Rest::Nothing);
             }
             WorldDeed::TestRecreated => {
-                tests.delete(NAME, &background).await.map_err(|e| e.to_string())?;
+                tests
+                    .delete(NAME, &background)
+                    .await
+                    .map_err(|e| e.to_string())?;
                 self.create_test().await;
                 return Ok(Rest::Anew);
             }
-            WorldDeed::NoJobs | WorldDeed::NoPods | WorldDeed::ForeignJob | WorldDeed::ForeignJobStays => {
+            WorldDeed::NoJobs
+            | WorldDeed::NoPods
+            | WorldDeed::ForeignJob
+            | WorldDeed::ForeignJobStays => {
                 return Err(format!("{deed:?} is only for the time before a test"));
             }
         }
@@ -361,7 +494,10 @@ impl World<'_> {
     /// I8: the test is gone, and with it its Job and pods.
     async fn until_nothing(&self) -> Result<(), String> {
         self.until("nothing to be left", |_, view| {
-            ["LoadTest", "Job", "Pod"].into_iter().all(|kind| view.all(kind).next().is_none()).then_some(())
+            ["LoadTest", "Job", "Pod"]
+                .into_iter()
+                .all(|kind| view.all(kind).next().is_none())
+                .then_some(())
         })
         .await
     }
@@ -375,9 +511,11 @@ impl World<'_> {
     }
 
     async fn create_test(&mut self) {
-        let test: LoadTest = from(json!({"apiVersion": "loadtest.artillery.io/v1alpha1", "kind": "LoadTest",
+        let test: LoadTest = from(
+            json!({"apiVersion": "loadtest.artillery.io/v1alpha1", "kind": "LoadTest",
             "metadata": {"name": NAME},
-            "spec": {"count": 2, "environment": "dev", "testScript": {"config": {"configMap": "test-script"}}}}));
+            "spec": {"count": 2, "environment": "dev", "testScript": {"config": {"configMap": "test-script"}}}}),
+        );
         let tests: Api<LoadTest> = Api::namespaced(self.client.clone(), self.namespace);
         let created = tests.create(&PostParams::default(), &test).await.unwrap();
         self.uid = created.uid().unwrap();
@@ -385,10 +523,15 @@ impl World<'_> {
 
     async fn exit(&self, pod: &Pod, code: i32) {
         let phase = if code == 0 { "Succeeded" } else { "Failed" };
-        let message = if code == 0 { "" } else { "Error: ensure failed" };
+        let message = if code == 0 {
+            ""
+        } else {
+            "Error: ensure failed"
+        };
         let terminated = json!({"exitCode": code, "message": message, "reason": if code == 0 { "Completed" } else { "Error" },
             "startedAt": pod.metadata.creation_timestamp, "finishedAt": now()});
-        self.set_pod(pod, phase, json!({"terminated": terminated})).await;
+        self.set_pod(pod, phase, json!({"terminated": terminated}))
+            .await;
     }
 
     /// Sets the state of a pod, as a kubelet would. One that has gone is left alone.
@@ -398,7 +541,13 @@ impl World<'_> {
             "containerStatuses": [{"name": container.name, "image": container.image, "imageID": "",
                 "started": phase == "Running", "ready": phase == "Running", "restartCount": 0, "state": state}]}});
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), self.namespace);
-        let _ = pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(status)).await;
+        let _ = pods
+            .patch_status(
+                &pod.name_any(),
+                &PatchParams::default(),
+                &Patch::Merge(status),
+            )
+            .await;
     }
 }
 

@@ -28,40 +28,134 @@ async fn what_cannot_work_is_refused_with_a_reason() {
     let from_field = |name: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}});
     let longest = "a".repeat(61);
     for (test, why) in [
-        (changed("/metadata/name", json!("my.test")), "use only a-z, 0-9 and '-' (no dots)"),
-        (changed("/metadata/name", json!("a".repeat(62))), "metadata.name is too long"),
+        (
+            changed("/metadata/name", json!("my.test")),
+            "use only a-z, 0-9 and '-' (no dots)",
+        ),
+        (
+            changed("/metadata/name", json!("a".repeat(62))),
+            "metadata.name is too long",
+        ),
         (changed("/metadata/name", json!(longest)), ""),
         (load_test(&longest, 10), "already exists"),
         (load_test(&longest, 11), "metadata.name is too long"),
         (load_test("zero", 0), "greater than or equal to 1"),
-        (changed("/spec/testScript", json!({"config": {"configMap": ""}})), "should be at least 1 chars long"),
-        (changed("/spec/testScript", json!({})), "needs either config, which names the script's ConfigMap, or inline"),
-        (changed("/spec/testScript", json!({"config": {"key": "a.yaml"}})), "must name a ConfigMap, unless"),
         (
-            changed("/spec/testScript", json!({"config": {"configMap": "s", "key": "../etc/a"}})),
+            changed("/spec/testScript", json!({"config": {"configMap": ""}})),
+            "should be at least 1 chars long",
+        ),
+        (
+            changed("/spec/testScript", json!({})),
+            "needs either config, which names the script's ConfigMap, or inline",
+        ),
+        (
+            changed("/spec/testScript", json!({"config": {"key": "a.yaml"}})),
+            "must name a ConfigMap, unless",
+        ),
+        (
+            changed(
+                "/spec/testScript",
+                json!({"config": {"configMap": "s", "key": "../etc/a"}}),
+            ),
             "is a file name, or a path within",
         ),
-        (changed("/spec/testScript", json!({"config": {"configMap": "s", "key": "a/../b.yaml"}})), "or a path within"),
-        (changed("/spec/testScript", json!({"config": {"configMap": "s", "key": "load.txt"}})), "must end in .yaml, .yml, .json"),
-        (named("dots", "/spec/testScript", json!({"config": {"configMap": "s", "key": "a..b.YML"}})), ""),
-        (changed("/spec/variables", json!({"n": 0.5})), "spec.variables.n: Invalid value"),
-        (changed("/spec/variables", json!({"n": true})), "spec.variables.n: Invalid value"),
-        (named("variables", "/spec/variables", json!({"n": 5_000_000_000_i64, "f": 3.0, "s": "0.5"})), ""),
-        (worker(json!({"env": [{"name": "LOADTEST_WORKERS", "value": "1"}]})), "are the operator's variables"),
-        (worker(json!({"env": [{"name": "JOB_COMPLETION_INDEX", "value": "0"}]})), "are the operator's variables"),
-        (worker(json!({"env": [from_field("NODE_OPTIONS")]})), "so they need a value, and no valueFrom"),
-        (worker(json!({"env": [from_field("ARTILLERY_PLUGIN_PATH")]})), "so they need a value, and no valueFrom"),
-        (worker(json!({"volumes": [{"name": "data", "emptyDir": {}}]})), "are the operator's own volumes"),
-        (worker(json!({"podSecurityContext": {"runAsUser": 0}})), "should be greater than or equal to 1"),
-        (worker(json!({"securityContext": {"seccompProfile": {"type": "Unconfined"}}})), "Unsupported value"),
-        (worker(json!({"podSecurityContext": {"runAsNonRoot": false}})), "Unsupported value"),
-        (worker(json!({"imagePullPolicy": "Sometimes"})), "supported values: \"Always\""),
-        (worker(json!({"volumes": [{"name": "v"}], "volumeMounts": [{"name": "v", "mountPath": "/data/more"}]})), "are taken"),
-        (worker(json!({"terminationGracePeriodSeconds": -1})), "should be greater than or equal to 0"),
-        (worker(json!({"resources": {"limits": {"cpu": "many"}}})), "spec.worker.resources.limits.cpu"),
+        (
+            changed(
+                "/spec/testScript",
+                json!({"config": {"configMap": "s", "key": "a/../b.yaml"}}),
+            ),
+            "or a path within",
+        ),
+        (
+            changed(
+                "/spec/testScript",
+                json!({"config": {"configMap": "s", "key": "load.txt"}}),
+            ),
+            "must end in .yaml, .yml, .json",
+        ),
+        (
+            named(
+                "dots",
+                "/spec/testScript",
+                json!({"config": {"configMap": "s", "key": "a..b.YML"}}),
+            ),
+            "",
+        ),
+        (
+            changed("/spec/variables", json!({"n": 0.5})),
+            "spec.variables.n: Invalid value",
+        ),
+        (
+            changed("/spec/variables", json!({"n": true})),
+            "spec.variables.n: Invalid value",
+        ),
+        (
+            named(
+                "variables",
+                "/spec/variables",
+                json!({"n": 5_000_000_000_i64, "f": 3.0, "s": "0.5"}),
+            ),
+            "",
+        ),
+        (
+            worker(json!({"env": [{"name": "LOADTEST_WORKERS", "value": "1"}]})),
+            "are the operator's variables",
+        ),
+        (
+            worker(json!({"env": [{"name": "JOB_COMPLETION_INDEX", "value": "0"}]})),
+            "are the operator's variables",
+        ),
+        (
+            worker(json!({"env": [from_field("NODE_OPTIONS")]})),
+            "so they need a value, and no valueFrom",
+        ),
+        (
+            worker(json!({"env": [from_field("ARTILLERY_PLUGIN_PATH")]})),
+            "so they need a value, and no valueFrom",
+        ),
+        (
+            worker(json!({"volumes": [{"name": "data", "emptyDir": {}}]})),
+            "are the operator's own volumes",
+        ),
+        (
+            worker(json!({"podSecurityContext": {"runAsUser": 0}})),
+            "should be greater than or equal to 1",
+        ),
+        (
+            worker(json!({"securityContext": {"seccompProfile": {"type": "Unconfined"}}})),
+            "Unsupported value",
+        ),
+        (
+            worker(json!({"podSecurityContext": {"runAsNonRoot": false}})),
+            "Unsupported value",
+        ),
+        (
+            worker(json!({"imagePullPolicy": "Sometimes"})),
+            "supported values: \"Always\"",
+        ),
+        (
+            worker(
+                json!({"volumes": [{"name": "v"}], "volumeMounts": [{"name": "v", "mountPath": "/data/more"}]}),
+            ),
+            "are taken",
+        ),
+        (
+            worker(json!({"terminationGracePeriodSeconds": -1})),
+            "should be greater than or equal to 0",
+        ),
+        (
+            worker(json!({"resources": {"limits": {"cpu": "many"}}})),
+            "spec.worker.resources.limits.cpu",
+        ),
     ] {
-        let refused = bed.try_create::<LoadTest>(test.clone()).await.map_or_else(|e| e.to_string(), |_| String::new());
-        assert!(refused.contains(why) && refused.is_empty() == why.is_empty(), "{test}: {why:?} is not in {refused:?}");
+        let refused = bed
+            .try_create::<LoadTest>(test.clone())
+            .await
+            .map_or_else(|e| e.to_string(), |_| String::new());
+        assert!(
+            refused.contains(why) && refused.is_empty() == why.is_empty(),
+            "{test}: {why:?} is not in {refused:?}"
+        );
     }
 }
 
@@ -77,7 +171,17 @@ async fn the_manifests_of_the_original_are_taken_unchanged() {
     full["spec"]["testScript"]["external"] = json!({"payload": {"configMaps": ["a", "b"]},
         "processor": {"main": {"configMap": "c"}, "related": {"configMaps": ["d"]}}});
     let taken: LoadTest = bed.create(full).await;
-    assert_eq!(taken.spec.test_script.external.unwrap().payload.unwrap().config_maps, ["a", "b"]);
+    assert_eq!(
+        taken
+            .spec
+            .test_script
+            .external
+            .unwrap()
+            .payload
+            .unwrap()
+            .config_maps,
+        ["a", "b"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -91,18 +195,36 @@ async fn the_spec_can_be_changed_only_before_the_start() {
     bed.until_phase("change", "Pending").await;
     let tests = bed.api::<LoadTest>();
     let change = async |spec: Value| {
-        tests.patch("change", &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await.map_err(|e| e.to_string())
+        tests
+            .patch(
+                "change",
+                &PatchParams::default(),
+                &Patch::Merge(json!({"spec": spec})),
+            )
+            .await
+            .map_err(|e| e.to_string())
     };
-    change(json!({"testScript": {"config": {"configMap": "test-script"}}})).await.expect("it has not started");
+    change(json!({"testScript": {"config": {"configMap": "test-script"}}}))
+        .await
+        .expect("it has not started");
     bed.pods("change", 1).await;
     let refused = change(json!({"count": 5})).await.unwrap_err();
-    assert!(refused.contains("the test has started: of its spec, only stop"), "{refused}");
+    assert!(
+        refused.contains("the test has started: of its spec, only stop"),
+        "{refused}"
+    );
     let refused = change(json!({"suspend": true})).await.unwrap_err();
-    assert!(refused.contains("it can no longer be suspended"), "{refused}");
+    assert!(
+        refused.contains("it can no longer be suspended"),
+        "{refused}"
+    );
     change(json!({"activeDeadlineSeconds": 900, "startDeadlineSeconds": 60, "ttlSecondsAfterFinished": 9})).await.unwrap();
     change(json!({"stop": true})).await.unwrap();
     let refused = change(json!({"stop": false})).await.unwrap_err();
-    assert!(refused.contains("a test that was stopped does not go on"), "{refused}");
+    assert!(
+        refused.contains("a test that was stopped does not go on"),
+        "{refused}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -111,15 +233,42 @@ async fn kubectl_get_shows_the_columns_of_the_original() {
     bed.load_test("table", 2).await;
     bed.pods("table", 2).await;
     bed.until_phase("table", "Starting").await;
-    let path = format!("/apis/loadtest.artillery.io/v1alpha1/namespaces/{}/loadtests/table", bed.namespace);
-    let request = http::Request::get(path).header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io").body(vec![]).unwrap();
+    let path = format!(
+        "/apis/loadtest.artillery.io/v1alpha1/namespaces/{}/loadtests/table",
+        bed.namespace
+    );
+    let request = http::Request::get(path)
+        .header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")
+        .body(vec![])
+        .unwrap();
     let table: Value = bed.client.request(request).await.unwrap();
-    let columns: Vec<_> = table["columnDefinitions"].as_array().unwrap().iter().map(|c| (&c["name"], &c["priority"])).collect();
-    let shown =
-        ["Name", "Status", "Completions", "Duration", "Age", "Environment", "Verdict", "P95", "Errors"].map(|c| json!([c, 0]));
+    let columns: Vec<_> = table["columnDefinitions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| (&c["name"], &c["priority"]))
+        .collect();
+    let shown = [
+        "Name",
+        "Status",
+        "Completions",
+        "Duration",
+        "Age",
+        "Environment",
+        "Verdict",
+        "P95",
+        "Errors",
+    ]
+    .map(|c| json!([c, 0]));
     let wide = ["RPS", "P99", "Image"].map(|c| json!([c, 10]));
     assert_eq!(json!(columns), json!([&shown[..], &wide[..]].concat()));
     let cells = &table["rows"][0]["cells"];
-    assert_eq!((&cells[0], &cells[1], &cells[2]), (&json!("table"), &json!("Starting"), &json!("0/2")));
-    assert_eq!((&cells[5], &cells[11]), (&json!("dev"), &json!("artilleryio/artillery:latest")));
+    assert_eq!(
+        (&cells[0], &cells[1], &cells[2]),
+        (&json!("table"), &json!("Starting"), &json!("0/2"))
+    );
+    assert_eq!(
+        (&cells[5], &cells[11]),
+        (&json!("dev"), &json!("artilleryio/artillery:latest"))
+    );
 }

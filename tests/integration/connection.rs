@@ -29,23 +29,35 @@ struct Relay {
 impl Relay {
     async fn start(kubeconfig: &Path) -> Self {
         let read = Kubeconfig::read_from(kubeconfig).unwrap();
-        let mut config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await.unwrap();
+        let mut config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
+            .await
+            .unwrap();
         let server = config.cluster_url.authority().unwrap().to_string();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        config.cluster_url = format!("https://{}", listener.local_addr().unwrap()).parse().unwrap();
+        config.cluster_url = format!("https://{}", listener.local_addr().unwrap())
+            .parse()
+            .unwrap();
         let (accepted, silent) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
         let (count, is_silent) = (accepted.clone(), silent.clone());
         tokio::spawn(async move {
             loop {
-                let (here, there) = (listener.accept().await.unwrap().0, tokio::net::TcpStream::connect(&server).await.unwrap());
+                let (here, there) = (
+                    listener.accept().await.unwrap().0,
+                    tokio::net::TcpStream::connect(&server).await.unwrap(),
+                );
                 // Those that come while it is silent are not.
-                let falls_silent = (count.fetch_add(1, Ordering::Relaxed) == 0).then(|| is_silent.clone());
+                let falls_silent =
+                    (count.fetch_add(1, Ordering::Relaxed) == 0).then(|| is_silent.clone());
                 let ((asked, answer), (answered, ask)) = (here.into_split(), there.into_split());
                 tokio::spawn(pass(asked, ask, falls_silent.clone()));
                 tokio::spawn(pass(answered, answer, falls_silent));
             }
         });
-        Self { accepted, silent, client: connect(&config).unwrap() }
+        Self {
+            accepted,
+            silent,
+            client: connect(&config).unwrap(),
+        }
     }
 
     fn connections(&self) -> usize {
@@ -53,10 +65,17 @@ impl Relay {
     }
 }
 
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, falls_silent: Option<Arc<AtomicBool>>) {
+async fn pass(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    falls_silent: Option<Arc<AtomicBool>>,
+) {
     let mut part = vec![0; 16 * 1024];
     while let Ok(n @ 1..) = from.read(&mut part).await {
-        if falls_silent.as_ref().is_some_and(|s| s.load(Ordering::Relaxed)) {
+        if falls_silent
+            .as_ref()
+            .is_some_and(|s| s.load(Ordering::Relaxed))
+        {
             continue;
         }
         if to.write_all(&part[..n]).await.is_err() {
@@ -69,7 +88,9 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, falls_silent: Opt
 async fn tell(client: &Client) -> bool {
     let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
     let patch = Patch::Merge(json!({"metadata": {"annotations": {"a": "b"}}}));
-    let told = pods.patch_metadata("none", &PatchParams::default(), &patch).await;
+    let told = pods
+        .patch_metadata("none", &PatchParams::default(), &patch)
+        .await;
     matches!(told, Err(kube::Error::Api(status)) if status.code == 404)
 }
 
@@ -77,7 +98,12 @@ async fn tell(client: &Client) -> bool {
 async fn a_thousand_tellings_share_one_connection() {
     let relay = Relay::start(control_plane()).await;
     assert!(tell(&relay.client).await);
-    assert!(join_all((0..1000).map(|_| tell(&relay.client))).await.into_iter().all(|answered| answered));
+    assert!(
+        join_all((0..1000).map(|_| tell(&relay.client)))
+            .await
+            .into_iter()
+            .all(|answered| answered)
+    );
     assert_eq!(relay.connections(), 1);
 }
 

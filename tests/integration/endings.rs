@@ -20,30 +20,73 @@ async fn a_test_runs_to_its_end_and_says_so() {
     bed.set_running(&pods[0]).await;
     bed.set_running(&pods[1]).await;
     let running = bed.until_phase("basic", "Running").await;
-    assert_eq!(condition(&running, "Progressing"), ("True".into(), "Running".into(), "all 2 workers have started".into()));
+    assert_eq!(
+        condition(&running, "Progressing"),
+        (
+            "True".into(),
+            "Running".into(),
+            "all 2 workers have started".into()
+        )
+    );
     assert_eq!(running.status.as_ref().unwrap().active, 2);
 
     bed.set_exited(&pods[0], 0, "").await;
     bed.set_exited(&pods[1], 0, "").await;
     let done = bed.until_phase("basic", "Completed").await;
     let status = done.status.as_ref().unwrap();
-    let shown: Vec<_> = status.conditions.iter().map(|c| (c.type_.as_str(), c.status.as_str())).collect();
-    let expected = ["Progressing", "Completed", "Failed", "Passed", "ResultsComplete"]
-        .into_iter()
-        .zip(["False", "True", "False", "True", "False"]);
+    let shown: Vec<_> = status
+        .conditions
+        .iter()
+        .map(|c| (c.type_.as_str(), c.status.as_str()))
+        .collect();
+    let expected = [
+        "Progressing",
+        "Completed",
+        "Failed",
+        "Passed",
+        "ResultsComplete",
+    ]
+    .into_iter()
+    .zip(["False", "True", "False", "True", "False"]);
     assert_eq!(shown, expected.collect::<Vec<_>>());
     assert_eq!((status.active, status.succeeded, status.failed), (0, 2, 0));
     assert_eq!(status.completions.as_deref(), Some("2/2"));
     assert_eq!(status.observed_generation, Some(1));
-    let (start, end) = (status.start_time.as_ref().unwrap(), status.completion_time.as_ref().unwrap());
-    assert_eq!(status.duration, Some(format!("{}s", end.0.duration_since(start.0).as_secs())));
+    let (start, end) = (
+        status.start_time.as_ref().unwrap(),
+        status.completion_time.as_ref().unwrap(),
+    );
+    assert_eq!(
+        status.duration,
+        Some(format!("{}s", end.0.duration_since(start.0).as_secs()))
+    );
 
     let events = bed.events("basic").await;
     let normal = |reason: &str, message: String| ("Normal".to_owned(), reason.to_owned(), message);
-    let running = |i: usize| normal("Running", format!("Running Load Test worker pod: {}", pods[i].name_any()));
-    assert_eq!(events[0], normal("Created", "Created Load Test worker master job: basic".into()));
-    assert!(events[1..3].contains(&running(0)) && events[1..3].contains(&running(1)), "{events:?}");
-    assert_eq!(events[3], normal("Completed", "Completed Load Test: all 2 workers succeeded".into()));
+    let running = |i: usize| {
+        normal(
+            "Running",
+            format!("Running Load Test worker pod: {}", pods[i].name_any()),
+        )
+    };
+    assert_eq!(
+        events[0],
+        normal(
+            "Created",
+            "Created Load Test worker master job: basic".into()
+        )
+    );
+    assert!(
+        events[1..3].contains(&running(0)) && events[1..3].contains(&running(1)),
+        "{events:?}"
+    );
+    assert_eq!(
+        events[3],
+        normal(
+            "Completed",
+            "Completed Load Test: all 2 workers succeeded".into()
+        )
+    );
     assert_eq!(events.len(), 4);
 }
 
@@ -55,7 +98,12 @@ async fn a_failed_worker_is_named_with_its_last_words() {
     bed.set_running(&pods[0]).await;
     bed.set_running(&pods[1]).await;
     bed.until_phase("broken", "Running").await;
-    bed.set_exited(&pods[1], 11, "some lines\nError: Cannot find module './processor.js'\n").await;
+    bed.set_exited(
+        &pods[1],
+        11,
+        "some lines\nError: Cannot find module './processor.js'\n",
+    )
+    .await;
     let failed = bed.until_phase("broken", "Failed").await;
     let (status, reason, message) = condition(&failed, "Failed");
     assert_eq!((status.as_str(), reason.as_str()), ("True", "WorkerFailed"));
@@ -65,11 +113,21 @@ async fn a_failed_worker_is_named_with_its_last_words() {
             .starts_with(&format!("worker 1 (pod {name}) failed with exit code 11: Error: Cannot find module './processor.js'")),
         "{message}"
     );
-    assert!(message.ends_with(&format!("see: kubectl logs -n {} {name}", bed.namespace)), "{message}");
+    assert!(
+        message.ends_with(&format!("see: kubectl logs -n {} {name}", bed.namespace)),
+        "{message}"
+    );
     let status = failed.status.unwrap();
-    assert_eq!((status.failed, status.succeeded, status.active), (1, 0, 0), "the stopped worker has not failed");
+    assert_eq!(
+        (status.failed, status.succeeded, status.active),
+        (1, 0, 0),
+        "the stopped worker has not failed"
+    );
     assert!(status.completion_time.is_some());
-    assert_eq!(condition(&bed.until_phase("broken", "Failed").await, "Completed").0, "False");
+    assert_eq!(
+        condition(&bed.until_phase("broken", "Failed").await, "Completed").0,
+        "False"
+    );
     let events = bed.events("broken").await;
     let last = events.last().unwrap();
     assert_eq!((last.0.as_str(), last.1.as_str()), ("Warning", "Failed"));
@@ -86,16 +144,25 @@ async fn running_is_said_only_of_pods_whose_container_runs() {
     bed.set_running(&pods[1]).await;
     let told = bed
         .until_test("pull", "tells what waits", |t| {
-            t.status.as_ref().is_some_and(|s| s.conditions[0].message.contains("ImagePullBackOff: no such image"))
+            t.status.as_ref().is_some_and(|s| {
+                s.conditions[0]
+                    .message
+                    .contains("ImagePullBackOff: no such image")
+            })
         })
         .await;
-    assert!(condition(&told, "Progressing").2.contains(&pods[0].name_any()));
+    assert!(
+        condition(&told, "Progressing")
+            .2
+            .contains(&pods[0].name_any())
+    );
     bed.until("the running worker is told", async || {
         let events = bed.events("pull").await;
         (events.iter().filter(|e| e.1 == "Running").count() == 1).then_some(())
     })
     .await;
-    let said_of = |e: &(String, String, String)| e.1 == "Running" && e.2.contains(&pods[0].name_any());
+    let said_of =
+        |e: &(String, String, String)| e.1 == "Running" && e.2.contains(&pods[0].name_any());
     assert!(!bed.events("pull").await.iter().any(said_of));
 }
 
@@ -107,7 +174,13 @@ async fn above_fifty_workers_one_event_tells_of_all() {
         bed.set_running(&pod).await;
     }
     bed.until_phase("many", "Running").await;
-    let running: Vec<_> = bed.events("many").await.into_iter().filter(|e| e.1 == "Running").map(|e| e.2).collect();
+    let running: Vec<_> = bed
+        .events("many")
+        .await
+        .into_iter()
+        .filter(|e| e.1 == "Running")
+        .map(|e| e.2)
+        .collect();
     assert_eq!(running, ["Running 51 Load Test worker pods"]);
 }
 
@@ -143,9 +216,16 @@ async fn an_ended_test_is_never_touched_again() {
     bed.set_exited(&bed.pods("next", 1).await[0], 0, "").await;
     bed.until_phase("next", "Completed").await;
     let after = bed.api::<LoadTest>().get("done").await.unwrap();
-    assert_eq!(after.resource_version(), done.resource_version(), "not written, whatever happened");
+    assert_eq!(
+        after.resource_version(),
+        done.resource_version(),
+        "not written, whatever happened"
+    );
     assert!(bed.api::<Job>().get_opt("done").await.unwrap().is_none());
-    assert_eq!(bed.event_reasons("done").await, ["Created", "Running", "Completed"]);
+    assert_eq!(
+        bed.event_reasons("done").await,
+        ["Created", "Running", "Completed"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -165,7 +245,8 @@ async fn deletion_while_running_leaves_no_job_and_no_pod() {
 async fn a_test_created_again_under_its_name_begins_anew() {
     let bed = Bed::with_operator(control_plane()).await;
     let first = bed.load_test("again", 1).await;
-    bed.set_exited(&bed.pods("again", 1).await[0], 1, "boom").await;
+    bed.set_exited(&bed.pods("again", 1).await[0], 1, "boom")
+        .await;
     bed.until_phase("again", "Failed").await;
     bed.delete::<LoadTest>("again").await;
     let second = bed.load_test("again", 1).await;
@@ -174,11 +255,21 @@ async fn a_test_created_again_under_its_name_begins_anew() {
         .until("the new test has its own pod", async || {
             let jobs = bed.api::<Job>().get_opt("again").await.unwrap()?;
             (jobs.owner_references()[0].uid == second.uid().unwrap()).then_some(())?;
-            let pods = bed.api::<Pod>().list(&kube::api::ListParams::default()).await.unwrap().items;
-            pods.into_iter().find(|p| p.owner_references()[0].uid == jobs.uid().unwrap())
+            let pods = bed
+                .api::<Pod>()
+                .list(&kube::api::ListParams::default())
+                .await
+                .unwrap()
+                .items;
+            pods.into_iter()
+                .find(|p| p.owner_references()[0].uid == jobs.uid().unwrap())
         })
         .await;
     bed.set_exited(&pod, 0, "").await;
     let done = bed.until_phase("again", "Completed").await;
-    assert_eq!(done.status.unwrap().failed, 0, "nothing of the first is taken over");
+    assert_eq!(
+        done.status.unwrap().failed,
+        0,
+        "nothing of the first is taken over"
+    );
 }

@@ -24,7 +24,10 @@ async fn two_operators() -> (Bed, String) {
     bed.load_test("one", 1).await;
     bed.set_exited(&bed.pods("one", 1).await[0], 0, "").await;
     bed.until_phase("one", "Completed").await;
-    assert_eq!(bed.event_reasons("one").await, ["Created", "Running", "Completed"]);
+    assert_eq!(
+        bed.event_reasons("one").await,
+        ["Created", "Running", "Completed"]
+    );
     (bed, first)
 }
 
@@ -60,26 +63,39 @@ async fn what_a_deposed_leader_still_had_to_say_changes_nothing() {
     bed.create_script("test-script").await;
     // Holds back the creation of the Job, and then the lease's renewal: the leader is cut off in the middle of its work.
     let proxy = Proxy::start(bed.client.clone(), |method, path| {
-        (method == http::Method::POST && path.ends_with("/jobs")) || (method == http::Method::PUT && path.contains("/leases/"))
+        (method == http::Method::POST && path.ends_with("/jobs"))
+            || (method == http::Method::PUT && path.contains("/leases/"))
     })
     .await;
-    bed.start_operator_by(&proxy.kubeconfig(), &["--leader-elect"]).await;
+    bed.start_operator_by(&proxy.kubeconfig(), &["--leader-elect"])
+        .await;
     let first = holder(&bed).await;
     bed.load_test("cut", 1).await;
     proxy.until_held().await;
     bed.start_operator(&["--leader-elect"]).await;
 
     let pods = bed.pods("cut", 1).await;
-    assert_ne!(holder(&bed).await, first, "the second operator has created the Job");
+    assert_ne!(
+        holder(&bed).await,
+        first,
+        "the second operator has created the Job"
+    );
     let job: Job = bed.until_exists("cut").await;
     bed.until_operator_ends(0).await;
     proxy.release().await;
 
     bed.set_exited(&pods[0], 0, "").await;
     let done = bed.until_phase("cut", "Completed").await;
-    assert_eq!(bed.event_reasons("cut").await, ["Created", "Running", "Completed"]);
+    assert_eq!(
+        bed.event_reasons("cut").await,
+        ["Created", "Running", "Completed"]
+    );
     let after: Job = bed.until_exists("cut").await;
     assert_eq!(after.uid(), job.uid());
-    assert_ne!(holder(&bed).await, first, "the late renewal has not brought the lease back");
+    assert_ne!(
+        holder(&bed).await,
+        first,
+        "the late renewal has not brought the lease back"
+    );
     assert_eq!(done.status.unwrap().completions.as_deref(), Some("1/1"));
 }

@@ -23,9 +23,20 @@ async fn the_duration_advances_while_a_test_runs() {
     let bed = Bed::with_operator(control_plane()).await;
     bed.load_test("long", 1).await;
     bed.set_running(&bed.pods("long", 1).await[0]).await;
-    let begun = bed.until_phase("long", "Running").await.status.unwrap().duration;
-    let later = bed.until_test("long", "its duration advances", |t| t.status.as_ref().unwrap().duration != begun).await;
+    let begun = bed
+        .until_phase("long", "Running")
+        .await
+        .status
+        .unwrap()
+        .duration;
+    let later = bed
+        .until_test("long", "its duration advances", |t| {
+            t.status.as_ref().unwrap().duration != begun
+        })
+        .await;
     let status = later.status.unwrap();
-    let seconds = artillery_operator::duration::parse(&status.duration.unwrap()).unwrap().as_secs();
+    let seconds = artillery_operator::duration::parse(&status.duration.unwrap())
+        .unwrap()
+        .as_secs();
     assert!((9..25).contains(&seconds), "after 10 to 20 s: {seconds}");
 }

@@ -19,7 +19,13 @@ async fn a_crash_at_any_step_repeats_nothing() {
         bed.set_running(pod).await;
         bed.start_operator(&[]).await;
         bed.until("its running is told", async || {
-            (bed.event_reasons("crash").await.iter().filter(|r| *r == "Running").count() == step + 1).then_some(())
+            (bed.event_reasons("crash")
+                .await
+                .iter()
+                .filter(|r| *r == "Running")
+                .count()
+                == step + 1)
+                .then_some(())
         })
         .await;
     }
@@ -29,14 +35,20 @@ async fn a_crash_at_any_step_repeats_nothing() {
     bed.set_exited(&pods[1], 0, "").await;
     bed.start_operator(&[]).await;
     bed.until_phase("crash", "Completed").await;
-    assert_eq!(bed.event_reasons("crash").await, ["Created", "Running", "Running", "Completed"]);
+    assert_eq!(
+        bed.event_reasons("crash").await,
+        ["Created", "Running", "Running", "Completed"]
+    );
     assert_eq!(bed.until_exists::<Job>("crash").await.uid(), job.uid());
 }
 
 /// The status that is written before the Job is created.
 async fn record_the_intent(bed: &Bed, name: &str) {
     let status = json!({"status": {"phase": "Starting", "active": 0, "succeeded": 0, "failed": 0}});
-    bed.api::<LoadTest>().patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+    bed.api::<LoadTest>()
+        .patch_status(name, &PatchParams::default(), &Patch::Merge(status))
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -63,7 +75,15 @@ async fn a_job_created_and_deleted_while_nobody_looked_is_not_created_again() {
     );
     bed.create::<Job>(serde_json::to_value(job).unwrap()).await;
     bed.delete::<Job>("unseen").await;
-    bed.until("the Job is gone", async || bed.api::<Job>().get_opt("unseen").await.unwrap().is_none().then_some(())).await;
+    bed.until("the Job is gone", async || {
+        bed.api::<Job>()
+            .get_opt("unseen")
+            .await
+            .unwrap()
+            .is_none()
+            .then_some(())
+    })
+    .await;
     bed.start_operator(&[]).await;
     let failed = bed.until_phase("unseen", "Failed").await;
     assert_eq!(condition(&failed, "Failed").1, "JobDeleted");
@@ -79,6 +99,13 @@ async fn what_happened_while_the_operator_was_away_is_told_afterwards() {
     bed.set_exited(&pods[0], 1, "Error: ensure failed").await;
     bed.start_operator(&[]).await;
     let failed = bed.until_phase("away", "Failed").await;
-    assert!(condition(&failed, "Failed").2.contains("Error: ensure failed"));
-    assert_eq!(bed.event_reasons("away").await, ["Created", "Running", "Failed"]);
+    assert!(
+        condition(&failed, "Failed")
+            .2
+            .contains("Error: ensure failed")
+    );
+    assert_eq!(
+        bed.event_reasons("away").await,
+        ["Created", "Running", "Failed"]
+    );
 }

@@ -21,7 +21,11 @@ async fn operators_with_selectors_take_each_only_its_own_tests() {
     let mut bed = Bed::new(control_plane()).await;
     bed.create_script("test-script").await;
     let args = |shard: &str| {
-        ["--leader-elect".into(), format!("--selector=shard={shard}"), format!("--leader-elect-lease=shard-{shard}")]
+        [
+            "--leader-elect".into(),
+            format!("--selector=shard={shard}"),
+            format!("--leader-elect-lease=shard-{shard}"),
+        ]
     };
     for shard in ["a", "b"] {
         let args = args(shard);
@@ -30,7 +34,14 @@ async fn operators_with_selectors_take_each_only_its_own_tests() {
     }
     for shard in ["a", "b"] {
         let lease: Lease = bed.until_exists(&format!("shard-{shard}")).await;
-        assert!(lease.spec.unwrap().holder_identity.is_some_and(|h| !h.is_empty()), "both work at the same time");
+        assert!(
+            lease
+                .spec
+                .unwrap()
+                .holder_identity
+                .is_some_and(|h| !h.is_empty()),
+            "both work at the same time"
+        );
     }
     create(&bed, "of-a", "a").await;
     create(&bed, "of-b", "b").await;
@@ -38,25 +49,47 @@ async fn operators_with_selectors_take_each_only_its_own_tests() {
     for name in ["of-a", "of-b"] {
         bed.set_exited(&bed.pods(name, 1).await[0], 0, "").await;
         bed.until_phase(name, "Completed").await;
-        assert_eq!(bed.event_reasons(name).await, ["Created", "Running", "Completed"]);
+        assert_eq!(
+            bed.event_reasons(name).await,
+            ["Created", "Running", "Completed"]
+        );
     }
     for (index, own, other) in [(0, "of-a", "of-b"), (1, "of-b", "of-a")] {
         let log = bed.operator(index).log();
-        assert!(log.contains(own) && !log.contains(other), "each has looked only at its own:\n{log}");
+        assert!(
+            log.contains(own) && !log.contains(other),
+            "each has looked only at its own:\n{log}"
+        );
     }
     // By a second operator's hand it would have been created by now.
-    let jobs: Vec<String> =
-        bed.api::<Job>().list(&ListParams::default()).await.unwrap().iter().map(ResourceExt::name_any).collect();
-    assert_eq!(jobs, ["of-a", "of-b"], "nobody takes what matches no selector");
+    let jobs: Vec<String> = bed
+        .api::<Job>()
+        .list(&ListParams::default())
+        .await
+        .unwrap()
+        .iter()
+        .map(ResourceExt::name_any)
+        .collect();
+    assert_eq!(
+        jobs,
+        ["of-a", "of-b"],
+        "nobody takes what matches no selector"
+    );
 
     // A test whose label changes goes over to the other operator, with all that has been.
     create(&bed, "moves", "a").await;
     bed.set_running(&bed.pods("moves", 1).await[0]).await;
     bed.until_phase("moves", "Running").await;
     let moved = json!({"metadata": {"labels": {"shard": "b"}}});
-    bed.api::<LoadTest>().patch("moves", &PatchParams::default(), &Patch::Merge(moved)).await.unwrap();
+    bed.api::<LoadTest>()
+        .patch("moves", &PatchParams::default(), &Patch::Merge(moved))
+        .await
+        .unwrap();
     bed.operator(0).terminate().await;
     bed.set_exited(&bed.pods("moves", 1).await[0], 0, "").await;
     bed.until_phase("moves", "Completed").await;
-    assert_eq!(bed.event_reasons("moves").await, ["Created", "Running", "Completed"]);
+    assert_eq!(
+        bed.event_reasons("moves").await,
+        ["Created", "Running", "Completed"]
+    );
 }

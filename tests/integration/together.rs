@@ -18,12 +18,20 @@ const KNOWS_START: [bool; 2] = [true, true];
 
 /// The instants that the workers of a test were told.
 async fn told(bed: &Bed, test: &str, count: usize) -> Vec<Option<Timestamp>> {
-    bed.pods(test, count).await.iter().map(|pod| Some(pod.annotations().get(ANNOTATION)?.parse().unwrap())).collect()
+    bed.pods(test, count)
+        .await
+        .iter()
+        .map(|pod| Some(pod.annotations().get(ANNOTATION)?.parse().unwrap()))
+        .collect()
 }
 
 async fn until_waiting(bed: &Bed, name: &str, who: &str) -> LoadTest {
     bed.until_test(name, "it says who is not ready", |t| {
-        t.status.as_ref().is_some_and(|s| s.conditions.iter().any(|c| c.reason == "WaitingForWorkers" && c.message.contains(who)))
+        t.status.as_ref().is_some_and(|s| {
+            s.conditions
+                .iter()
+                .any(|c| c.reason == "WaitingForWorkers" && c.message.contains(who))
+        })
     })
     .await
 }
@@ -43,10 +51,16 @@ async fn workers_are_told_one_instant_once_all_are_ready() {
     bed.operator(0).kill();
     let instant = "2026-11-25T10:00:00.123Z";
     let patch = Patch::Merge(json!({"metadata": {"annotations": {ANNOTATION: instant}}}));
-    bed.api::<Pod>().patch(&pods[1].name_any(), &PatchParams::default(), &patch).await.unwrap();
+    bed.api::<Pod>()
+        .patch(&pods[1].name_any(), &PatchParams::default(), &patch)
+        .await
+        .unwrap();
     bed.start_operator(&[]).await;
     let running = bed.until_phase("gather", "Running").await;
-    assert_eq!(told(&bed, "gather", 3).await, vec![Some(instant.parse().unwrap()); 3]);
+    assert_eq!(
+        told(&bed, "gather", 3).await,
+        vec![Some(instant.parse().unwrap()); 3]
+    );
     let at = running.status.unwrap().load_start_time.unwrap().0;
     assert_eq!(at.to_string(), instant);
 }
@@ -61,35 +75,57 @@ async fn the_instant_is_a_little_ahead_and_immediate_tests_have_none() {
     bed.set_running_and(&pods[1], COULD_BEGIN).await;
     let running = bed.until_phase("ahead", "Running").await;
     let at = running.status.unwrap().load_start_time.unwrap().0;
-    assert!(at.duration_since(begun).as_millis() > 1800, "{at} is not ahead of {begun}");
+    assert!(
+        at.duration_since(begun).as_millis() > 1800,
+        "{at} is not ahead of {begun}"
+    );
     let instants = told(&bed, "ahead", 2).await;
     assert_eq!(instants, [Some(at), Some(at)]);
 
     // One does not say that it knows: it is told again, in other words.
     bed.set_running_and(&pods[0], KNOWS_START).await;
-    let words = async |index: usize| bed.pods("ahead", 2).await[index].annotations()[ANNOTATION].clone();
+    let words =
+        async |index: usize| bed.pods("ahead", 2).await[index].annotations()[ANNOTATION].clone();
     let first = words(0).await;
-    bed.until("the other is told again", async || (words(1).await == first.replace('Z', "0Z")).then_some(())).await;
+    bed.until("the other is told again", async || {
+        (words(1).await == first.replace('Z', "0Z")).then_some(())
+    })
+    .await;
     assert_eq!(words(0).await, first);
 
-    bed.load_test_with("now", 2, json!({"start": "Immediate"})).await;
+    bed.load_test_with("now", 2, json!({"start": "Immediate"}))
+        .await;
     for pod in &bed.pods("now", 2).await {
-        assert!(pod.spec.as_ref().unwrap().containers[0].startup_probe.is_none());
+        assert!(
+            pod.spec.as_ref().unwrap().containers[0]
+                .startup_probe
+                .is_none()
+        );
         bed.set_running(pod).await;
     }
     let running = bed.until_phase("now", "Running").await;
-    assert_eq!((running.status.unwrap().load_start_time, told(&bed, "now", 2).await), (None, vec![None, None]));
+    assert_eq!(
+        (
+            running.status.unwrap().load_start_time,
+            told(&bed, "now", 2).await
+        ),
+        (None, vec![None, None])
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_never_gets_ready_ends_the_test_in_time() {
     let bed = Bed::with_operator(control_plane()).await;
-    bed.load_test_with("stuck", 2, json!({"startDeadlineSeconds": 6})).await;
+    bed.load_test_with("stuck", 2, json!({"startDeadlineSeconds": 6}))
+        .await;
     let pods = bed.pods("stuck", 2).await;
     bed.set_running_and(&pods[0], COULD_BEGIN).await;
     bed.set_running_and(&pods[1], LOADS).await;
     let failed = bed.until_phase("stuck", "Failed").await;
     let (_, reason, message) = condition(&failed, "Failed");
     assert_eq!(reason, "StartDeadlineExceeded");
-    assert!(message.contains(&format!("waiting until {}", pods[1].name_any())), "{message}");
+    assert!(
+        message.contains(&format!("waiting until {}", pods[1].name_any())),
+        "{message}"
+    );
 }

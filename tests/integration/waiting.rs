@@ -16,25 +16,57 @@ async fn a_missing_script_is_told_and_the_test_starts_when_it_comes() {
     bed.load_test("early", 1).await;
     let waiting = bed.until_phase("early", "Pending").await;
     let (status, reason, message) = condition(&waiting, "Progressing");
-    assert_eq!((status.as_str(), reason.as_str()), ("False", "MissingTestScript"));
-    assert!(message.starts_with("there is no ConfigMap test-script in the namespace"), "{message}");
-    let written = bed.api::<LoadTest>().get("early").await.unwrap().resource_version();
+    assert_eq!(
+        (status.as_str(), reason.as_str()),
+        ("False", "MissingTestScript")
+    );
+    assert!(
+        message.starts_with("there is no ConfigMap test-script in the namespace"),
+        "{message}"
+    );
+    let written = bed
+        .api::<LoadTest>()
+        .get("early")
+        .await
+        .unwrap()
+        .resource_version();
 
     // The script under a wrong key: told, and still waited for.
-    bed.create::<ConfigMap>(json!({"metadata": {"name": "test-script"}, "data": {"script.yml": "x"}})).await;
+    bed.create::<ConfigMap>(
+        json!({"metadata": {"name": "test-script"}, "data": {"script.yml": "x"}}),
+    )
+    .await;
     let no_key = bed
-        .until_test("early", "tells of the key", |t| condition(t, "Progressing").2.contains("has no key test-script.yaml"))
+        .until_test("early", "tells of the key", |t| {
+            condition(t, "Progressing")
+                .2
+                .contains("has no key test-script.yaml")
+        })
         .await;
-    assert!(condition(&no_key, "Progressing").2.contains("(it has: script.yml)"));
+    assert!(
+        condition(&no_key, "Progressing")
+            .2
+            .contains("(it has: script.yml)")
+    );
     assert_ne!(no_key.resource_version(), written);
 
-    let data = json!({"data": {"test-script.yaml": "config: {target: x}\nscenarios: [{flow: []}]"}});
-    bed.api::<ConfigMap>().patch("test-script", &PatchParams::default(), &Patch::Merge(data)).await.unwrap();
+    let data =
+        json!({"data": {"test-script.yaml": "config: {target: x}\nscenarios: [{flow: []}]"}});
+    bed.api::<ConfigMap>()
+        .patch("test-script", &PatchParams::default(), &Patch::Merge(data))
+        .await
+        .unwrap();
     bed.set_exited(&bed.pods("early", 1).await[0], 0, "").await;
     bed.until_phase("early", "Completed").await;
     assert_eq!(
         bed.event_reasons("early").await,
-        ["MissingTestScript", "MissingTestScript", "Created", "Running", "Completed"],
+        [
+            "MissingTestScript",
+            "MissingTestScript",
+            "Created",
+            "Running",
+            "Completed"
+        ],
         "one for the ConfigMap, one for the key"
     );
 }
@@ -45,7 +77,8 @@ async fn a_waiting_test_costs_no_write() {
     bed.start_operator(&[]).await;
     bed.load_test("waits", 1).await;
     let waiting = bed.until_phase("waits", "Pending").await;
-    bed.create::<ConfigMap>(json!({"metadata": {"name": "other"}, "data": {}})).await;
+    bed.create::<ConfigMap>(json!({"metadata": {"name": "other"}, "data": {}}))
+        .await;
     bed.create_script("other-script").await;
     let mut other = crate::support::load_test("other", 1);
     other["spec"]["testScript"]["config"]["configMap"] = json!("other-script");
@@ -68,7 +101,10 @@ async fn a_foreign_job_of_the_name_is_left_alone_and_told() {
     assert_eq!(status, "False");
     assert!(message.contains("kubectl delete job taken"), "{message}");
     let now: Job = bed.until_exists("taken").await;
-    assert_eq!((now.uid(), now.metadata.generation), (foreign.uid(), foreign.metadata.generation));
+    assert_eq!(
+        (now.uid(), now.metadata.generation),
+        (foreign.uid(), foreign.metadata.generation)
+    );
 
     bed.delete::<Job>("taken").await;
     bed.set_exited(&bed.pods("taken", 1).await[0], 0, "").await;
@@ -80,27 +116,49 @@ async fn a_test_whose_job_is_refused_is_tried_again_at_one_request_an_attempt() 
     let mut bed = Bed::with_operator(control_plane()).await;
     bed.allow_none("count/jobs.batch").await;
     bed.load_test("refused", 1).await;
-    let told = bed.until_test("refused", "tells", |t| condition_reason(t) == "JobRefused").await;
-    assert!(condition(&told, "Progressing").2.contains("exceeded quota: none"), "{:?}", condition(&told, "Progressing"));
+    let told = bed
+        .until_test("refused", "tells", |t| condition_reason(t) == "JobRefused")
+        .await;
+    assert!(
+        condition(&told, "Progressing")
+            .2
+            .contains("exceeded quota: none"),
+        "{:?}",
+        condition(&told, "Progressing")
+    );
     let port = bed.operator(0).metrics;
-    let attempts = "artillery_operator_api_requests_total{verb=\"create\",resource=\"jobs\",code=\"403\"} ";
+    let attempts =
+        "artillery_operator_api_requests_total{verb=\"create\",resource=\"jobs\",code=\"403\"} ";
     // How many attempts there were, and all other requests but those that come by the clock.
     let asked = async || {
         let text = http_get(port, "/metrics").await.unwrap().1;
         let by_the_clock = ["\"leases\"", "\"watch\"", "\"configmaps\""];
-        let is_other = |l: &&str| l.contains("api_requests_total{") && !by_the_clock.iter().any(|w| l.contains(w));
-        let (refused, others): (Vec<_>, Vec<_>) = text.lines().filter(is_other).partition(|l| l.starts_with(attempts));
+        let is_other = |l: &&str| {
+            l.contains("api_requests_total{") && !by_the_clock.iter().any(|w| l.contains(w))
+        };
+        let (refused, others): (Vec<_>, Vec<_>) = text
+            .lines()
+            .filter(is_other)
+            .partition(|l| l.starts_with(attempts));
         let others: Vec<_> = others.into_iter().map(str::to_owned).collect();
         (refused[0][attempts.len()..].parse::<f64>().unwrap(), others)
     };
-    let tried =
-        async |times: f64| bed.until("it is tried again", async || Some(asked().await).filter(|now| now.0 >= times)).await;
+    let tried = async |times: f64| {
+        bed.until("it is tried again", async || {
+            Some(asked().await).filter(|now| now.0 >= times)
+        })
+        .await
+    };
     // The first attempt is recorded; by the second that is counted.
     let (before, after) = (tried(2.0).await, tried(4.0).await);
     assert_eq!(after.1, before.1, "an attempt is one request");
 
     bed.delete::<ResourceQuota>("none").await;
-    bed.set_exited(&bed.pods("refused", 1).await[0], 0, "").await;
+    bed.set_exited(&bed.pods("refused", 1).await[0], 0, "")
+        .await;
     bed.until_phase("refused", "Completed").await;
-    assert_eq!(bed.event_reasons("refused").await, ["JobRefused", "Created", "Running", "Completed"]);
+    assert_eq!(
+        bed.event_reasons("refused").await,
+        ["JobRefused", "Created", "Running", "Completed"]
+    );
 }

@@ -35,7 +35,8 @@ fn everything() -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_chosen_of_a_worker_is_in_its_pod() {
     let bed = Bed::with_operator(control_plane()).await;
-    bed.create::<ServiceAccount>(json!({"metadata": {"name": "loader"}})).await;
+    bed.create::<ServiceAccount>(json!({"metadata": {"name": "loader"}}))
+        .await;
     let spec = json!({"worker": everything(), "variables": {"user": "a $(HOME) a$$b $$(HOME)", "n": 5_000_000_000_i64}, "target": "http://other"});
     bed.load_test_with("all", 1, spec).await;
     let job: Job = bed.until_exists("all").await;
@@ -60,8 +61,16 @@ async fn what_is_chosen_of_a_worker_is_in_its_pod() {
     ] {
         assert_eq!(place[field], wanted[field], "{field}");
     }
-    assert_eq!(container["resources"]["limits"]["cpu"], "1", "a number is a quantity, as in a pod");
-    let args: Vec<_> = container["args"].as_array().unwrap().iter().map(|a| a.as_str().unwrap()).collect();
+    assert_eq!(
+        container["resources"]["limits"]["cpu"], "1",
+        "a number is a quantity, as in a pod"
+    );
+    let args: Vec<_> = container["args"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|a| a.as_str().unwrap())
+        .collect();
     assert_eq!(
         args,
         [
@@ -78,24 +87,70 @@ async fn what_is_chosen_of_a_worker_is_in_its_pod() {
         ]
     );
     assert_eq!(pod["securityContext"]["runAsUser"], 2000);
-    assert_eq!((&pod["securityContext"]["fsGroup"], &pod["securityContext"]["runAsNonRoot"]), (&json!(3000), &json!(true)));
-    assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], false);
+    assert_eq!(
+        (
+            &pod["securityContext"]["fsGroup"],
+            &pod["securityContext"]["runAsNonRoot"]
+        ),
+        (&json!(3000), &json!(true))
+    );
+    assert_eq!(
+        container["securityContext"]["readOnlyRootFilesystem"],
+        false
+    );
     let metadata = &template["metadata"];
-    assert_eq!((&metadata["labels"]["team"], &metadata["annotations"]["note"]), (&json!("a"), &json!("b")));
-    assert_eq!(metadata["labels"]["artillery.io/component"], "loadtest-worker", "what the operator finds it by is not chosen");
+    assert_eq!(
+        (
+            &metadata["labels"]["team"],
+            &metadata["annotations"]["note"]
+        ),
+        (&json!("a"), &json!("b"))
+    );
+    assert_eq!(
+        metadata["labels"]["artillery.io/component"], "loadtest-worker",
+        "what the operator finds it by is not chosen"
+    );
     let sidecar = &pod["initContainers"][0];
-    assert_eq!((&sidecar["name"], &sidecar["restartPolicy"]), (&json!("proxy"), &json!("Always")));
-    assert_eq!(sidecar["securityContext"]["allowPrivilegeEscalation"], false);
+    assert_eq!(
+        (&sidecar["name"], &sidecar["restartPolicy"]),
+        (&json!("proxy"), &json!("Always"))
+    );
+    assert_eq!(
+        sidecar["securityContext"]["allowPrivilegeEscalation"],
+        false
+    );
     let volumes = pod["volumes"].as_array().unwrap();
-    assert!(volumes.iter().any(|v| v["name"] == "certs") && volumes.iter().any(|v| v["name"] == "all"));
-    let options = container["env"].as_array().unwrap().iter().find(|v| v["name"] == "NODE_OPTIONS").unwrap();
-    assert_eq!(options["value"], "--require=/opt/loadtest/cpus.cjs --max-old-space-size=99");
+    assert!(
+        volumes.iter().any(|v| v["name"] == "certs") && volumes.iter().any(|v| v["name"] == "all")
+    );
+    let options = container["env"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|v| v["name"] == "NODE_OPTIONS")
+        .unwrap();
+    assert_eq!(
+        options["value"],
+        "--require=/opt/loadtest/cpus.cjs --max-old-space-size=99"
+    );
     bed.pods("all", 1).await;
-    let shown = bed.until_test("all", "the image is shown", |t| t.status.as_ref().is_some_and(|s| s.image.is_some())).await;
-    assert_eq!(shown.status.unwrap().image.as_deref(), Some("example/artillery:v1"));
+    let shown = bed
+        .until_test("all", "the image is shown", |t| {
+            t.status.as_ref().is_some_and(|s| s.image.is_some())
+        })
+        .await;
+    assert_eq!(
+        shown.status.unwrap().image.as_deref(),
+        Some("example/artillery:v1")
+    );
 
     let change = Patch::Merge(json!({"spec": {"worker": {"image": "other"}}}));
-    let refused = bed.api::<LoadTest>().patch("all", &PatchParams::default(), &change).await.unwrap_err().to_string();
+    let refused = bed
+        .api::<LoadTest>()
+        .patch("all", &PatchParams::default(), &change)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(refused.contains("the test has started"), "{refused}");
 }
 
@@ -109,7 +164,12 @@ async fn what_would_lift_a_worker_out_of_its_namespace_is_not_in_the_api() {
         "sidecars": [{"name": "s", "image": "i", "securityContext": {"privileged": true}, "lifecycle": {"postStart": {"exec": {"command": ["x"]}}},
             "startupProbe": {"httpGet": {"port": 1, "host": "10.0.0.1"}}, "resources": {"claims": [{"name": "c"}]}},
             {"name": "t", "image": "i", "startupProbe": {"tcpSocket": {"port": 1, "host": "10.0.0.1"}}}]});
-    let taken = bed.load_test_with("host", 1, json!({"worker": worker})).await.spec.worker.unwrap();
+    let taken = bed
+        .load_test_with("host", 1, json!({"worker": worker}))
+        .await
+        .spec
+        .worker
+        .unwrap();
     assert_eq!(
         serde_json::to_value(taken).unwrap(),
         json!({"volumes": [{"name": "host"}, {"name": "token", "projected": {"sources": [{}]}}], "securityContext": {},
@@ -120,8 +180,19 @@ async fn what_would_lift_a_worker_out_of_its_namespace_is_not_in_the_api() {
     // To Kubernetes a volume that is of no kind is an empty folder.
     let job: Job = bed.until_exists("host").await;
     let pod = serde_json::to_value(job.spec.unwrap().template.spec.unwrap()).unwrap();
-    assert_eq!(pod["volumes"].as_array().unwrap().iter().find(|v| v["name"] == "host").unwrap()["emptyDir"], json!({}));
-    assert!(pod["hostNetwork"].is_null() && pod["containers"][0]["securityContext"]["privileged"].is_null());
+    assert_eq!(
+        pod["volumes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|v| v["name"] == "host")
+            .unwrap()["emptyDir"],
+        json!({})
+    );
+    assert!(
+        pod["hostNetwork"].is_null()
+            && pod["containers"][0]["securityContext"]["privileged"].is_null()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -129,20 +200,34 @@ async fn the_operators_defaults_hold_for_what_a_test_does_not_choose() {
     let mut bed = Bed::new(control_plane()).await;
     bed.create_script("test-script").await;
     let file = std::env::temp_dir().join(format!("{}-defaults.yaml", bed.namespace));
-    let defaults =
-        "image: example/default\nresources: {limits: {memory: 1Gi}}\nlabels: {team: all, kind: load}\nargs: [--config, a.yaml]\n";
+    let defaults = "image: example/default\nresources: {limits: {memory: 1Gi}}\nlabels: {team: all, kind: load}\nargs: [--config, a.yaml]\n";
     std::fs::write(&file, defaults).unwrap();
-    bed.start_operator(&[&format!("--worker-defaults={}", file.display())]).await;
+    bed.start_operator(&[&format!("--worker-defaults={}", file.display())])
+        .await;
     // Its `config` is in the file that the defaults name, so neither is it missed, nor its `ensure` judged.
     let spec = json!({"worker": {"labels": {"team": "mine"}}, "testScript": {"inline": "scenarios: [{flow: []}]\n"}});
     bed.load_test_with("default", 1, spec).await;
     let job: Job = bed.until_exists("default").await;
     let template = serde_json::to_value(job.spec.unwrap().template).unwrap();
     let container = &template["spec"]["containers"][0];
-    assert_eq!((&container["image"], &container["resources"]["limits"]["memory"]), (&json!("example/default"), &json!("1Gi")));
-    assert!(!container["env"].to_string().contains("ARTILLERY_DISABLE_ENSURE"), "each worker judges itself");
+    assert_eq!(
+        (
+            &container["image"],
+            &container["resources"]["limits"]["memory"]
+        ),
+        (&json!("example/default"), &json!("1Gi"))
+    );
+    assert!(
+        !container["env"]
+            .to_string()
+            .contains("ARTILLERY_DISABLE_ENSURE"),
+        "each worker judges itself"
+    );
     let labels = &template["metadata"]["labels"];
-    assert_eq!((&labels["team"], &labels["kind"]), (&json!("mine"), &json!("load")));
+    assert_eq!(
+        (&labels["team"], &labels["kind"]),
+        (&json!("mine"), &json!("load"))
+    );
     std::fs::remove_file(file).unwrap();
 }
 
@@ -150,23 +235,45 @@ async fn the_operators_defaults_hold_for_what_a_test_does_not_choose() {
 async fn files_of_several_config_maps_are_one_folder_and_a_clash_is_told() {
     let bed = Bed::with_operator(control_plane()).await;
     let script = "config: {target: 'http://x', phases: [{duration: 7, arrivalRate: 1}]}\nscenarios: [{flow: []}]\n";
-    bed.create::<ConfigMap>(json!({"metadata": {"name": "script"}, "data": {"mine.yaml": script}})).await;
-    bed.create::<ConfigMap>(json!({"metadata": {"name": "users"}, "data": {"users.csv": "a,b\n"}})).await;
+    bed.create::<ConfigMap>(json!({"metadata": {"name": "script"}, "data": {"mine.yaml": script}}))
+        .await;
+    bed.create::<ConfigMap>(json!({"metadata": {"name": "users"}, "data": {"users.csv": "a,b\n"}}))
+        .await;
     let spec = json!({"testScript": {"config": {"configMap": "script", "key": "mine.yaml"}, "external": {
         "payload": {"configMaps": ["users"]}, "processor": {"main": {"configMap": "processor"}, "related": {"configMaps": ["users"]}}}}});
     bed.load_test_with("files", 1, spec).await;
     let waiting = bed.until_phase("files", "Pending").await;
     let (_, reason, message) = condition(&waiting, "Progressing");
-    assert!(reason == "MissingTestScript" && message.contains("no ConfigMap processor"), "{message}");
-    bed.create::<ConfigMap>(json!({"metadata": {"name": "processor"}, "data": {"users.csv": "clash"}})).await;
-    let clash = bed.until_test("files", "the clash is told", |t| condition(t, "Progressing").1 == "InvalidTestScript").await;
+    assert!(
+        reason == "MissingTestScript" && message.contains("no ConfigMap processor"),
+        "{message}"
+    );
+    bed.create::<ConfigMap>(
+        json!({"metadata": {"name": "processor"}, "data": {"users.csv": "clash"}}),
+    )
+    .await;
+    let clash = bed
+        .until_test("files", "the clash is told", |t| {
+            condition(t, "Progressing").1 == "InvalidTestScript"
+        })
+        .await;
     let message = condition(&clash, "Progressing").2;
-    assert!(message.contains("processor and the ConfigMap users have a file users.csv"), "{message}");
+    assert!(
+        message.contains("processor and the ConfigMap users have a file users.csv"),
+        "{message}"
+    );
     let mended = Patch::Merge(json!({"data": {"users.csv": null, "processor.js": "x"}}));
-    bed.api::<ConfigMap>().patch("processor", &PatchParams::default(), &mended).await.unwrap();
+    bed.api::<ConfigMap>()
+        .patch("processor", &PatchParams::default(), &mended)
+        .await
+        .unwrap();
     // It waits for the one that is not at fault, and so for its own second look.
     bed.api::<LoadTest>()
-        .patch("files", &PatchParams::default(), &Patch::Merge(json!({"metadata": {"labels": {"look": "again"}}})))
+        .patch(
+            "files",
+            &PatchParams::default(),
+            &Patch::Merge(json!({"metadata": {"labels": {"look": "again"}}})),
+        )
         .await
         .unwrap();
     let job: Job = bed.until_exists("files").await;
@@ -176,37 +283,69 @@ async fn files_of_several_config_maps_are_one_folder_and_a_clash_is_told() {
         json!([{"configMap": {"name": "script"}}, {"configMap": {"name": "processor"}}, {"configMap": {"name": "users"}}])
     );
     assert_eq!(pod["containers"][0]["args"][1], "/data/mine.yaml");
-    let told = bed.until_test("files", "its length is known", |t| t.status.as_ref().unwrap().expected_duration.is_some()).await;
-    assert_eq!(told.status.unwrap().expected_duration.as_deref(), Some("7s"));
+    let told = bed
+        .until_test("files", "its length is known", |t| {
+            t.status.as_ref().unwrap().expected_duration.is_some()
+        })
+        .await;
+    assert_eq!(
+        told.status.unwrap().expected_duration.as_deref(),
+        Some("7s")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_script_that_cannot_be_run_starts_no_worker_until_it_is_mended() {
     let bed = Bed::with_operator(control_plane()).await;
     let script = |key: &str| {
-        format!("config:\n  target: http://x\n  phases:\n    - {{duration: 1, {key}: 1}}\nscenarios: [{{flow: []}}]\n")
+        format!(
+            "config:\n  target: http://x\n  phases:\n    - {{duration: 1, {key}: 1}}\nscenarios: [{{flow: []}}]\n"
+        )
     };
-    bed.create::<ConfigMap>(json!({"metadata": {"name": "faulty"}, "data": {"test-script.yaml": script("arivalRate")}})).await;
+    bed.create::<ConfigMap>(
+        json!({"metadata": {"name": "faulty"}, "data": {"test-script.yaml": script("arivalRate")}}),
+    )
+    .await;
     let from = json!({"config": {"configMap": "faulty"}});
-    bed.load_test_with("faulty", 1, json!({"testScript": from})).await;
+    bed.load_test_with("faulty", 1, json!({"testScript": from}))
+        .await;
     let told = bed.until_phase("faulty", "Pending").await;
     let (_, reason, message) = condition(&told, "Progressing");
     assert_eq!(reason, "InvalidTestScript");
-    assert!(message.contains("`arrivalRate` may be meant at line 4 column 21"), "{message}");
+    assert!(
+        message.contains("`arrivalRate` may be meant at line 4 column 21"),
+        "{message}"
+    );
     assert_eq!(bed.event_reasons("faulty").await, ["InvalidTestScript"]);
     assert!(bed.api::<Job>().get_opt("faulty").await.unwrap().is_none());
-    bed.load_test_with("as-it-is", 1, json!({"testScript": from, "validate": false})).await;
+    bed.load_test_with(
+        "as-it-is",
+        1,
+        json!({"testScript": from, "validate": false}),
+    )
+    .await;
     bed.until_exists::<Job>("as-it-is").await;
     let mended = Patch::Merge(json!({"data": {"test-script.yaml": script("arrivalRate")}}));
-    bed.api::<ConfigMap>().patch("faulty", &PatchParams::default(), &mended).await.unwrap();
+    bed.api::<ConfigMap>()
+        .patch("faulty", &PatchParams::default(), &mended)
+        .await
+        .unwrap();
     bed.until_exists::<Job>("faulty").await;
 
     // What other files or arguments may bring is not missed.
     let faulty = "config: {target: x, environments: {prod: {}}}\nscenarios: [{flow: []}]\n";
-    bed.load_test_with("environment", 1, json!({"testScript": {"inline": faulty}})).await;
+    bed.load_test_with("environment", 1, json!({"testScript": {"inline": faulty}}))
+        .await;
     let told = bed.until_phase("environment", "Pending").await;
-    assert!(condition(&told, "Progressing").2.contains("no environment `dev`"), "{:?}", condition(&told, "Progressing"));
-    let args = json!({"testScript": {"inline": faulty}, "worker": {"args": ["--config=more.yaml"]}});
+    assert!(
+        condition(&told, "Progressing")
+            .2
+            .contains("no environment `dev`"),
+        "{:?}",
+        condition(&told, "Progressing")
+    );
+    let args =
+        json!({"testScript": {"inline": faulty}, "worker": {"args": ["--config=more.yaml"]}});
     bed.load_test_with("configured", 1, args).await;
     bed.until_exists::<Job>("configured").await;
 
@@ -218,15 +357,33 @@ async fn a_script_that_cannot_be_run_starts_no_worker_until_it_is_mended() {
     .await;
     let told = bed.until_phase("plugins", "Pending").await;
     let message = condition(&told, "Progressing").2;
-    assert!(message.starts_with("spec.worker.env: ARTILLERY_PLUGINS is no JSON object"), "{message}");
+    assert!(
+        message.starts_with("spec.worker.env: ARTILLERY_PLUGINS is no JSON object"),
+        "{message}"
+    );
 
-    bed.load_test_with("inline", 1, json!({"testScript": {"inline": "config: {target: 'x'\n"}})).await;
+    bed.load_test_with(
+        "inline",
+        1,
+        json!({"testScript": {"inline": "config: {target: 'x'\n"}}),
+    )
+    .await;
     let told = bed.until_phase("inline", "Pending").await;
-    assert!(condition(&told, "Progressing").2.contains("spec.testScript.inline: "));
+    assert!(
+        condition(&told, "Progressing")
+            .2
+            .contains("spec.testScript.inline: ")
+    );
     let mended = Patch::Merge(json!({"spec": {"testScript": {"inline": script("arrivalRate")}}}));
-    bed.api::<LoadTest>().patch("inline", &PatchParams::default(), &mended).await.unwrap();
+    bed.api::<LoadTest>()
+        .patch("inline", &PatchParams::default(), &mended)
+        .await
+        .unwrap();
     let pods = bed.pods("inline", 1).await;
-    assert_eq!(pods[0].metadata.annotations.as_ref().unwrap()["loadtest.artillery.io/test-script"], script("arrivalRate"));
+    assert_eq!(
+        pods[0].metadata.annotations.as_ref().unwrap()["loadtest.artillery.io/test-script"],
+        script("arrivalRate")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -240,11 +397,15 @@ async fn image_volumes_are_refused_clearly_where_there_are_none() {
     .await;
     let told = bed
         .until_test("image", "it is told", |t| {
-            t.status.as_ref().is_some_and(|s| s.conditions.iter().any(|c| c.reason == "JobRefused"))
+            t.status
+                .as_ref()
+                .is_some_and(|s| s.conditions.iter().any(|c| c.reason == "JobRefused"))
         })
         .await;
     assert!(
-        condition(&told, "Progressing").2.contains("this cluster has no image volumes"),
+        condition(&told, "Progressing")
+            .2
+            .contains("this cluster has no image volumes"),
         "{:?}",
         condition(&told, "Progressing")
     );
@@ -256,9 +417,9 @@ async fn a_container_that_others_put_into_the_pods_does_not_keep_the_test_from_e
     bed.load_test("mesh", 1).await;
     let pod = bed.pods("mesh", 1).await.remove(0);
     // The worker has ended, and the pod goes on.
-    let terminated =
-        json!({"exitCode": 0, "reason": "Completed", "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:09Z"});
-    bed.set_pod(&pod, "Running", json!({"terminated": terminated})).await;
+    let terminated = json!({"exitCode": 0, "reason": "Completed", "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:09Z"});
+    bed.set_pod(&pod, "Running", json!({"terminated": terminated}))
+        .await;
     bed.until_phase("mesh", "Completed").await;
     bed.until("its Job is ended", async || {
         let job = bed.api::<Job>().get("mesh").await.unwrap();

@@ -1,6 +1,12 @@
 //! What the tests against a real API server share: a namespace and an operator process of their own, and waiting for a
 //! state with a deadline. When a test fails, the objects, the events and the operator's log are printed.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_panics_doc
+)]
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -50,14 +56,21 @@ pub struct Operator {
 
 /// A client of the cluster whose kubeconfig is given. The CRD is installed by the first who asks.
 pub async fn connect(kubeconfig: &Path) -> Client {
-    let read = Kubeconfig::read_from(kubeconfig).unwrap_or_else(|e| panic!("cannot read {}: {e}", kubeconfig.display()));
-    let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await.unwrap();
+    let read = Kubeconfig::read_from(kubeconfig)
+        .unwrap_or_else(|e| panic!("cannot read {}: {e}", kubeconfig.display()));
+    let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
+        .await
+        .unwrap();
     let client = Client::try_from(config).unwrap();
     let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
     let crd = crd();
     let params = PatchParams::apply("tests").force();
-    crds.patch(&crd.name_any(), &params, &Patch::Apply(&crd)).await.expect("the CRD is accepted");
-    await_condition(crds, &crd.name_any(), conditions::is_crd_established()).await.unwrap();
+    crds.patch(&crd.name_any(), &params, &Patch::Apply(&crd))
+        .await
+        .expect("the CRD is accepted");
+    await_condition(crds, &crd.name_any(), conditions::is_crd_established())
+        .await
+        .unwrap();
     client
 }
 
@@ -71,7 +84,10 @@ impl Operator {
         ));
         let process = Command::new(env!("CARGO_BIN_EXE_artillery-operator"))
             // Free ones, which it names in its log: those that were looked for before could be taken in between.
-            .args(["--health-probe-bind-address=127.0.0.1:0", "--metrics-bind-address=127.0.0.1:0"])
+            .args([
+                "--health-probe-bind-address=127.0.0.1:0",
+                "--metrics-bind-address=127.0.0.1:0",
+            ])
             .args(args)
             .env("KUBECONFIG", kubeconfig)
             // As variables, so that a test can say otherwise by arguments.
@@ -84,7 +100,12 @@ impl Operator {
             .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .expect("the operator's program starts");
-        Self { process, log, probes: 0, metrics: 0 }
+        Self {
+            process,
+            log,
+            probes: 0,
+            metrics: 0,
+        }
     }
 
     /// The port where something is served, once its log says so.
@@ -92,7 +113,9 @@ impl Operator {
         let log = self.log();
         // The last line may be half written.
         let (whole, _) = log.rsplit_once('\n')?;
-        let line = whole.lines().find(|line| line.contains(&format!("{what} are served")))?;
+        let line = whole
+            .lines()
+            .find(|line| line.contains(&format!("{what} are served")))?;
         line.rsplit_once(':')?.1.trim().parse().ok()
     }
 
@@ -108,7 +131,10 @@ impl Operator {
 
     /// Asks the process to end, and gives its exit code.
     pub async fn terminate(&mut self) -> i32 {
-        let killed = Command::new("kill").arg(self.process.id().to_string()).status().unwrap();
+        let killed = Command::new("kill")
+            .arg(self.process.id().to_string())
+            .status()
+            .unwrap();
         assert!(killed.success());
         let begun = Instant::now();
         loop {
@@ -134,21 +160,39 @@ impl Bed {
     pub async fn new(kubeconfig: &Path) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let client = connect(kubeconfig).await;
-        let namespace = format!("t{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let namespace = format!(
+            "t{}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
         let object: Namespace = from(json!({"metadata": {"name": namespace, "labels": {
             "pod-security.kubernetes.io/enforce": "restricted"}}}));
         let namespaces: Api<Namespace> = Api::all(client.clone());
-        namespaces.create(&PostParams::default(), &object).await.unwrap();
-        let bed = Self { client, namespace, kubeconfig: kubeconfig.to_owned(), operators: Vec::new() };
+        namespaces
+            .create(&PostParams::default(), &object)
+            .await
+            .unwrap();
+        let bed = Self {
+            client,
+            namespace,
+            kubeconfig: kubeconfig.to_owned(),
+            operators: Vec::new(),
+        };
         // Pods are refused until the controller manager has made this.
-        bed.until_exists::<k8s_openapi::api::core::v1::ServiceAccount>("default").await;
+        bed.until_exists::<k8s_openapi::api::core::v1::ServiceAccount>("default")
+            .await;
         bed
     }
 
     /// A namespace that is there and stays.
     pub async fn adopt(kubeconfig: &Path, namespace: &str) -> Self {
         let client = connect(kubeconfig).await;
-        Self { client, namespace: namespace.to_owned(), kubeconfig: kubeconfig.to_owned(), operators: Vec::new() }
+        Self {
+            client,
+            namespace: namespace.to_owned(),
+            kubeconfig: kubeconfig.to_owned(),
+            operators: Vec::new(),
+        }
     }
 
     /// The same as [`Bed::new`], with a script for `load_test` and an operator at work.
@@ -160,21 +204,36 @@ impl Bed {
     }
 
     pub async fn start_operator(&mut self, args: &[&str]) -> usize {
-        let kubeconfig = OPERATOR_KUBECONFIG.get().unwrap_or(&self.kubeconfig).clone();
+        let kubeconfig = OPERATOR_KUBECONFIG
+            .get()
+            .unwrap_or(&self.kubeconfig)
+            .clone();
         self.start_operator_by(&kubeconfig, args).await
     }
 
     /// Starts an operator with a kubeconfig other than that of the tests.
     pub async fn start_operator_by(&mut self, kubeconfig: &Path, args: &[&str]) -> usize {
-        self.operators.push(Operator::start(kubeconfig, &self.namespace, args));
+        self.operators
+            .push(Operator::start(kubeconfig, &self.namespace, args));
         let index = self.operators.len() - 1;
         for what in ["probes", "metrics"] {
-            let port = self.until(&format!("{what} are served"), async || self.operators[index].port(what)).await;
+            let port = self
+                .until(&format!("{what} are served"), async || {
+                    self.operators[index].port(what)
+                })
+                .await;
             let operator = &mut self.operators[index];
-            *(if what == "probes" { &mut operator.probes } else { &mut operator.metrics }) = port;
+            *(if what == "probes" {
+                &mut operator.probes
+            } else {
+                &mut operator.metrics
+            }) = port;
         }
         let port = self.operators[index].probes;
-        self.until("the operator is ready", async || (http_get(port, "/readyz").await?.0 == 200).then_some(())).await;
+        self.until("the operator is ready", async || {
+            (http_get(port, "/readyz").await?.0 == 200).then_some(())
+        })
+        .await;
         index
     }
 
@@ -182,7 +241,11 @@ impl Bed {
     pub async fn until_operator_ends(&mut self, index: usize) {
         let begun = Instant::now();
         while self.operators[index].process.try_wait().unwrap().is_none() {
-            assert!(begun.elapsed() < DEADLINE, "the operator goes on:\n{}", self.operators[index].log());
+            assert!(
+                begun.elapsed() < DEADLINE,
+                "the operator goes on:\n{}",
+                self.operators[index].log()
+            );
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
     }
@@ -236,9 +299,20 @@ impl Bed {
 
     /// From now on none of these is allowed, by a quota of the name `none`.
     pub async fn allow_none(&self, of: &str) {
-        self.create::<ResourceQuota>(json!({"metadata": {"name": "none"}, "spec": {"hard": {of: "0"}}})).await;
-        self.until("the quota is known", async || self.api::<ResourceQuota>().get("none").await.unwrap().status?.hard.map(drop))
-            .await;
+        self.create::<ResourceQuota>(
+            json!({"metadata": {"name": "none"}, "spec": {"hard": {of: "0"}}}),
+        )
+        .await;
+        self.until("the quota is known", async || {
+            self.api::<ResourceQuota>()
+                .get("none")
+                .await
+                .unwrap()
+                .status?
+                .hard
+                .map(drop)
+        })
+        .await;
     }
 
     /// Waits until something holds, asked again and again.
@@ -247,21 +321,39 @@ impl Bed {
     }
 
     /// The same, for what takes longer by its nature.
-    pub async fn until_within<T>(&self, deadline: Duration, what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
+    pub async fn until_within<T>(
+        &self,
+        deadline: Duration,
+        what: &str,
+        mut check: impl AsyncFnMut() -> Option<T>,
+    ) -> T {
         let begun = Instant::now();
         loop {
             if let Some(found) = check().await {
                 return found;
             }
-            assert!(begun.elapsed() < deadline, "waited {deadline:?} in vain until {what}\n{}", self.picture().await);
+            assert!(
+                begun.elapsed() < deadline,
+                "waited {deadline:?} in vain until {what}\n{}",
+                self.picture().await
+            );
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
     }
 
     /// Waits for a state of a `LoadTest`, watching it, so that no state in between is missed.
-    pub async fn until_test(&self, name: &str, what: &str, check: impl Fn(&LoadTest) -> bool) -> LoadTest {
+    pub async fn until_test(
+        &self,
+        name: &str,
+        what: &str,
+        check: impl Fn(&LoadTest) -> bool,
+    ) -> LoadTest {
         let selector = watcher::Config::default().fields(&format!("metadata.name={name}"));
-        let mut shown = std::pin::pin!(watcher(self.api::<LoadTest>(), selector).default_backoff().applied_objects());
+        let mut shown = std::pin::pin!(
+            watcher(self.api::<LoadTest>(), selector)
+                .default_backoff()
+                .applied_objects()
+        );
         let found = tokio::time::timeout(DEADLINE, async {
             loop {
                 if let Ok(Some(test)) = shown.try_next().await
@@ -274,7 +366,10 @@ impl Bed {
         if let Ok(test) = found.await {
             return test;
         }
-        panic!("waited {DEADLINE:?} in vain until {name}: {what}\n{}", self.picture().await)
+        panic!(
+            "waited {DEADLINE:?} in vain until {name}: {what}\n{}",
+            self.picture().await
+        )
     }
 
     pub async fn until_phase(&self, name: &str, phase: &str) -> LoadTest {
@@ -283,30 +378,50 @@ impl Bed {
 
     pub async fn until_exists<K>(&self, name: &str) -> K
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + std::fmt::Debug,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + DeserializeOwned
+            + Clone
+            + std::fmt::Debug,
     {
         let api: Api<K> = self.api();
-        self.until(&format!("{} {name} exists", K::kind(&())), async || api.get_opt(name).await.unwrap()).await
+        self.until(&format!("{} {name} exists", K::kind(&())), async || {
+            api.get_opt(name).await.unwrap()
+        })
+        .await
     }
 
     /// Waits until nothing of this kind is left that the label names.
     pub async fn until_none<K>(&self, selector: &str)
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + std::fmt::Debug,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + DeserializeOwned
+            + Clone
+            + std::fmt::Debug,
     {
         let api: Api<K> = self.api();
         let params = ListParams::default().labels(selector);
         self.until(&format!("no {} is left", K::kind(&())), async || {
-            api.list(&params).await.unwrap().items.is_empty().then_some(())
+            api.list(&params)
+                .await
+                .unwrap()
+                .items
+                .is_empty()
+                .then_some(())
         })
         .await;
     }
 
     pub async fn delete<K>(&self, name: &str)
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + std::fmt::Debug,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + DeserializeOwned
+            + Clone
+            + std::fmt::Debug,
     {
-        self.api::<K>().delete(name, &DeleteParams::background()).await.unwrap();
+        self.api::<K>()
+            .delete(name, &DeleteParams::background())
+            .await
+            .unwrap();
     }
 
     /// The workers' pods of a test, by index, once there are so many.
@@ -319,21 +434,39 @@ impl Bed {
                 (pods.len() == count).then_some(pods)
             })
             .await;
-        pods.sort_by_key(|p| p.annotations()["batch.kubernetes.io/job-completion-index"].parse::<u32>().unwrap());
+        pods.sort_by_key(|p| {
+            p.annotations()["batch.kubernetes.io/job-completion-index"]
+                .parse::<u32>()
+                .unwrap()
+        });
         pods
     }
 
     /// Sets the state of a pod, as a kubelet would.
     pub async fn set_pod(&self, pod: &Pod, phase: &str, container_state: Value) {
-        self.set_pod_and(pod, phase, container_state, [phase == "Running"; 2]).await;
+        self.set_pod_and(pod, phase, container_state, [phase == "Running"; 2])
+            .await;
     }
 
-    async fn set_pod_and(&self, pod: &Pod, phase: &str, container_state: Value, [started, ready]: [bool; 2]) {
+    async fn set_pod_and(
+        &self,
+        pod: &Pod,
+        phase: &str,
+        container_state: Value,
+        [started, ready]: [bool; 2],
+    ) {
         let container = &pod.spec.as_ref().unwrap().containers[0];
         let status = json!({"status": {"phase": phase, "startTime": "2026-01-01T00:00:00Z", "containerStatuses": [{
             "name": container.name, "image": container.image, "imageID": "", "started": started, "ready": ready, "restartCount": 0,
             "state": container_state}]}});
-        self.api::<Pod>().patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+        self.api::<Pod>()
+            .patch_status(
+                &pod.name_any(),
+                &PatchParams::default(),
+                &Patch::Merge(status),
+            )
+            .await
+            .unwrap();
     }
 
     pub async fn set_running(&self, pod: &Pod) {
@@ -342,58 +475,134 @@ impl Bed {
 
     /// Its container runs, and could begin its load or not, and knows when to or not.
     pub async fn set_running_and(&self, pod: &Pod, probes: [bool; 2]) {
-        let since = k8s_openapi::jiff::Timestamp::now().strftime("%FT%TZ").to_string();
-        self.set_pod_and(pod, "Running", json!({"running": {"startedAt": since}}), probes).await;
+        let since = k8s_openapi::jiff::Timestamp::now()
+            .strftime("%FT%TZ")
+            .to_string();
+        self.set_pod_and(
+            pod,
+            "Running",
+            json!({"running": {"startedAt": since}}),
+            probes,
+        )
+        .await;
     }
 
     pub async fn set_exited(&self, pod: &Pod, code: i32, message: &str) {
-        let (phase, reason) = if code == 0 { ("Succeeded", "Completed") } else { ("Failed", "Error") };
+        let (phase, reason) = if code == 0 {
+            ("Succeeded", "Completed")
+        } else {
+            ("Failed", "Error")
+        };
         let terminated = json!({"exitCode": code, "reason": reason, "message": message,
             "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:09Z"});
-        self.set_pod(pod, phase, json!({"terminated": terminated})).await;
+        self.set_pod(pod, phase, json!({"terminated": terminated}))
+            .await;
     }
 
     /// The events of a test as `(type, reason, message)`, in the order of their creation.
     pub async fn events(&self, test: &str) -> Vec<(String, String, String)> {
-        self.events_where(|e| e.involved_object.name.as_deref() == Some(test)).await
+        self.events_where(|e| e.involved_object.name.as_deref() == Some(test))
+            .await
     }
 
     /// The events of this test alone, not of others that had its name.
     pub async fn events_of(&self, test: &LoadTest) -> Vec<(String, String, String)> {
-        self.events_where(|e| e.involved_object.uid == test.uid()).await
+        self.events_where(|e| e.involved_object.uid == test.uid())
+            .await
     }
 
     async fn events_where(&self, about: impl Fn(&Event) -> bool) -> Vec<(String, String, String)> {
-        let mut events = self.api::<Event>().list(&ListParams::default()).await.unwrap().items;
+        let mut events = self
+            .api::<Event>()
+            .list(&ListParams::default())
+            .await
+            .unwrap()
+            .items;
         events.retain(|e| e.involved_object.kind.as_deref() == Some("LoadTest") && about(e));
-        events.sort_by_key(|e| e.metadata.resource_version.as_ref().map(|v| v.parse::<u64>().unwrap()));
+        events.sort_by_key(|e| {
+            e.metadata
+                .resource_version
+                .as_ref()
+                .map(|v| v.parse::<u64>().unwrap())
+        });
         for event in &events {
-            assert_eq!(event.source.as_ref().unwrap().component.as_deref(), Some("loadtest-controller"));
+            assert_eq!(
+                event.source.as_ref().unwrap().component.as_deref(),
+                Some("loadtest-controller")
+            );
             assert_eq!(event.count, Some(1));
         }
-        events.into_iter().map(|e| (e.type_.unwrap(), e.reason.unwrap(), e.message.unwrap())).collect()
+        events
+            .into_iter()
+            .map(|e| (e.type_.unwrap(), e.reason.unwrap(), e.message.unwrap()))
+            .collect()
     }
 
     pub async fn event_reasons(&self, test: &str) -> Vec<String> {
-        self.events(test).await.into_iter().map(|(_, reason, _)| reason).collect()
+        self.events(test)
+            .await
+            .into_iter()
+            .map(|(_, reason, _)| reason)
+            .collect()
     }
 
     /// Everything that helps to see why a test failed.
     pub async fn picture(&self) -> String {
         let mut text = String::new();
-        for test in self.api::<LoadTest>().list(&ListParams::default()).await.map(|l| l.items).unwrap_or_default() {
+        for test in self
+            .api::<LoadTest>()
+            .list(&ListParams::default())
+            .await
+            .map(|l| l.items)
+            .unwrap_or_default()
+        {
             let status = serde_json::to_string_pretty(&test.status).unwrap();
             writeln!(text, "--- LoadTest {}: {status}", test.name_any()).unwrap();
         }
-        for job in self.api::<Job>().list(&ListParams::default()).await.map(|l| l.items).unwrap_or_default() {
-            writeln!(text, "--- Job {}: {}", job.name_any(), serde_json::to_string(&job.status).unwrap()).unwrap();
+        for job in self
+            .api::<Job>()
+            .list(&ListParams::default())
+            .await
+            .map(|l| l.items)
+            .unwrap_or_default()
+        {
+            writeln!(
+                text,
+                "--- Job {}: {}",
+                job.name_any(),
+                serde_json::to_string(&job.status).unwrap()
+            )
+            .unwrap();
         }
-        for pod in self.api::<Pod>().list(&ListParams::default()).await.map(|l| l.items).unwrap_or_default() {
-            writeln!(text, "--- Pod {}: {}", pod.name_any(), serde_json::to_string(&pod.status).unwrap()).unwrap();
+        for pod in self
+            .api::<Pod>()
+            .list(&ListParams::default())
+            .await
+            .map(|l| l.items)
+            .unwrap_or_default()
+        {
+            writeln!(
+                text,
+                "--- Pod {}: {}",
+                pod.name_any(),
+                serde_json::to_string(&pod.status).unwrap()
+            )
+            .unwrap();
         }
-        for event in self.api::<Event>().list(&ListParams::default()).await.map(|l| l.items).unwrap_or_default() {
+        for event in self
+            .api::<Event>()
+            .list(&ListParams::default())
+            .await
+            .map(|l| l.items)
+            .unwrap_or_default()
+        {
             let about = event.involved_object.name.unwrap_or_default();
-            writeln!(text, "--- Event {about}: {:?} {:?}", event.reason, event.message).unwrap();
+            writeln!(
+                text,
+                "--- Event {about}: {:?} {:?}",
+                event.reason, event.message
+            )
+            .unwrap();
         }
         for operator in &self.operators {
             writeln!(text, "--- the operator's log:\n{}", operator.log()).unwrap();
@@ -411,7 +620,9 @@ impl Drop for Bed {
             return;
         }
         let delete = async move {
-            let _ = Api::<Namespace>::all(client).delete(&namespace, &DeleteParams::background()).await;
+            let _ = Api::<Namespace>::all(client)
+                .delete(&namespace, &DeleteParams::background())
+                .await;
         };
         tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(delete));
     }
@@ -423,18 +634,31 @@ pub fn load_test(name: &str, count: i32) -> Value {
 }
 
 pub fn phase_of(test: &LoadTest) -> &str {
-    test.status.as_ref().and_then(|s| s.phase).map_or("", |p| p.as_str())
+    test.status
+        .as_ref()
+        .and_then(|s| s.phase)
+        .map_or("", |p| p.as_str())
 }
 
 /// The reason of a test's condition Progressing, which is its first; nothing while there is none.
 pub fn condition_reason(test: &LoadTest) -> &str {
-    test.status.as_ref().and_then(|s| s.conditions.first()).map_or("", |c| c.reason.as_str())
+    test.status
+        .as_ref()
+        .and_then(|s| s.conditions.first())
+        .map_or("", |c| c.reason.as_str())
 }
 
 /// The condition of a test as `(status, reason, message)`.
 pub fn condition(test: &LoadTest, type_: &str) -> (String, String, String) {
-    let conditions = test.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
-    let c = conditions.iter().find(|c| c.type_ == type_).unwrap_or_else(|| panic!("no condition {type_} in {conditions:?}"));
+    let conditions = test
+        .status
+        .as_ref()
+        .map(|s| s.conditions.as_slice())
+        .unwrap_or_default();
+    let c = conditions
+        .iter()
+        .find(|c| c.type_ == type_)
+        .unwrap_or_else(|| panic!("no condition {type_} in {conditions:?}"));
     (c.status.clone(), c.reason.clone(), c.message.clone())
 }
 
@@ -445,7 +669,9 @@ fn from<T: DeserializeOwned>(value: Value) -> T {
 /// A GET on the loopback: the status and the body, or nothing if nobody listens.
 pub async fn http_get(port: u16, path: &str) -> Option<(u16, String)> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port))
+        .await
+        .ok()?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.ok()?;
     let mut answer = String::new();
@@ -459,13 +685,24 @@ pub async fn http_get(port: u16, path: &str) -> Option<(u16, String)> {
 pub fn control_plane() -> &'static Path {
     static KUBECONFIG: OnceLock<PathBuf> = OnceLock::new();
     KUBECONFIG.get_or_init(|| {
-        WORKER_DEFAULTS.get_or_init(|| concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/worker-defaults.yaml"));
+        WORKER_DEFAULTS.get_or_init(|| {
+            concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/tests/support/worker-defaults.yaml"
+            )
+        });
         let name = std::env::var("CLUSTER_NAME").unwrap_or_else(|_| "tests".to_owned());
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/hack/local-cluster/cluster.sh");
         let run = |command: &str| {
-            let output = Command::new(script).args(["control-plane", command, &name]).stderr(Stdio::inherit()).output();
+            let output = Command::new(script)
+                .args(["control-plane", command, &name])
+                .stderr(Stdio::inherit())
+                .output();
             let output = output.unwrap_or_else(|e| panic!("cannot run {script}: {e}"));
-            assert!(output.status.success(), "{script} control-plane {command} {name} failed: its messages are above");
+            assert!(
+                output.status.success(),
+                "{script} control-plane {command} {name} failed: its messages are above"
+            );
             String::from_utf8(output.stdout).unwrap().trim().to_owned()
         };
         run("up");

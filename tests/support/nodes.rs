@@ -48,7 +48,11 @@ pub struct Options {
 impl Options {
     /// `fate` is asked once for each pod, and may go by its labels, annotations or UID.
     pub fn new(nodes: usize, fate: impl Fn(&BoundPod) -> Fate + Send + Sync + 'static) -> Self {
-        Self { nodes, in_flight: 64, fate: Arc::new(fate) }
+        Self {
+            nodes,
+            in_flight: 64,
+            fate: Arc::new(fate),
+        }
     }
 }
 
@@ -127,7 +131,11 @@ impl BoundPod {
 
     /// Whether its worker waits until it is told when to begin.
     fn waits(&self) -> bool {
-        self.spec.containers.iter().any(|c| c.startup_probe.is_some()) && !self.is_told()
+        self.spec
+            .containers
+            .iter()
+            .any(|c| c.startup_probe.is_some())
+            && !self.is_told()
     }
 
     fn is_told(&self) -> bool {
@@ -149,7 +157,9 @@ pub struct SimulatedNodes {
 impl SimulatedNodes {
     /// Creates the nodes, and starts and ends the pods that are bound to them from now on.
     pub async fn start(client: Client, options: Options) -> Self {
-        let names: Vec<String> = (0..options.nodes).map(|i| format!("simulated-{i}")).collect();
+        let names: Vec<String> = (0..options.nodes)
+            .map(|i| format!("simulated-{i}"))
+            .collect();
         let api: Api<Node> = Api::all(client.clone());
         stream::iter(&names)
             .for_each_concurrent(8, |name| {
@@ -170,7 +180,11 @@ impl SimulatedNodes {
             next_address: AtomicU32::new(1),
             fate: options.fate,
         };
-        Self { client, names, kubelet: tokio::spawn(Arc::new(kubelet).run()) }
+        Self {
+            client,
+            names,
+            kubelet: tokio::spawn(Arc::new(kubelet).run()),
+        }
     }
 
     /// Stops, and deletes the `Node` objects.
@@ -190,7 +204,8 @@ impl Drop for SimulatedNodes {
 }
 
 fn node(name: &str) -> Node {
-    let resources = json!({"cpu": "1000", "memory": "1000Gi", "ephemeral-storage": "1000Gi", "pods": "5000"});
+    let resources =
+        json!({"cpu": "1000", "memory": "1000Gi", "ephemeral-storage": "1000Gi", "pods": "5000"});
     serde_json::from_value(json!({
         "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}},
         "status": {"allocatable": resources, "capacity": resources, "conditions": [{"type": "Ready", "status": "True",
@@ -223,7 +238,9 @@ struct Underway {
 impl Kubelet {
     async fn run(self: Arc<Self>) {
         let bound = Config::default().fields("spec.nodeName!=");
-        let mut events = watcher(Api::<BoundPod>::all(self.client.clone()), bound).default_backoff().boxed();
+        let mut events = watcher(Api::<BoundPod>::all(self.client.clone()), bound)
+            .default_backoff()
+            .boxed();
         let mut pods: HashMap<String, Underway> = HashMap::new();
         // Ends all tasks when this one is ended.
         let mut tasks = JoinSet::new();
@@ -232,7 +249,9 @@ impl Kubelet {
                 Ok(Some(event)) => event,
                 Ok(None) => return,
                 Err(error) => {
-                    eprintln!("simulated nodes: the watch of pods failed and is begun anew: {error}");
+                    eprintln!(
+                        "simulated nodes: the watch of pods failed and is begun anew: {error}"
+                    );
                     continue;
                 }
             };
@@ -245,7 +264,12 @@ impl Kubelet {
                     }
                 }
                 Event::InitApply(pod) | Event::Apply(pod) => {
-                    if !pod.spec.node_name.as_ref().is_some_and(|n| self.nodes.contains(n)) {
+                    if !pod
+                        .spec
+                        .node_name
+                        .as_ref()
+                        .is_some_and(|n| self.nodes.contains(n))
+                    {
                         continue;
                     }
                     let uid = pod.uid().unwrap_or_default();
@@ -304,7 +328,11 @@ impl Kubelet {
 
     async fn write(&self, pod: &BoundPod, status: Value) -> bool {
         // With the UID, another pod of the same name is never written to.
-        self.persist(pod, &Change::Patch(json!({"metadata": {"uid": pod.uid()}, "status": status}))).await
+        self.persist(
+            pod,
+            &Change::Patch(json!({"metadata": {"uid": pod.uid()}, "status": status})),
+        )
+        .await
     }
 
     /// Makes a change, by some attempts if need be; whether it succeeded.
@@ -325,14 +353,23 @@ impl Kubelet {
     }
 
     async fn make(&self, pod: &BoundPod, change: &Change) -> kube::Result<()> {
-        let pods: Api<BoundPod> = Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
+        let pods: Api<BoundPod> =
+            Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
         match change {
-            Change::Patch(patch) => {
-                pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(patch)).await.map(|_| ())
-            }
+            Change::Patch(patch) => pods
+                .patch_status(
+                    &pod.name_any(),
+                    &PatchParams::default(),
+                    &Patch::Strategic(patch),
+                )
+                .await
+                .map(|_| ()),
             Change::Delete => {
                 let at_once = DeleteParams {
-                    preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
+                    preconditions: Some(Preconditions {
+                        uid: pod.uid(),
+                        resource_version: None,
+                    }),
                     ..DeleteParams::default().grace_period(0)
                 };
                 pods.delete(&pod.name_any(), &at_once).await.map(|_| ())
@@ -341,7 +378,9 @@ impl Kubelet {
     }
 
     fn running(&self, pod: &BoundPod) -> Value {
-        let address = Ipv4Addr::from(0x0a00_0000 | (self.next_address.fetch_add(1, Ordering::Relaxed) & 0x00ff_ffff));
+        let address = Ipv4Addr::from(
+            0x0a00_0000 | (self.next_address.fetch_add(1, Ordering::Relaxed) & 0x00ff_ffff),
+        );
         let mut status = runs(pod, !pod.waits());
         status["hostIP"] = json!(Ipv4Addr::LOCALHOST);
         status["podIP"] = json!(address);
@@ -376,15 +415,25 @@ fn ended(pod: &BoundPod, code: i32) -> Value {
 /// What a worker of a real test left of its results. Read once: thousands of pods end with it while something is measured.
 pub fn results() -> &'static str {
     static RESULTS: LazyLock<String> = LazyLock::new(|| {
-        let runs: Value = serde_json::from_str(include_str!("../worker/fixtures/artillery-2.0.34.json")).expect("this is JSON");
-        runs[0]["messages"][0].as_str().expect("a worker has left a message").to_owned()
+        let runs: Value =
+            serde_json::from_str(include_str!("../worker/fixtures/artillery-2.0.34.json"))
+                .expect("this is JSON");
+        runs[0]["messages"][0]
+            .as_str()
+            .expect("a worker has left a message")
+            .to_owned()
     });
     &RESULTS
 }
 
 fn conditions<const N: usize>(types: [&str; N], hold: bool, reason: Option<&str>) -> Vec<Value> {
     let status = if hold { "True" } else { "False" };
-    types.iter().map(|t| json!({"type": t, "status": status, "reason": reason, "lastTransitionTime": now()})).collect()
+    types
+        .iter()
+        .map(
+            |t| json!({"type": t, "status": status, "reason": reason, "lastTransitionTime": now()}),
+        )
+        .collect()
 }
 
 fn containers(pod: &BoundPod, started: bool, ready: bool, state: &Value) -> Value {

@@ -137,7 +137,10 @@ impl TestScript {
     /// The script's file, as a path in the workers' folder /data.
     #[must_use]
     pub fn file(&self) -> &str {
-        self.config.as_ref().and_then(|c| c.key.as_deref()).unwrap_or(TEST_SCRIPT_KEY)
+        self.config
+            .as_ref()
+            .and_then(|c| c.key.as_deref())
+            .unwrap_or(TEST_SCRIPT_KEY)
     }
 
     /// The `ConfigMap` that the script itself is in, if it is in one.
@@ -151,9 +154,18 @@ impl TestScript {
     pub fn config_maps(&self) -> Vec<&str> {
         let external = self.external.as_ref();
         let processor = external.and_then(|e| e.processor.as_ref());
-        let many = [external.and_then(|e| e.payload.as_ref()), processor.and_then(|p| p.related.as_ref())];
-        let main = processor.and_then(|p| p.main.as_ref()).map(|m| m.config_map.as_str());
-        let related = many.into_iter().flatten().flat_map(|maps| &maps.config_maps).map(String::as_str);
+        let many = [
+            external.and_then(|e| e.payload.as_ref()),
+            processor.and_then(|p| p.related.as_ref()),
+        ];
+        let main = processor
+            .and_then(|p| p.main.as_ref())
+            .map(|m| m.config_map.as_str());
+        let related = many
+            .into_iter()
+            .flatten()
+            .flat_map(|maps| &maps.config_maps)
+            .map(String::as_str);
         let mut names = Vec::new();
         for name in self.config_map().into_iter().chain(main).chain(related) {
             if !name.is_empty() && !names.contains(&name) {
@@ -166,6 +178,8 @@ impl TestScript {
     /// Whether files come from a volume, which only the workers can look into.
     #[must_use]
     pub fn has_volume(&self) -> bool {
-        self.external.as_ref().is_some_and(|e| e.persistent_volume_claim.is_some() || e.image.is_some())
+        self.external
+            .as_ref()
+            .is_some_and(|e| e.persistent_volume_claim.is_some() || e.image.is_some())
     }
 }

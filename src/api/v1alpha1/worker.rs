@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Affinity, Container, EnvFromSource, EnvVar, HostAlias, LocalObjectReference, PodDNSConfig, PodSecurityContext,
-    ResourceRequirements, SecurityContext, Toleration, TopologySpreadConstraint, Volume, VolumeMount,
+    Affinity, Container, EnvFromSource, EnvVar, HostAlias, LocalObjectReference, PodDNSConfig,
+    PodSecurityContext, ResourceRequirements, SecurityContext, Toleration,
+    TopologySpreadConstraint, Volume, VolumeMount,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
@@ -132,8 +133,21 @@ pub struct Worker {
 ///
 /// Source: Kubernetes, "Pod Security Standards", and `pkg/apis/core/types.go`.
 const ALLOWED: &[(&str, &[&str])] = &[
-    ("volumes", &["name", "configMap", "secret", "emptyDir", "persistentVolumeClaim", "projected"]),
-    ("volumes.projected.sources", &["configMap", "secret", "downwardAPI"]),
+    (
+        "volumes",
+        &[
+            "name",
+            "configMap",
+            "secret",
+            "emptyDir",
+            "persistentVolumeClaim",
+            "projected",
+        ],
+    ),
+    (
+        "volumes.projected.sources",
+        &["configMap", "secret", "downwardAPI"],
+    ),
     ("resources", RESOURCES),
     (
         "podSecurityContext",
@@ -169,24 +183,43 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("sidecars.securityContext", CONTAINER_SECURITY),
     ("sidecars.resources", RESOURCES),
-    ("sidecars.startupProbe.httpGet", &["path", "port", "scheme", "httpHeaders"]),
+    (
+        "sidecars.startupProbe.httpGet",
+        &["path", "port", "scheme", "httpHeaders"],
+    ),
     ("sidecars.startupProbe.tcpSocket", &["port"]),
     ("sidecars.ports", &["name", "containerPort", "protocol"]),
 ];
-const CONTAINER_SECURITY: &[&str] = &["runAsUser", "runAsGroup", "runAsNonRoot", "readOnlyRootFilesystem", "seccompProfile"];
+const CONTAINER_SECURITY: &[&str] = &[
+    "runAsUser",
+    "runAsGroup",
+    "runAsNonRoot",
+    "readOnlyRootFilesystem",
+    "seccompProfile",
+];
 /// Without `claims`, as no resource claims of a pod can be asked for.
 const RESOURCES: &[&str] = &["requests", "limits"];
 /// The security contexts.
-const CONTEXTS: [&str; 3] = ["podSecurityContext", "securityContext", "sidecars.securityContext"];
+const CONTEXTS: [&str; 3] = [
+    "podSecurityContext",
+    "securityContext",
+    "sidecars.securityContext",
+];
 const SECCOMP_PROFILES: [&str; 2] = ["RuntimeDefault", "Localhost"];
 
 /// The names of the operator's own volumes, and the folders where those are mounted.
-const TAKEN_VOLUMES: [&str; 6] = ["data", "tmp", "loadtest", "test-script", "claim-files", "image-files"];
+const TAKEN_VOLUMES: [&str; 6] = [
+    "data",
+    "tmp",
+    "loadtest",
+    "test-script",
+    "claim-files",
+    "image-files",
+];
 const TAKEN_FOLDERS: [&str; 4] = ["/data", "/tmp", "/opt/loadtest", "/sources"];
 
 /// What a quantity looks like, as the CRDs of Kubernetes' own tools have it.
-const QUANTITY: &str =
-    r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$";
+const QUANTITY: &str = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$";
 
 /// Makes of the schema of [`Worker`] one that allows what a worker may have, and that is small: the fields of Kubernetes'
 /// own types are explained in full by `kubectl explain pod.spec`, and the CRD has to fit into an annotation of `kubectl apply`.
@@ -196,7 +229,14 @@ pub(super) fn restrict(worker: &mut JSONSchemaProps) {
             properties.retain(|name, _| allowed.contains(&name.as_str()));
         }
     }
-    let one_of = |words: &[&str]| Some(words.iter().map(|word| JSON(serde_json::json!(word))).collect());
+    let one_of = |words: &[&str]| {
+        Some(
+            words
+                .iter()
+                .map(|word| JSON(serde_json::json!(word)))
+                .collect(),
+        )
+    };
     for policy in ["imagePullPolicy", "sidecars.imagePullPolicy"] {
         if let Some(policy) = at(worker, policy) {
             policy.enum_ = one_of(&["Always", "IfNotPresent", "Never"]);
@@ -208,15 +248,26 @@ pub(super) fn restrict(worker: &mut JSONSchemaProps) {
             list.max_items = Some(most);
         }
     }
-    for (text, longest) in [("volumes.name", 63), ("volumeMounts.mountPath", 4096), ("env.name", 1024)] {
+    for (text, longest) in [
+        ("volumes.name", 63),
+        ("volumeMounts.mountPath", 4096),
+        ("env.name", 1024),
+    ] {
         if let Some(text) = at(worker, text) {
             text.max_length = Some(longest);
         }
     }
     for (list, rule, message) in rules() {
         if let Some(items) = at(worker, list) {
-            let rule = ValidationRule { rule, message: Some(message), ..ValidationRule::default() };
-            items.x_kubernetes_validations.get_or_insert_default().push(rule);
+            let rule = ValidationRule {
+                rule,
+                message: Some(message),
+                ..ValidationRule::default()
+            };
+            items
+                .x_kubernetes_validations
+                .get_or_insert_default()
+                .push(rule);
         }
     }
     for context in CONTEXTS {
@@ -245,7 +296,10 @@ fn rules() -> [(&'static str, String, String); 4] {
         (
             "volumes",
             format!("!(self.name in {})", one_of(&TAKEN_VOLUMES)),
-            format!("{} are the operator's own volumes: choose another name", named(&TAKEN_VOLUMES)),
+            format!(
+                "{} are the operator's own volumes: choose another name",
+                named(&TAKEN_VOLUMES)
+            ),
         ),
         (
             "volumeMounts",
@@ -257,13 +311,22 @@ fn rules() -> [(&'static str, String, String); 4] {
         ),
         (
             "env",
-            format!("!(self.name in {} || self.name.startsWith('{RESERVED_PREFIX}'))", one_of(&RESERVED)),
-            format!("{} and {RESERVED_PREFIX}... are the operator's variables: choose another name", named(&RESERVED)),
+            format!(
+                "!(self.name in {} || self.name.startsWith('{RESERVED_PREFIX}'))",
+                one_of(&RESERVED)
+            ),
+            format!(
+                "{} and {RESERVED_PREFIX}... are the operator's variables: choose another name",
+                named(&RESERVED)
+            ),
         ),
         (
             "env",
             format!("!(self.name in {} && has(self.valueFrom))", one_of(&JOINED)),
-            format!("{} are joined with the operator's own, so they need a value, and no valueFrom", named(&JOINED)),
+            format!(
+                "{} are joined with the operator's own, so they need a value, and no valueFrom",
+                named(&JOINED)
+            ),
         ),
     ]
 }
@@ -274,32 +337,71 @@ impl Worker {
     pub fn fault(&self) -> Option<String> {
         let worker = serde_json::to_value(self).unwrap_or_default();
         let unknown = |(path, allowed): &(&str, &[&str])| {
-            let mut names = all_at(&worker, path).into_iter().filter_map(Value::as_object).flat_map(|fields| fields.keys());
-            names.find(|name| !allowed.contains(&name.as_str())).map(|name| format!("{path}.{name} is not allowed"))
+            let mut names = all_at(&worker, path)
+                .into_iter()
+                .filter_map(Value::as_object)
+                .flat_map(|fields| fields.keys());
+            names
+                .find(|name| !allowed.contains(&name.as_str()))
+                .map(|name| format!("{path}.{name} is not allowed"))
         };
         let mut contexts = CONTEXTS.iter().flat_map(|path| {
             let any = |field: &str, is_wrong: &dyn Fn(&Value) -> bool| {
-                all_at(&worker, &format!("{path}.{field}")).into_iter().any(is_wrong)
+                all_at(&worker, &format!("{path}.{field}"))
+                    .into_iter()
+                    .any(is_wrong)
             };
-            let is_root = any("runAsUser", &|user| user.as_i64().is_some_and(|user| user < 1));
+            let is_root = any("runAsUser", &|user| {
+                user.as_i64().is_some_and(|user| user < 1)
+            });
             let may_be_root = any("runAsNonRoot", &|non_root| non_root == false);
-            let is_unconfined = any("seccompProfile.type", &|kind| !SECCOMP_PROFILES.iter().any(|profile| kind == profile));
+            let is_unconfined = any("seccompProfile.type", &|kind| {
+                !SECCOMP_PROFILES.iter().any(|profile| kind == profile)
+            });
             [
                 is_root.then(|| format!("{path}.runAsUser must be 1 or more")),
                 may_be_root.then(|| format!("{path}.runAsNonRoot must be true")),
-                is_unconfined.then(|| format!("{path}.seccompProfile.type must be one of {}", SECCOMP_PROFILES.join(", "))),
+                is_unconfined.then(|| {
+                    format!(
+                        "{path}.seccompProfile.type must be one of {}",
+                        SECCOMP_PROFILES.join(", ")
+                    )
+                }),
             ]
         });
-        let volume = self.volumes.iter().find(|volume| TAKEN_VOLUMES.contains(&volume.name.as_str()));
-        let is_in =
-            |path: &str, taken: &str| path.strip_prefix(taken).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        let mount = self.volume_mounts.iter().find(|mount| TAKEN_FOLDERS.iter().any(|taken| is_in(&mount.mount_path, taken)));
+        let volume = self
+            .volumes
+            .iter()
+            .find(|volume| TAKEN_VOLUMES.contains(&volume.name.as_str()));
+        let is_in = |path: &str, taken: &str| {
+            path.strip_prefix(taken)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let mount = self.volume_mounts.iter().find(|mount| {
+            TAKEN_FOLDERS
+                .iter()
+                .any(|taken| is_in(&mount.mount_path, taken))
+        });
         ALLOWED
             .iter()
             .find_map(unknown)
             .or_else(|| contexts.find_map(|fault| fault))
-            .or_else(|| volume.map(|volume| format!("the volume {} has the name of one of the operator's own", volume.name)))
-            .or_else(|| mount.map(|mount| format!("nothing can be mounted at {}, which is taken", mount.mount_path)))
+            .or_else(|| {
+                volume.map(|volume| {
+                    format!(
+                        "the volume {} has the name of one of the operator's own",
+                        volume.name
+                    )
+                })
+            })
+            .or_else(|| {
+                mount.map(|mount| {
+                    format!(
+                        "nothing can be mounted at {}, which is taken",
+                        mount.mount_path
+                    )
+                })
+            })
     }
 }
 
@@ -307,7 +409,13 @@ impl Worker {
 fn all_at<'a>(value: &'a Value, path: &str) -> Vec<&'a Value> {
     path.split('.').fold(vec![value], |values, name| {
         let fields = values.into_iter().filter_map(|value| value.get(name));
-        fields.flat_map(|field| field.as_array().map_or(vec![field], |items| items.iter().collect())).collect()
+        fields
+            .flat_map(|field| {
+                field
+                    .as_array()
+                    .map_or(vec![field], |items| items.iter().collect())
+            })
+            .collect()
     })
 }
 
@@ -316,7 +424,9 @@ fn at<'a>(schema: &'a mut JSONSchemaProps, path: &str) -> Option<&'a mut JSONSch
     path.split('.').try_fold(schema, |schema, name| {
         let field = schema.properties.as_mut()?.get_mut(name)?;
         if matches!(field.items, Some(JSONSchemaPropsOrArray::Schema(_))) {
-            let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut field.items else { return None };
+            let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut field.items else {
+                return None;
+            };
             return Some(&mut **items);
         }
         Some(field)
@@ -326,7 +436,13 @@ fn at<'a>(schema: &'a mut JSONSchemaProps, path: &str) -> Option<&'a mut JSONSch
 /// Leaves of the descriptions their first sentences, and lets quantities be numbers, as Kubernetes does.
 fn shorten(schema: &mut JSONSchemaProps) {
     let description = schema.description.take().unwrap_or_default();
-    let first = description.split('\n').next().unwrap_or_default().split(". ").next().unwrap_or_default();
+    let first = description
+        .split('\n')
+        .next()
+        .unwrap_or_default()
+        .split(". ")
+        .next()
+        .unwrap_or_default();
     if description.starts_with("Quantity is a fixed-point representation") {
         schema.type_ = None;
         schema.x_kubernetes_int_or_string = Some(true);
@@ -334,7 +450,11 @@ fn shorten(schema: &mut JSONSchemaProps) {
     } else if !first.is_empty() {
         schema.description = Some(first.trim_end_matches('.').to_owned());
     }
-    schema.properties.iter_mut().flat_map(|p| p.values_mut()).for_each(shorten);
+    schema
+        .properties
+        .iter_mut()
+        .flat_map(|p| p.values_mut())
+        .for_each(shorten);
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
         shorten(items);
     }

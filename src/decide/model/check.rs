@@ -12,32 +12,53 @@ impl State {
     /// What holds when nothing is left to do.
     pub(super) fn check_settled(&self, names: &Names, from: &Self) {
         let Some(test) = self.world.test else {
-            assert!(self.world.job.is_none_or(|j| j.owner == 0), "I8: a Job without its test: {self:#?}");
+            assert!(
+                self.world.job.is_none_or(|j| j.owner == 0),
+                "I8: a Job without its test: {self:#?}"
+            );
             return;
         };
         let phase = names.phase(test);
         let blocked = self.world.job.is_some_and(|j| j.owner == 0) || !self.script;
         match phase {
             Some(phase) if phase.is_terminal() => {
-                let reasons: Vec<_> = self.said.iter().map(|id| names.events[usize::from(*id)]).collect();
+                let reasons: Vec<_> = self
+                    .said
+                    .iter()
+                    .map(|id| names.events[usize::from(*id)])
+                    .collect();
                 let told = match phase {
                     Phase::Completed => Reason::Completed,
                     Phase::Stopped => Reason::Stopped,
                     _ => Reason::Failed,
                 };
-                assert!(reasons.contains(&(test.uid, told)), "an end without its event: {self:#?}");
+                assert!(
+                    reasons.contains(&(test.uid, told)),
+                    "an end without its event: {self:#?}"
+                );
             }
             Some(Phase::Pending) => {
                 let status = &names.statuses[usize::from(test.status.unwrap())];
                 let waits_since_then = status.conditions[0].last_transition_time.0 == at(700);
-                assert!(blocked && (!self.late || waits_since_then), "I11: it waits for nothing: {self:#?}\nfrom {from:#?}");
+                assert!(
+                    blocked && (!self.late || waits_since_then),
+                    "I11: it waits for nothing: {self:#?}\nfrom {from:#?}"
+                );
             }
-            Some(Phase::Suspended) => assert!(self.world.job.is_some_and(|j| j.suspended), "I11: it is not held: {self:#?}"),
+            Some(Phase::Suspended) => assert!(
+                self.world.job.is_some_and(|j| j.suspended),
+                "I11: it is not held: {self:#?}"
+            ),
             _ => panic!("I11: it hangs in {phase:?}: {self:#?}\nfrom {from:#?}"),
         }
         // A Job that a late request made after the end sends no load for long.
-        if let Some(job) = self.world.job.filter(|j| j.owner == test.uid && phase != Some(Phase::Suspended)) {
-            let all_done = self.world.pods.len() == self.workers && self.world.pods.iter().all(|p| *p == Pod::Succeeded);
+        if let Some(job) = self
+            .world
+            .job
+            .filter(|j| j.owner == test.uid && phase != Some(Phase::Suspended))
+        {
+            let all_done = self.world.pods.len() == self.workers
+                && self.world.pods.iter().all(|p| *p == Pod::Succeeded);
             assert!(
                 job.outcome.is_some() || job.suspended && (job.at_once || all_done),
                 "I2: a Job runs on: {self:#?}\nfrom {from:#?}"
@@ -50,23 +71,51 @@ impl State {
 pub(super) fn check_status(before: Option<&LoadTestStatus>, after: &LoadTestStatus) {
     let ends = |s: &LoadTestStatus| -> Vec<String> {
         let ends = ["Completed", "Failed", "Stopped"];
-        let holds = s.conditions.iter().filter(|c| ends.contains(&c.type_.as_str()) && c.status == "True");
+        let holds = s
+            .conditions
+            .iter()
+            .filter(|c| ends.contains(&c.type_.as_str()) && c.status == "True");
         holds.map(|c| c.type_.clone()).collect()
     };
     assert!(ends(after).len() <= 1, "I3: two ends: {after:#?}");
-    assert_eq!(ends(after).len() == 1, after.phase.is_some_and(Phase::is_terminal), "I3: the phase and the conditions differ");
+    assert_eq!(
+        ends(after).len() == 1,
+        after.phase.is_some_and(Phase::is_terminal),
+        "I3: the phase and the conditions differ"
+    );
     let types: Vec<_> = after.conditions.iter().map(|c| c.type_.as_str()).collect();
-    let order = ConditionType::ALL.iter().map(|c| c.as_str()).filter(|c| types.contains(c));
+    let order = ConditionType::ALL
+        .iter()
+        .map(|c| c.as_str())
+        .filter(|c| types.contains(c));
     assert_eq!(types, order.collect::<Vec<_>>(), "I5: the order");
     let Some(before) = before else { return };
-    assert!(!before.phase.is_some_and(Phase::is_terminal), "I3: an end is written over: {before:#?} {after:#?}");
+    assert!(
+        !before.phase.is_some_and(Phase::is_terminal),
+        "I3: an end is written over: {before:#?} {after:#?}"
+    );
     let counts = |s: &LoadTestStatus| [s.succeeded, s.failed];
-    assert!(counts(before).iter().zip(counts(after)).all(|(b, a)| *b <= a), "I4: {before:#?} {after:#?}");
+    assert!(
+        counts(before)
+            .iter()
+            .zip(counts(after))
+            .all(|(b, a)| *b <= a),
+        "I4: {before:#?} {after:#?}"
+    );
     for condition in &before.conditions {
-        let same = after.conditions.iter().find(|c| c.type_ == condition.type_ && c.status == condition.status);
-        assert!(same.is_none_or(|c| c.last_transition_time == condition.last_transition_time), "I5: a time changed");
+        let same = after
+            .conditions
+            .iter()
+            .find(|c| c.type_ == condition.type_ && c.status == condition.status);
+        assert!(
+            same.is_none_or(|c| c.last_transition_time == condition.last_transition_time),
+            "I5: a time changed"
+        );
     }
     let started = |s: &LoadTestStatus| s.phase.is_some_and(Phase::has_started);
     let back = started(before) && !started(after);
-    assert!(!back || before.start_time.is_none(), "a test that has started is as if it had not: {before:#?} {after:#?}");
+    assert!(
+        !back || before.start_time.is_none(),
+        "a test that has started is as if it had not: {before:#?} {after:#?}"
+    );
 }

@@ -11,7 +11,9 @@ pub(super) fn load_test(test: Test, workers: usize, names: &Names) -> LoadTest {
         "metadata": {"name": "t", "namespace": "n", "uid": format!("{}", test.uid), "generation": 1},
         "spec": {"count": workers, "stop": test.stop, "testScript": {"config": {"configMap": "s"}}}}))
     .unwrap();
-    object.status = test.status.map(|id| names.statuses[usize::from(id)].clone());
+    object.status = test
+        .status
+        .map(|id| names.statuses[usize::from(id)].clone());
     object
 }
 
@@ -38,7 +40,11 @@ pub(super) fn test_job(job: Job, pods: &[Pod]) -> TestJob {
 }
 
 pub(super) fn failed(reason: &str) -> Outcome {
-    Outcome::Failed { at: at(20), reason: reason.into(), message: "m".into() }
+    Outcome::Failed {
+        at: at(20),
+        reason: reason.into(),
+        message: "m".into(),
+    }
 }
 
 pub(super) fn worker((index, pod): (usize, &Pod)) -> Worker {
@@ -46,10 +52,24 @@ pub(super) fn worker((index, pod): (usize, &Pod)) -> Worker {
         Pod::Pending => (WorkerState::Pending { obstacle: None }, false, None),
         Pod::Running | Pod::Told => (WorkerState::Running, true, None),
         Pod::Succeeded => (WorkerState::Succeeded, true, None),
-        Pod::Failed => (WorkerState::Failed { exit_code: Some(1), reason: "Error".into(), message: None }, true, None),
-        Pod::Gone { ran, by_hand } => {
-            (WorkerState::Aborted, ran, Some(Deletion { due: at(20), version: if by_hand { 1 } else { 2 }, gone: true }))
-        }
+        Pod::Failed => (
+            WorkerState::Failed {
+                exit_code: Some(1),
+                reason: "Error".into(),
+                message: None,
+            },
+            true,
+            None,
+        ),
+        Pod::Gone { ran, by_hand } => (
+            WorkerState::Aborted,
+            ran,
+            Some(Deletion {
+                due: at(20),
+                version: if by_hand { 1 } else { 2 },
+                gone: true,
+            }),
+        ),
     };
     Worker {
         pod: format!("t-{index}"),

@@ -39,7 +39,9 @@ impl State {
             }
         }
         let not_started = self.world.pods.contains(&Pod::Pending);
-        if !self.late && (not_started || !self.script || self.world.job.is_some_and(|j| j.owner == 0)) {
+        if !self.late
+            && (not_started || !self.script || self.world.job.is_some_and(|j| j.owner == 0))
+        {
             add("time passes", &mut |s| s.late = true);
         }
     }
@@ -56,7 +58,12 @@ impl State {
                 change(s, &|j| j.started = true);
                 s.world.pods.resize(s.workers, Pod::Pending);
                 // Pods that were stopped by a suspension are made anew; this is what sends load twice.
-                for pod in s.world.pods.iter_mut().filter(|p| matches!(p, Pod::Gone { .. })) {
+                for pod in s
+                    .world
+                    .pods
+                    .iter_mut()
+                    .filter(|p| matches!(p, Pod::Gone { .. }))
+                {
                     *pod = Pod::Pending;
                 }
             });
@@ -80,13 +87,25 @@ impl State {
         let pods = &self.world.pods;
         if job.failing.is_none() {
             if pods.iter().all(|p| *p == Pod::Succeeded) {
-                add("job complete", &mut |s| change(s, &|j| j.outcome = Some(End::Complete)));
-            } else if pods.iter().any(|p| matches!(p, Pod::Failed | Pod::Gone { .. })) {
-                add("job failing", &mut |s| change(s, &|j| j.failing = Some(End::Workers)));
+                add("job complete", &mut |s| {
+                    change(s, &|j| j.outcome = Some(End::Complete))
+                });
+            } else if pods
+                .iter()
+                .any(|p| matches!(p, Pod::Failed | Pod::Gone { .. }))
+            {
+                add("job failing", &mut |s| {
+                    change(s, &|j| j.failing = Some(End::Workers))
+                });
             } else if job.at_once {
-                add("job too late", &mut |s| change(s, &|j| j.failing = Some(End::Deadline)));
+                add("job too late", &mut |s| {
+                    change(s, &|j| j.failing = Some(End::Deadline))
+                });
             }
-        } else if pods.iter().any(|p| matches!(p, Pod::Pending | Pod::Running | Pod::Told)) {
+        } else if pods
+            .iter()
+            .any(|p| matches!(p, Pod::Pending | Pod::Running | Pod::Told))
+        {
             add("pods stopped", &mut |s| s.stop_pods());
         } else {
             add("job failed", &mut |s| change(s, &|j| j.outcome = j.failing));
@@ -96,7 +115,10 @@ impl State {
     pub(super) fn stop_pods(&mut self) {
         for pod in &mut self.world.pods {
             if matches!(pod, Pod::Pending | Pod::Running | Pod::Told) {
-                *pod = Pod::Gone { ran: *pod != Pod::Pending, by_hand: false };
+                *pod = Pod::Gone {
+                    ran: *pod != Pod::Pending,
+                    by_hand: false,
+                };
             }
         }
     }
@@ -111,12 +133,23 @@ impl State {
         if let Some(test) = self.world.test {
             act("test deleted", &mut |s| s.world.test = None);
             if !test.stop && !names.phase(test).is_some_and(Phase::is_terminal) {
-                act("stop", &mut |s| s.world.test = Some(Test { stop: true, version: test.version + 1, ..test }));
+                act("stop", &mut |s| {
+                    s.world.test = Some(Test {
+                        stop: true,
+                        version: test.version + 1,
+                        ..test
+                    })
+                });
             }
         }
         if self.world.test.is_some_and(|t| t.uid == 1) {
             act("test created anew", &mut |s| {
-                s.world.test = Some(Test { uid: 2, version: 100, status: None, stop: false });
+                s.world.test = Some(Test {
+                    uid: 2,
+                    version: 100,
+                    status: None,
+                    stop: false,
+                });
             });
         }
         match self.world.job {
@@ -129,18 +162,39 @@ impl State {
                 if job.owner != 0 && job.outcome.is_none() {
                     act("job suspended", &mut |s| {
                         s.stop_pods();
-                        s.world.job = Some(Job { suspended: !job.suspended, started: false, ..job });
+                        s.world.job = Some(Job {
+                            suspended: !job.suspended,
+                            started: false,
+                            ..job
+                        });
                         s.job_since_write = true;
                     });
                 }
-                if let Some(index) = self.world.pods.iter().position(|p| matches!(p, Pod::Running | Pod::Told)) {
-                    act("pod deleted", &mut |s| s.world.pods[index] = Pod::Gone { ran: true, by_hand: true });
+                if let Some(index) = self
+                    .world
+                    .pods
+                    .iter()
+                    .position(|p| matches!(p, Pod::Running | Pod::Told))
+                {
+                    act("pod deleted", &mut |s| {
+                        s.world.pods[index] = Pod::Gone {
+                            ran: true,
+                            by_hand: true,
+                        }
+                    });
                 }
             }
             None => act("foreign job", &mut |s| {
                 let owner = 0;
-                s.world.job =
-                    Some(Job { uid: 99, owner, started: true, suspended: false, at_once: false, failing: None, outcome: None });
+                s.world.job = Some(Job {
+                    uid: 99,
+                    owner,
+                    started: true,
+                    suspended: false,
+                    at_once: false,
+                    failing: None,
+                    outcome: None,
+                });
                 s.job_since_write = true;
             }),
         }

@@ -4,35 +4,89 @@ use super::*;
 
 #[test]
 fn the_pod_that_was_deleted_first_is_the_one_that_failed() {
-    let outcome = Outcome::Failed { at: at(9), reason: "BackoffLimitExceeded".into(), message: "limit".into() };
-    let SeenJob::Ours(job) = ended(0, outcome) else { unreachable!() };
-    let deleted = |index, version| {
-        let deleted = Some(Box::new(crate::progress::Deletion { due: at(8), version, gone: true }));
-        Worker { deleted, ..worker(index, WorkerState::Aborted) }
+    let outcome = Outcome::Failed {
+        at: at(9),
+        reason: "BackoffLimitExceeded".into(),
+        message: "limit".into(),
     };
-    let observed = seen(SeenJob::Ours(TestJob { failed: 3, ..job }), vec![deleted(0, 12), deleted(1, 10), deleted(2, 11)]);
+    let SeenJob::Ours(job) = ended(0, outcome) else {
+        unreachable!()
+    };
+    let deleted = |index, version| {
+        let deleted = Some(Box::new(crate::progress::Deletion {
+            due: at(8),
+            version,
+            gone: true,
+        }));
+        Worker {
+            deleted,
+            ..worker(index, WorkerState::Aborted)
+        }
+    };
+    let observed = seen(
+        SeenJob::Ours(TestJob { failed: 3, ..job }),
+        vec![deleted(0, 12), deleted(1, 10), deleted(2, 11)],
+    );
     let status = plan(&test(3), &observed, 10).status.unwrap();
-    assert_eq!((status.conditions[2].reason.as_str(), status.failed, status.aborted), ("WorkerDeleted", 1, 2));
+    assert_eq!(
+        (
+            status.conditions[2].reason.as_str(),
+            status.failed,
+            status.aborted
+        ),
+        ("WorkerDeleted", 1, 2)
+    );
     assert_eq!(
         status.conditions[2].message,
         "worker 1 (pod t-1-x) failed (Deleted): its pod was deleted; 2 workers stopped because of it"
     );
-    assert_eq!(status.failed_workers.iter().map(|f| f.index).collect::<Vec<_>>(), [Some(1)]);
+    assert_eq!(
+        status
+            .failed_workers
+            .iter()
+            .map(|f| f.index)
+            .collect::<Vec<_>>(),
+        [Some(1)]
+    );
 }
 
 #[test]
 fn ten_failed_workers_are_named_and_all_are_counted() {
-    let outcome = Outcome::Failed { at: at(9), reason: "FailedIndexes".into(), message: "f".into() };
-    let SeenJob::Ours(job) = ended(3, outcome) else { unreachable!() };
+    let outcome = Outcome::Failed {
+        at: at(9),
+        reason: "FailedIndexes".into(),
+        message: "f".into(),
+    };
+    let SeenJob::Ours(job) = ended(3, outcome) else {
+        unreachable!()
+    };
     let job = SeenJob::Ours(TestJob { failed: 15, ..job });
     let workers = (0..15).map(|i| failed(i, 1, "boom")).collect();
-    let status = plan(&with(test(18), &json!({"failurePolicy": "Continue"})), &seen(job, workers), 10).status.unwrap();
-    assert_eq!((status.failed_workers.len(), status.failed, status.aborted, status.succeeded), (10, 15, 0, 3));
+    let status = plan(
+        &with(test(18), &json!({"failurePolicy": "Continue"})),
+        &seen(job, workers),
+        10,
+    )
+    .status
+    .unwrap();
+    assert_eq!(
+        (
+            status.failed_workers.len(),
+            status.failed,
+            status.aborted,
+            status.succeeded
+        ),
+        (10, 15, 0, 3)
+    );
 }
 
 #[test]
 fn what_a_worker_died_of_is_the_reason() {
-    let outcome = Outcome::Failed { at: at(9), reason: "BackoffLimitExceeded".into(), message: "limit".into() };
+    let outcome = Outcome::Failed {
+        at: at(9),
+        reason: "BackoffLimitExceeded".into(),
+        message: "limit".into(),
+    };
     for (word, reason) in [
         ("OOMKilled", "OutOfMemory"),
         ("Evicted", "WorkerEvicted"),
@@ -41,73 +95,160 @@ fn what_a_worker_died_of_is_the_reason() {
         ("StartError", "ContainerNotStarting"),
         ("Error", "WorkerFailed"),
     ] {
-        let died = worker(0, WorkerState::Failed { exit_code: None, reason: word.into(), message: None });
-        let status = plan(&test(1), &seen(ended(0, outcome.clone()), vec![died]), 10).status.unwrap();
+        let died = worker(
+            0,
+            WorkerState::Failed {
+                exit_code: None,
+                reason: word.into(),
+                message: None,
+            },
+        );
+        let status = plan(&test(1), &seen(ended(0, outcome.clone()), vec![died]), 10)
+            .status
+            .unwrap();
         assert_eq!(status.conditions[2].reason, reason, "{word}");
     }
 }
 
 #[test]
 fn a_failure_names_the_worker_and_tells_failed_from_stopped() {
-    let outcome = Outcome::Failed { at: at(9), reason: "BackoffLimitExceeded".into(), message: "limit".into() };
-    let workers = vec![failed(2, 11, "one\nlast words\n"), worker(0, WorkerState::Aborted), worker(1, WorkerState::Aborted)];
+    let outcome = Outcome::Failed {
+        at: at(9),
+        reason: "BackoffLimitExceeded".into(),
+        message: "limit".into(),
+    };
+    let workers = vec![
+        failed(2, 11, "one\nlast words\n"),
+        worker(0, WorkerState::Aborted),
+        worker(1, WorkerState::Aborted),
+    ];
     let plan = plan(&test(3), &seen(ended(0, outcome), workers), 10);
     let status = plan.status.unwrap();
-    assert_eq!((status.phase, status.failed, status.active), (Some(Phase::Failed), 1, 0));
+    assert_eq!(
+        (status.phase, status.failed, status.active),
+        (Some(Phase::Failed), 1, 0)
+    );
     assert_eq!(
         status.conditions[2].message,
         "worker 2 (pod t-2-x) failed with exit code 11: last words; 2 workers stopped because of it; see: kubectl logs -n n t-2-x"
     );
-    assert_eq!(status.conditions.iter().filter(|c| c.status == "True").count(), 1, "exactly one condition holds");
+    assert_eq!(
+        status
+            .conditions
+            .iter()
+            .filter(|c| c.status == "True")
+            .count(),
+        1,
+        "exactly one condition holds"
+    );
     // A failure that was over before anybody looked still tells its beginning.
-    assert_eq!(plan.events.iter().map(|e| e.reason.as_str()).next(), Some("Created"));
-    assert_eq!(plan.events.last().map(|e| (e.warning, e.reason)), Some((true, Reason::Failed)));
+    assert_eq!(
+        plan.events.iter().map(|e| e.reason.as_str()).next(),
+        Some("Created")
+    );
+    assert_eq!(
+        plan.events.last().map(|e| (e.warning, e.reason)),
+        Some((true, Reason::Failed))
+    );
 }
 
 #[test]
 fn of_what_a_worker_wrote_the_line_that_tells_most_is_taken() {
-    let outcome = Outcome::Failed { at: at(9), reason: "BackoffLimitExceeded".into(), message: "limit".into() };
+    let outcome = Outcome::Failed {
+        at: at(9),
+        reason: "BackoffLimitExceeded".into(),
+        message: "limit".into(),
+    };
     for (wrote, told) in [
         (
             "\nError: Cannot find module './p.js'\n    at node:internal/x:1\n  code: 'MODULE_NOT_FOUND',\n  requireStack: []\n}\n",
             "Error: Cannot find module './p.js'",
         ),
-        ("TypeError: x is not a function\n    at y\n", "TypeError: x is not a function"),
+        (
+            "TypeError: x is not a function\n    at y\n",
+            "TypeError: x is not a function",
+        ),
         ("Summary report\n  last words\n}\n", "last words"),
         ("  }\n\n", ""),
     ] {
-        let status = plan(&test(1), &seen(ended(0, outcome.clone()), vec![failed(0, 1, wrote)]), 10).status.unwrap();
-        assert_eq!(status.failed_workers[0].message.as_deref().unwrap_or_default(), told);
+        let status = plan(
+            &test(1),
+            &seen(ended(0, outcome.clone()), vec![failed(0, 1, wrote)]),
+            10,
+        )
+        .status
+        .unwrap();
+        assert_eq!(
+            status.failed_workers[0]
+                .message
+                .as_deref()
+                .unwrap_or_default(),
+            told
+        );
     }
 }
 
 #[test]
 fn of_many_failures_the_first_worker_speaks() {
-    let outcome = Outcome::Failed { at: at(9), reason: "BackoffLimitExceeded".into(), message: "limit".into() };
+    let outcome = Outcome::Failed {
+        at: at(9),
+        reason: "BackoffLimitExceeded".into(),
+        message: "limit".into(),
+    };
     let workers = vec![failed(1, 1, "b"), failed(0, 1, "a")];
-    let message = plan(&test(2), &seen(ended(0, outcome), workers), 10).status.unwrap().conditions[2].message.clone();
-    assert!(message.starts_with("worker 0 (pod t-0-x) failed with exit code 1: a; 1 worker failed too; see:"), "{message}");
+    let message = plan(&test(2), &seen(ended(0, outcome), workers), 10)
+        .status
+        .unwrap()
+        .conditions[2]
+        .message
+        .clone();
+    assert!(
+        message.starts_with(
+            "worker 0 (pod t-0-x) failed with exit code 1: a; 1 worker failed too; see:"
+        ),
+        "{message}"
+    );
 }
 
 #[test]
 fn a_failure_without_a_failed_pod_says_that_pods_are_gone() {
-    let outcome = Outcome::Failed { at: at(9), reason: "BackoffLimitExceeded".into(), message: "limit".into() };
+    let outcome = Outcome::Failed {
+        at: at(9),
+        reason: "BackoffLimitExceeded".into(),
+        message: "limit".into(),
+    };
     let gone = ended(0, outcome);
-    let SeenJob::Ours(job) = gone else { unreachable!() };
-    let observed = seen(SeenJob::Ours(TestJob { failed: 2, ..job }), vec![worker(0, WorkerState::Aborted)]);
+    let SeenJob::Ours(job) = gone else {
+        unreachable!()
+    };
+    let observed = seen(
+        SeenJob::Ours(TestJob { failed: 2, ..job }),
+        vec![worker(0, WorkerState::Aborted)],
+    );
     let status = plan(&test(2), &observed, 10).status.unwrap();
     assert_eq!(status.failed, 1, "one at least has failed");
-    assert!(status.conditions[2].message.contains("deleted or lost"), "{}", status.conditions[2].message);
+    assert!(
+        status.conditions[2].message.contains("deleted or lost"),
+        "{}",
+        status.conditions[2].message
+    );
 }
 
 #[test]
 fn a_job_that_went_before_its_end_was_seen_counts_as_it_was_seen_last() {
-    let SeenJob::Ours(complete) = ended(1, Outcome::Complete { at: at(3) }) else { unreachable!() };
-    let done = plan(&test(1), &seen(SeenJob::Gone(Some(complete)), vec![]), 9).status.unwrap();
+    let SeenJob::Ours(complete) = ended(1, Outcome::Complete { at: at(3) }) else {
+        unreachable!()
+    };
+    let done = plan(&test(1), &seen(SeenJob::Gone(Some(complete)), vec![]), 9)
+        .status
+        .unwrap();
     assert_eq!((done.phase, done.succeeded), (Some(Phase::Completed), 1));
     let lost = plan(&test(1), &seen(SeenJob::Gone(Some(job())), vec![]), 9);
     let status = lost.status.clone().unwrap();
-    assert_eq!((status.phase, status.conditions[2].reason.as_str()), (Some(Phase::Failed), "JobDeleted"));
+    assert_eq!(
+        (status.phase, status.conditions[2].reason.as_str()),
+        (Some(Phase::Failed), "JobDeleted")
+    );
     assert_eq!(status.duration.as_deref(), Some("9s"));
     assert!(!creates(&lost));
 }

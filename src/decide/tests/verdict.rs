@@ -8,9 +8,14 @@ use crate::verdict::Rule;
 
 /// A worker that has succeeded, and measured so many requests.
 fn measured(index: u32, requests: u32) -> Worker {
-    let json =
-        format!(r#"{{"final":true,"first":1000,"last":11000,"counters":{{"http.requests":{requests}}},"histograms":{{}}}}"#);
-    Worker { snapshot: Packed::of(&message(&json)).map(Arc::new), ended: Some(at(60)), ..worker(index, WorkerState::Succeeded) }
+    let json = format!(
+        r#"{{"final":true,"first":1000,"last":11000,"counters":{{"http.requests":{requests}}},"histograms":{{}}}}"#
+    );
+    Worker {
+        snapshot: Packed::of(&message(&json)).map(Arc::new),
+        ended: Some(at(60)),
+        ..worker(index, WorkerState::Succeeded)
+    }
 }
 
 /// How a test of so many workers ends with these thresholds.
@@ -23,83 +28,197 @@ fn end(count: i32, thresholds: &[&str], workers: Vec<Worker>) -> (LoadTest, Plan
 }
 
 fn condition<'a>(test: &'a LoadTest, type_: &str) -> (&'a str, &'a str, &'a str) {
-    let condition = test.status.as_ref().unwrap().conditions.iter().find(|c| c.type_ == type_).unwrap();
+    let condition = test
+        .status
+        .as_ref()
+        .unwrap()
+        .conditions
+        .iter()
+        .find(|c| c.type_ == type_)
+        .unwrap();
     (&condition.status, &condition.reason, &condition.message)
 }
 
 #[test]
 fn the_results_of_all_workers_are_one_and_are_judged_once() {
-    let (test, plan) = end(2, &["http.requests >= 30", "http.requests < 40"], vec![measured(0, 10), measured(1, 20)]);
+    let (test, plan) = end(
+        2,
+        &["http.requests >= 30", "http.requests < 40"],
+        vec![measured(0, 10), measured(1, 20)],
+    );
     let status = test.status.as_ref().unwrap();
     let results = status.results.as_ref().unwrap();
-    assert_eq!((results.requests, results.workers_reporting.as_str(), results.partial), (30, "2 of 2", false));
+    assert_eq!(
+        (
+            results.requests,
+            results.workers_reporting.as_str(),
+            results.partial
+        ),
+        (30, "2 of 2", false)
+    );
     assert_eq!(
         (status.verdict, condition(&test, "Passed")),
-        (Some(Verdict::Passed), ("True", "ThresholdsHeld", "2 thresholds hold"))
+        (
+            Some(Verdict::Passed),
+            ("True", "ThresholdsHeld", "2 thresholds hold")
+        )
     );
-    assert_eq!(condition(&test, "ResultsComplete"), ("True", "AllReported", "all workers have reported"));
+    assert_eq!(
+        condition(&test, "ResultsComplete"),
+        ("True", "AllReported", "all workers have reported")
+    );
     assert_eq!(reasons(&plan).last(), Some(&"ThresholdsHeld"));
     let shown = &status.thresholds.as_ref().unwrap()[0];
-    assert_eq!((shown.held, shown.message.as_deref()), (Some(true), Some("http.requests is 30")));
+    assert_eq!(
+        (shown.held, shown.message.as_deref()),
+        (Some(true), Some("http.requests is 30"))
+    );
 }
 
 #[test]
 fn a_broken_threshold_is_named_with_its_value() {
-    let (test, plan) = end(2, &["http.requests < 25"], vec![measured(0, 10), measured(1, 20)]);
+    let (test, plan) = end(
+        2,
+        &["http.requests < 25"],
+        vec![measured(0, 10), measured(1, 20)],
+    );
     let passed = ("False", "ThresholdsBroken", "http.requests is 30, not < 25");
     assert_eq!(condition(&test, "Passed"), passed);
     let status = test.status.unwrap();
-    assert_eq!((status.phase, status.verdict), (Some(Phase::Completed), Some(Verdict::Failed)));
+    assert_eq!(
+        (status.phase, status.verdict),
+        (Some(Phase::Completed), Some(Verdict::Failed))
+    );
     let told = plan.events.last().unwrap();
-    assert_eq!((told.warning, told.message.as_str()), (true, "Not passed Load Test: http.requests is 30, not < 25"));
+    assert_eq!(
+        (told.warning, told.message.as_str()),
+        (true, "Not passed Load Test: http.requests is 30, not < 25")
+    );
 }
 
 #[test]
 fn what_a_script_ensures_is_fixed_when_the_test_starts() {
     let mut test = test(1);
-    let script = Found { ensure: Some(vec![Rule::strict("http.requests > 5")]), ..Found::default() };
-    step(&mut test, &Observed { script: Script::Found(script), ..seen(SeenJob::None, vec![]) }, 0);
+    let script = Found {
+        ensure: Some(vec![Rule::strict("http.requests > 5")]),
+        ..Found::default()
+    };
+    step(
+        &mut test,
+        &Observed {
+            script: Script::Found(script),
+            ..seen(SeenJob::None, vec![])
+        },
+        0,
+    );
     let outcome = Outcome::Complete { at: at(61) };
-    step(&mut test, &seen(ended(1, outcome), vec![measured(0, 10)]), 61);
+    step(
+        &mut test,
+        &seen(ended(1, outcome), vec![measured(0, 10)]),
+        61,
+    );
     assert_eq!(condition(&test, "Passed").2, "the threshold holds");
 }
 
 #[test]
 fn thresholds_are_not_judged_by_some_of_the_workers() {
-    for missing in [vec![], vec![Worker { snapshot: Packed::of("loadtest.v1 damaged").map(Arc::new), ..measured(1, 1) }]] {
+    for missing in [
+        vec![],
+        vec![Worker {
+            snapshot: Packed::of("loadtest.v1 damaged").map(Arc::new),
+            ..measured(1, 1)
+        }],
+    ] {
         let workers = [vec![measured(0, 10)], missing].concat();
         let (test, _) = end(2, &["http.requests < 25"], workers.clone());
         assert_eq!(condition(&test, "Passed").1, "ResultsPartial");
         let (status, reason, message) = condition(&test, "ResultsComplete");
         assert_eq!((status, reason), ("False", "ResultsPartial"));
-        assert!(message.starts_with("1 of 2 workers have reported; worker 1"), "{message}");
-        assert_eq!(test.status.as_ref().unwrap().results.as_ref().unwrap().requests, 10);
+        assert!(
+            message.starts_with("1 of 2 workers have reported; worker 1"),
+            "{message}"
+        );
+        assert_eq!(
+            test.status
+                .as_ref()
+                .unwrap()
+                .results
+                .as_ref()
+                .unwrap()
+                .requests,
+            10
+        );
 
         let (test, plan) = end(2, &[], workers);
-        assert_eq!((condition(&test, "Passed").1, reasons(&plan).last()), ("NoThresholds", Some(&"Completed")));
+        assert_eq!(
+            (condition(&test, "Passed").1, reasons(&plan).last()),
+            ("NoThresholds", Some(&"Completed"))
+        );
     }
 }
 
 #[test]
 fn a_worker_that_was_run_twice_counts_once_and_it_is_told() {
-    let second = Worker { pod: "t-0-y".into(), uid: "q".into(), ended: Some(at(70)), ..measured(0, 500) };
+    let second = Worker {
+        pod: "t-0-y".into(),
+        uid: "q".into(),
+        ended: Some(at(70)),
+        ..measured(0, 500)
+    };
     let (test, _) = end(1, &[], vec![second, measured(0, 10)]);
     let results = test.status.as_ref().unwrap().results.as_ref().unwrap();
     assert_eq!((results.requests, results.workers_repeated), (10, 1));
-    assert!(condition(&test, "ResultsComplete").2.contains("1 workers were run twice by Kubernetes, and counted once"));
+    assert!(
+        condition(&test, "ResultsComplete")
+            .2
+            .contains("1 workers were run twice by Kubernetes, and counted once")
+    );
 }
 
 #[test]
 fn a_test_that_failed_has_not_passed_and_shows_what_there_is() {
     let mut test = with(test(2), &json!({"thresholds": ["http.requests < 5"]}));
     step(&mut test, &seen(SeenJob::None, vec![]), 0);
-    let outcome = Outcome::Failed { at: at(9), reason: "BackoffLimitExceeded".into(), message: "m".into() };
-    let stopped = Worker { snapshot: measured(0, 10).snapshot, ..worker(1, WorkerState::Aborted) };
-    step(&mut test, &seen(ended(0, outcome), vec![failed(0, 1, "Error: x"), stopped]), 9);
-    assert_eq!(condition(&test, "Passed"), ("False", "NotCompleted", "the test failed; http.requests is 10, not < 5"));
-    assert_eq!(test.status.as_ref().unwrap().results.as_ref().unwrap().requests, 10);
+    let outcome = Outcome::Failed {
+        at: at(9),
+        reason: "BackoffLimitExceeded".into(),
+        message: "m".into(),
+    };
+    let stopped = Worker {
+        snapshot: measured(0, 10).snapshot,
+        ..worker(1, WorkerState::Aborted)
+    };
+    step(
+        &mut test,
+        &seen(ended(0, outcome), vec![failed(0, 1, "Error: x"), stopped]),
+        9,
+    );
+    assert_eq!(
+        condition(&test, "Passed"),
+        (
+            "False",
+            "NotCompleted",
+            "the test failed; http.requests is 10, not < 5"
+        )
+    );
+    assert_eq!(
+        test.status
+            .as_ref()
+            .unwrap()
+            .results
+            .as_ref()
+            .unwrap()
+            .requests,
+        10
+    );
 
     let mut never = with(super::test(1), &json!({"stop": true}));
     step(&mut never, &seen(SeenJob::None, vec![]), 0);
-    assert_eq!((condition(&never, "Passed").1, never.status.as_ref().unwrap().results.is_none()), ("NotCompleted", true));
+    assert_eq!(
+        (
+            condition(&never, "Passed").1,
+            never.status.as_ref().unwrap().results.is_none()
+        ),
+        ("NotCompleted", true)
+    );
 }
