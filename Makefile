@@ -8,19 +8,20 @@ TARGET ?= $(shell uname -m)-unknown-linux-gnu
 CONTAINER_TOOL ?= $(firstword $(foreach tool,docker podman buildah,$(shell $(tool) info >/dev/null 2>&1 && echo $(tool))))
 
 CLUSTER := hack/local-cluster/cluster.sh
+WORKER_ARCHIVE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/artillery-operator/worker-image.tar
 PROGRAM := target/$(TARGET)/release/artillery-operator
 
 export IMG
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: all help demo test test-faults model-check bench bench-node build manifests generate fmt lint run install uninstall deploy undeploy docker-build \
+.PHONY: all help demo test unit integration e2e worker test-faults model-check bench bench-node build manifests generate fmt lint run install uninstall deploy undeploy docker-build \
 	docker-push clean down
 
 all: build
 
 help: ## Show this.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ##@ Start here
 
@@ -30,11 +31,29 @@ demo: ## Bring up a cluster on this machine, install the operator, and run the b
 test: ## Run all tests: unit, integration (real API server), end to end (real node, real Artillery).
 	hack/test.sh
 
+worker: worker/node_modules/.package-lock.json ## Run the tests of the worker's JavaScript; NAME=... runs one file: make worker NAME=divide.
+	NAME=$(NAME) npm test --prefix worker
+
+##@ Tests, by layer
+
+unit: ## Unit tests and the model check: no root, no cluster.
+	cargo test --quiet --workspace --lib --bins --test faults-pure
+
+integration: ## The operator against a real API server: make integration, or make integration TEST=part_of_a_name.
+	$(CLUSTER) control-plane up tests
+	CLUSTER_NAME=tests cargo test --test integration $(TEST)
+
+e2e: ## The operator on a real node with real Artillery: make e2e, or make e2e TEST=part_of_a_name. Needs root.
+	$(CLUSTER) up tests
+	hack/worker-image/build.sh $(WORKER_ARCHIVE)
+	$(CLUSTER) push oci-archive:$(WORKER_ARCHIVE) artilleryio/artillery:latest
+	$(CLUSTER) exec --name tests cargo test --test e2e $(TEST)
+
 test-faults: ## Let every fault befall every request, one a run: make test-faults, or make test-faults FAULTS=--subset.
 	hack/test-faults.sh $(FAULTS)
 
 model-check: ## Go through some millions of states of a small cluster and what the operator decides in them.
-	cargo test --lib -- --ignored --nocapture in_every_order_of_more_steps
+	cargo test --lib -- --ignored --nocapture model_check
 
 bench: ## Measure speed and cost with simulated nodes: make bench, or make bench BENCH="100 2", BENCH="--case rest 1000".
 	hack/bench.sh $(BENCH)
@@ -50,11 +69,8 @@ down: ## Take down the cluster that make demo left up.
 build: ## Build the operator's program for this machine.
 	cargo build --release
 
-manifests: ## Write the generated files: the CRD, from the Rust types.
-	cargo run --quiet --bin crdgen > config/crd/loadtest.artillery.io_loadtests.yaml.new
-	mv config/crd/loadtest.artillery.io_loadtests.yaml.new config/crd/loadtest.artillery.io_loadtests.yaml
-
-generate: manifests ## The same as manifests: all that is generated is.
+manifests: ## Write the generated files from the Rust types: the CRD, and the reference of its fields.
+	hack/generate.sh
 
 fmt: ## Format the code.
 	cargo fmt
@@ -81,6 +97,10 @@ deploy: ## Install the operator, image IMG.
 
 undeploy: ## Remove the operator, the CRD and all load tests.
 	./operator-undeploy.sh
+
+worker/node_modules/.package-lock.json: worker/package-lock.json
+	npm ci --prefix worker --ignore-scripts --no-audit --no-fund
+	touch $@
 
 ##@ Image
 

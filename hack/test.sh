@@ -32,7 +32,7 @@ leave_out() {
   left_out+=("$1")
 }
 
-layer unit cargo test --lib --bins --test faults-pure
+layer unit cargo test --workspace --lib --bins --test faults-pure
 if [ "$(uname)" = Linux ]; then
   trap '$CLUSTER control-plane down "$NAME"' EXIT
   if $CLUSTER control-plane up "$NAME"; then
@@ -67,7 +67,8 @@ if [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ]; then
   fi
 else
   leave_out image "it needs Linux and root, to run in the image's root: sudo hack/worker-image/test.sh"
-  leave_out plugins "they need what the image's tests need: sudo hack/worker-image/test.sh --plugins"
+  leave_out plugins "they need what the image's tests need: sudo hack/worker-image/test.sh --plugins; make worker runs them\
+ with Artillery from npm"
   leave_out end-to-end "it needs Linux and root, for a node: sudo make test; or, with a cluster of yours that can pull\
  artilleryio/artillery:latest and is there for tests alone, KUBECONFIG=... cargo test --test e2e"
   leave_out rights "they are compared with what the end-to-end tests use, by the local cluster's audit log"

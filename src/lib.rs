@@ -1,48 +1,27 @@
-//! An operator that runs distributed Artillery load tests: a `LoadTest` becomes an Indexed Job of Artillery workers, and
-//! its status and events tell how they fare.
+//! An operator that runs distributed Artillery load tests: a `LoadTest` becomes an Indexed Job of Artillery workers, and its
+//! status and events report how the workers are doing.
 //!
-//! The way of the data, and of a reader: **watch -> observe -> decide -> report -> apply**. [`controller`] watches and
-//! holds a reconcile together; the modules marked pure know no client and no clock, and hold what is worth testing.
+//! The folders are the flow: **watch -> observe -> decide -> report -> apply**, put together by
+//! `controller/reconcile.rs`. A layer imports only layers below it; `hack/check-layers.sh` enforces that.
 
-// What users write and read.
-pub mod api;
-pub mod settings;
-
-// Watch: what happens in the cluster, and which tests it concerns. `queue` is pure.
-pub mod context;
-pub mod controller;
-pub mod queue;
-pub mod waiting;
-
-// Observe: what there is of a test. `index` and `progress` are pure.
-pub mod index;
-pub mod observe;
-pub mod progress;
-
-// Decide: what is to be done. All pure.
-pub mod conditions;
-pub mod decide;
-pub mod duration;
-pub mod job;
-pub mod results;
-pub mod script;
-pub mod verdict;
-pub mod worker;
-
-// Report and apply: events and status, then the Job.
+// The flow.
 pub mod apply;
+pub mod controller;
+pub mod decide;
+pub mod observe;
 pub mod report;
+pub mod watch;
 
-// Around it.
-pub mod connection;
+// What the flow works on.
+pub mod build;
+pub mod cache;
+pub mod config;
+pub mod context;
 pub mod error;
-pub mod lease;
-pub mod server;
-pub mod telemetry;
+pub mod state;
 
-// Metrics: what is counted, and who may read it.
-pub mod authorize;
-pub mod metrics;
-pub mod process;
-pub mod requests;
-pub mod tls;
+// What every operator needs.
+pub mod runtime;
+
+#[cfg(test)]
+mod fixtures;

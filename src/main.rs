@@ -4,67 +4,68 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use artillery_operator::authorize::Authorizer;
-use artillery_operator::connection::connect;
-use artillery_operator::controller::{self, Reports, Scope};
-use artillery_operator::lease::Candidate;
-use artillery_operator::metrics::Metrics;
-use artillery_operator::requests;
-use artillery_operator::server::{self, Guard, Health};
-use artillery_operator::settings::Settings;
-use artillery_operator::telemetry;
-use artillery_operator::tls::Tls;
+use artillery_operator::config::Config;
+use artillery_operator::controller;
+use artillery_operator::runtime::client::build_client;
+use artillery_operator::runtime::health::Health;
+use artillery_operator::runtime::http::{self, MetricsAuth};
+use artillery_operator::runtime::leader_election::LeaderElector;
+use artillery_operator::runtime::metrics::Metrics;
+use artillery_operator::runtime::metrics_auth::Authorizer;
+use artillery_operator::runtime::tls::Tls;
+use artillery_operator::runtime::{logging, request_metrics};
+use artillery_operator::watch::watches::{Telemetry, WatchScope};
 use clap::Parser;
 use futures::future::{self, FutureExt};
-use kube::{Client, Config};
+use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let mut settings = Settings::parse();
-    telemetry::init(settings.log_format);
-    if let Err(error) = settings.worker.read_defaults() {
-        tracing::error!(error, "the operator ends");
+    let mut config = Config::parse();
+    logging::init(config.log_format);
+    if let Err(error) = config.worker.read_defaults() {
+        tracing::error!(error, "exiting");
         return ExitCode::FAILURE;
     }
-    match run(settings).await {
+    match run(config).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(%error, "the operator ends");
+            tracing::error!(%error, "exiting");
             ExitCode::FAILURE
         }
     }
 }
 
-async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
-    let selector = settings.checked_selector()?;
-    let config = Config::infer().await?;
-    let namespace = settings
+async fn run(config: Config) -> Result<(), Box<dyn Error>> {
+    let selector = config.validated_selector()?;
+    let kube_config = kube::Config::infer().await?;
+    let namespace = config
         .leader_elect_namespace
         .clone()
-        .unwrap_or_else(|| config.default_namespace.clone());
-    let server_url = config.cluster_url.clone();
+        .unwrap_or_else(|| kube_config.default_namespace.clone());
+    let server_url = kube_config.cluster_url.clone();
     let metrics = Arc::new(Metrics::default());
-    let client = requests::counted(connect(&config)?, metrics.clone());
+    let client = request_metrics::with_metrics(build_client(&kube_config)?, metrics.clone());
 
     let health = Arc::new(Health::default());
-    if let Some(address) = settings.health_probe_bind_address.0 {
-        let listener = server::listen(address)
+    if let Some(address) = config.health_probe_bind_address.0 {
+        let listener = http::listen(address)
             .await
             .map_err(|e| format!("cannot serve probes on {address}: {e}"))?;
-        tracing::info!(address = %listener.local_addr()?, "probes are served");
-        tokio::spawn(server::serve_probes(listener, health.clone()));
+        tracing::info!(address = %listener.local_addr()?, "serving probes");
+        tokio::spawn(http::serve_probes(listener, health.clone()));
     }
-    if let Some(address) = settings.metrics_bind_address.0 {
-        let listener = server::listen(address)
+    if let Some(address) = config.metrics_bind_address.0 {
+        let listener = http::listen(address)
             .await
             .map_err(|e| format!("cannot serve metrics on {address}: {e}"))?;
-        tracing::info!(address = %listener.local_addr()?, "metrics are served");
-        tokio::spawn(server::serve_metrics(
+        tracing::info!(address = %listener.local_addr()?, "serving metrics");
+        tokio::spawn(http::serve_metrics(
             listener,
             metrics.clone(),
-            guard(&settings, &client)?,
+            metrics_auth(&config, &client)?,
         ));
     }
     let version = client
@@ -74,7 +75,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         kubernetes = version.git_version,
-        "artillery-operator starts"
+        "starting artillery-operator"
     );
     health.set_ready();
 
@@ -85,28 +86,28 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
         future::select(Box::pin(terminate.recv()), Box::pin(interrupt.recv())).await;
     });
 
-    let mut candidate = settings.leader_elect.then(|| {
-        Candidate::new(
+    let mut elector = config.leader_elect.then(|| {
+        LeaderElector::new(
             client.clone(),
             &namespace,
-            &settings.leader_elect_lease,
-            identity(),
+            &config.leader_elect_lease,
+            holder_identity(),
         )
     });
-    if let Some(candidate) = &mut candidate {
+    if let Some(elector) = &mut elector {
         tokio::select! {
-            () = candidate.acquire() => tracing::info!(namespace, "this replica has the lease"),
+            () = elector.acquire() => tracing::info!(namespace, "acquired leader lease"),
             () = &mut signals => return Ok(()),
         }
     }
-    let client = candidate
+    let client = elector
         .as_ref()
-        .map_or(client.clone(), |candidate| candidate.fence().guard(client));
-    metrics.leads(true);
-    let reports = Reports { metrics, health };
+        .map_or(client.clone(), |elector| elector.fence().guard(client));
+    metrics.set_leader(true);
+    let telemetry = Telemetry { metrics, health };
 
     // An empty variable names no namespace.
-    let mut scopes: Vec<_> = settings
+    let mut scopes: Vec<_> = config
         .namespaces
         .iter()
         .filter(|n| !n.is_empty())
@@ -121,15 +122,15 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
         let shutdown = async move {
             let _ = stopped.changed().await;
         };
-        let scope = Scope {
+        let scope = WatchScope {
             namespace: scope,
             selector: selector.clone(),
         };
         controller::run(
             client.clone(),
             scope,
-            settings.worker.clone(),
-            reports.clone(),
+            config.worker.clone(),
+            telemetry.clone(),
             shutdown,
         )
     }))
@@ -137,42 +138,42 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     stopped.mark_unchanged();
 
     tokio::select! {
-        _ = &mut controllers => return Err("a controller has ended by itself".into()),
-        () = lost(candidate.as_mut()) => return Err("the lease is lost".into()),
-        () = &mut signals => tracing::info!("asked to end: finishing what is under way"),
+        _ = &mut controllers => return Err("a controller ended unexpectedly".into()),
+        () = lease_lost(elector.as_mut()) => return Err("leader lease lost".into()),
+        () = &mut signals => tracing::info!("shutting down, waiting for reconciles in flight"),
     }
     drop(stop);
     controllers.await;
-    if let Some(candidate) = &mut candidate {
-        candidate.release().await;
+    if let Some(elector) = &mut elector {
+        elector.release().await;
     }
     Ok(())
 }
 
 /// What keeps the metrics from those who may not read them, if that is asked for.
-fn guard(settings: &Settings, client: &Client) -> Result<Option<Guard>, Box<dyn Error>> {
-    let tls = match (settings.metrics_secure, settings.metrics_cert_dir.clone()) {
+fn metrics_auth(config: &Config, client: &Client) -> Result<Option<MetricsAuth>, Box<dyn Error>> {
+    let tls = match (config.metrics_secure, config.metrics_cert_dir.clone()) {
         (false, None) => return Ok(None),
         (false, Some(_)) => return Err("--metrics-cert-dir needs --metrics-secure".into()),
         (true, None) => Tls::self_signed()?,
         (true, Some(folder)) => Tls::from_folder(folder)?,
     };
-    Ok(Some(Guard {
+    Ok(Some(MetricsAuth {
         tls,
         authorizer: Authorizer::new(client.clone()),
     }))
 }
 
 /// Done when the lease is lost; never without leader election.
-async fn lost(candidate: Option<&mut Candidate>) {
-    match candidate {
-        Some(candidate) => candidate.hold().await,
+async fn lease_lost(elector: Option<&mut LeaderElector>) {
+    match elector {
+        Some(elector) => elector.renew_until_lost().await,
         None => future::pending().await,
     }
 }
 
 /// A name unlike that of any other process: the host's (a pod's own name), and the time and process it began with.
-fn identity() -> String {
+fn holder_identity() -> String {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "artillery-operator".into());
     let began = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)

@@ -2,7 +2,7 @@
 # Tests the worker image: test.sh [--plugins] [IMAGE.tar]    (without an image it builds one)
 # The image's root is unpacked and made read-only but for /tmp, as in a cluster, and real tests are run in it against a
 # target on loopback, in a network namespace that has nothing else. Needs root.
-# With --plugins, what the operator puts into the workers is tested instead (tests/worker), with the image's Artillery.
+# With --plugins it tests the JavaScript that the operator mounts into workers (worker/) instead, with the image's Artillery.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -43,15 +43,14 @@ within() {
 }
 
 if [ "$what" = plugins ]; then
-  # Side by side, as the tests expect them.
-  mkdir -p "$root/tmp/repository/src" "$root/tmp/repository/tests"
-  cp -R "$here/../../src/worker" "$root/tmp/repository/src/"
-  cp -R "$here/../../tests/worker" "$root/tmp/repository/tests/"
-  chmod -R a+rX "$root/tmp/repository"
+  # The image provides Artillery, so node_modules is not copied.
+  mkdir "$root/tmp/worker"
+  cp -R "$here"/../../worker/{package.json,plugins,preload,test} "$root/tmp/worker/"
+  chmod -R a+rX "$root/tmp/worker"
   environment=(ARTILLERY=/opt/artillery/node_modules NODE_COMPILE_CACHE=/tmp/compile-cache)
   ended=0
   # shellcheck disable=SC2016 # expanded by the inner shell
-  within sh -c 'exec node --test --test-reporter=tap /tmp/repository/tests/worker/*.test.mjs' >"$root/tmp/output" || ended=$?
+  within sh -c 'exec node --test --test-concurrency=2 --test-reporter=tap /tmp/worker/test/*.test.mjs' >"$root/tmp/output" || ended=$?
   grep -vE '^ *(---|\.\.\.|type:|TAP version|1\.\.)' "$root/tmp/output" || true
   number() { awk -v what="$1" '$1 == "#" && $2 == what {n = $3} END {print n + 0}' "$root/tmp/output"; }
   # What was cancelled has run over its time.

@@ -1,214 +1,162 @@
-//! What a test's workers have measured together, and whether it has passed.
+//! What the workers of a test measured together, and whether the test passed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Ending, MOST_NAMED, Say, Scene, Wanted};
-use crate::api::v1alpha1::{ConditionType, LoadTestStatus, Reason, Verdict};
-use crate::progress::{Worker, WorkerState};
-use crate::results::{Measurements, Results, SnapshotError};
-use crate::verdict::{Judged, Outcome, Rule, judge, passed, told};
+use loadtest_api::conditions::ConditionUpdate;
+use loadtest_api::v1alpha1::{ConditionType, LoadTestStatus, Reason, Results, Verdict};
+use loadtest_results::thresholds::{self, Outcome};
+use loadtest_results::{Measurements, SnapshotError, summarize};
 
-/// What the workers' snapshots hold, one of each worker.
+use super::messages::{self, MAX_LISTED};
+use super::{Decision, EventRecord, FinalPhase};
+use crate::state::{WorkerState, WorkerStatus};
+
+/// The merged results of the workers.
 #[derive(Default)]
-struct Reports {
+struct WorkerResults {
     measured: Measurements,
-    /// How many results were left out, as another pod of the same worker had left some.
+    /// Results that were left out because another pod of the same worker had left some.
     repeated: u32,
-    /// The workers of which something is missing, and what.
+    /// Descriptions of what is missing.
     missing: Vec<String>,
 }
 
-impl Scene<'_> {
-    /// Takes what the workers have measured into the status of an ended test, judges its thresholds, and gives the
-    /// conditions that tell of both.
-    pub(super) fn judged(
+impl Decision<'_> {
+    /// Puts results, thresholds and verdict into the status of a test that ends. Returns the conditions about them.
+    pub(super) fn evaluate(
         &self,
-        ending: Ending,
+        end: FinalPhase,
         status: &mut LoadTestStatus,
-        workers: &[Arc<Worker>],
-        events: &mut Vec<Say>,
-    ) -> Vec<Wanted> {
-        let reports = Reports::of(workers, self.test.spec.count);
-        let count = u32::try_from(self.test.spec.count).unwrap_or_default();
-        let results = status
-            .start_time
-            .is_some()
-            .then(|| Results::new(&reports.measured, count, reports.repeated));
-        let rules: Vec<Rule> = status.thresholds.iter().flatten().map(Rule::from).collect();
-        let is_partial = results.as_ref().is_some_and(|r| r.partial);
-        let judged = if results.is_some() {
-            judge(&rules, &reports.measured)
-        } else {
-            Vec::new()
+        workers: &[Arc<WorkerStatus>],
+        events: &mut Vec<EventRecord>,
+    ) -> Vec<ConditionUpdate> {
+        let merged = WorkerResults::merge(workers, self.test.spec.count);
+        let results = status.start_time.is_some().then(|| {
+            let count = u32::try_from(self.test.spec.count).unwrap_or_default();
+            summarize(&merged.measured, count, merged.repeated)
+        });
+        let has_thresholds = status.thresholds.as_ref().is_some_and(|t| !t.is_empty());
+        let evaluations = match (&results, &status.thresholds) {
+            (Some(_), Some(thresholds)) => thresholds::evaluate(thresholds, &merged.measured),
+            _ => Vec::new(),
         };
-        for (threshold, judged) in status.thresholds.iter_mut().flatten().zip(&judged) {
-            threshold.held = Some(judged.outcome == Outcome::Held);
-            threshold.message = Some(judged.found()).filter(|found| !found.is_empty());
+        for (threshold, evaluation) in status.thresholds.iter_mut().flatten().zip(&evaluations) {
+            threshold.held = Some(evaluation.outcome == Outcome::Met);
+            threshold.message =
+                Some(evaluation.observed_values()).filter(|values| !values.is_empty());
         }
 
-        let broken = told(&judged, MOST_NAMED);
-        let (holds, reason, message) = match ending {
-            Ending::Failed => (
+        let failures = thresholds::summarize_failures(&evaluations, MAX_LISTED);
+        let is_partial = results.as_ref().is_some_and(|r| r.partial);
+        let (passed, reason, message) = match end {
+            FinalPhase::Failed | FinalPhase::Stopped => (
                 false,
                 Reason::NotCompleted,
-                self::join("the test failed", &broken),
+                messages::not_completed(end.phase().as_str(), &failures),
             ),
-            Ending::Stopped => (
-                false,
-                Reason::NotCompleted,
-                self::join("the test was stopped", &broken),
-            ),
-            Ending::Completed if rules.is_empty() => (
+            FinalPhase::Completed if !has_thresholds => (
                 true,
                 Reason::NoThresholds,
-                "all workers succeeded, and there are no thresholds".to_owned(),
+                messages::NO_THRESHOLDS.to_owned(),
             ),
-            Ending::Completed if !passed(&judged) => {
-                (false, Reason::ThresholdsBroken, broken.clone())
-            }
-            // Thresholds that hold for some workers say nothing of the others.
-            Ending::Completed if is_partial => (
+            FinalPhase::Completed if !thresholds::passed(&evaluations) => (
+                false,
+                Reason::ThresholdsNotMet,
+                messages::thresholds_not_met(&failures),
+            ),
+            // Thresholds that some workers meet prove nothing about the others.
+            FinalPhase::Completed if is_partial => (
                 false,
                 Reason::ResultsPartial,
-                "the thresholds cannot be judged, as results of workers are missing".to_owned(),
+                messages::RESULTS_INCOMPLETE.to_owned(),
             ),
-            Ending::Completed => (
-                true,
-                Reason::ThresholdsHeld,
-                self::join(&all_hold(&judged), &broken),
-            ),
+            FinalPhase::Completed => {
+                let met = evaluations.iter().filter(|e| e.outcome == Outcome::Met);
+                let message = messages::thresholds_met(met.count(), &failures);
+                (true, Reason::ThresholdsMet, message)
+            }
         };
-        status.verdict = Some(if holds {
+        status.verdict = Some(if passed {
             Verdict::Passed
         } else {
             Verdict::Failed
         });
-        if ending == Ending::Completed && !rules.is_empty() {
-            let say = if holds { Say::normal } else { Say::warning };
-            events.push(say(
-                reason,
-                format!(
-                    "{} Load Test: {message}",
-                    if holds { "Passed" } else { "Not passed" }
-                ),
-            ));
+        if end == FinalPhase::Completed && has_thresholds {
+            let text = messages::verdict_event(passed, &message);
+            events.push(if passed {
+                EventRecord::normal(reason, text)
+            } else {
+                EventRecord::warning(reason, text)
+            });
         }
-        let mut wanted = vec![Wanted::new(
+        let mut conditions = vec![ConditionUpdate::new(
             ConditionType::Passed,
-            Some(holds),
+            Some(passed),
             reason,
             message,
         )];
-        if let Some(results) = &results {
-            wanted.push(reports.complete(results));
-        }
+        conditions.extend(results.as_ref().map(|results| merged.condition(results)));
         status.results = results.map(Box::new);
-        wanted
+        conditions
     }
 }
 
-fn all_hold(judged: &[Judged]) -> String {
-    match judged.iter().filter(|j| j.outcome == Outcome::Held).count() {
-        1 => "the threshold holds".into(),
-        n => format!("{n} thresholds hold"),
-    }
-}
-
-fn join(what: &str, broken: &str) -> String {
-    if broken.is_empty() {
-        what.to_owned()
-    } else {
-        format!("{what}; {broken}")
-    }
-}
-
-impl Reports {
-    /// Of the pods of one worker that of the one that succeeded counts, or else that of the first: a second one was made
-    /// in its place, and what it has sent is no part of the test.
-    fn of(workers: &[Arc<Worker>], count: i32) -> Self {
-        let mut by_index: BTreeMap<i32, Vec<&Worker>> = BTreeMap::new();
+impl WorkerResults {
+    /// Of several pods of one worker, the one that succeeded counts, or else the first: another one replaced it, and what it sent
+    /// is not part of the test.
+    fn merge(workers: &[Arc<WorkerStatus>], count: i32) -> Self {
+        let mut by_index: BTreeMap<i32, Vec<&WorkerStatus>> = BTreeMap::new();
         for worker in workers {
-            if let Some(index) = worker
-                .index
-                .and_then(|index| i32::try_from(index).ok())
-                .filter(|index| *index < count)
-            {
+            let index = worker.index.and_then(|index| i32::try_from(index).ok());
+            if let Some(index) = index.filter(|index| *index < count) {
                 by_index.entry(index).or_default().push(worker);
             }
         }
-        let mut reports = Self::default();
-        let unseen = (0..count)
-            .filter(|index| !by_index.contains_key(index))
-            .take(MOST_NAMED);
-        reports
+        let mut merged = Self::default();
+        let without_pod = (0..count).filter(|index| !by_index.contains_key(index));
+        merged
             .missing
-            .extend(unseen.map(|index| format!("worker {index} has no pod")));
+            .extend(without_pod.take(MAX_LISTED).map(messages::no_pod));
         for (index, mut pods) in by_index {
             pods.sort_by_key(|w| (w.state != WorkerState::Succeeded, w.ended));
-            let mut left = pods
-                .iter()
-                .filter_map(|w| w.snapshot.as_ref().map(|snapshot| snapshot.unpack()));
-            match left.next().unwrap_or(Err(SnapshotError::Missing)) {
-                Ok(own) => {
-                    if own.partial > 0 {
-                        reports
-                            .missing
-                            .push(format!("worker {index} did not reach the end of its test"));
+            let mut snapshots = pods.iter().filter_map(|w| w.snapshot.as_ref());
+            let first = snapshots.next().map(|snapshot| snapshot.decode());
+            match first.unwrap_or(Err(SnapshotError::Missing)) {
+                Ok(measured) => {
+                    if measured.partial > 0 {
+                        merged.missing.push(messages::incomplete_results(index));
                     }
-                    reports.measured.merge(&own);
+                    merged.measured.merge(&measured);
                 }
-                Err(why) => reports.missing.push(format!("worker {index}: {why}")),
+                Err(error) => merged
+                    .missing
+                    .push(messages::results_problem(index, &error.to_string())),
             }
-            reports.repeated += u32::try_from(left.count()).unwrap_or_default();
+            merged.repeated += u32::try_from(snapshots.count()).unwrap_or_default();
         }
-        reports
+        merged
     }
 
-    /// The condition that says whether all is known.
-    fn complete(&self, results: &Results) -> Wanted {
-        let dropped = (results.metrics_dropped > 0).then(|| {
-            format!(
-                "{} metrics that did not fit into the workers' results were left out",
-                results.metrics_dropped
-            )
-        });
-        let repeated = (self.repeated > 0).then(|| {
-            format!(
-                "{} workers were run twice by Kubernetes, and counted once",
-                self.repeated
-            )
-        });
-        let more = (self.missing.len() > MOST_NAMED).then(|| "and more".to_owned());
-        let told = self
-            .missing
-            .iter()
-            .take(MOST_NAMED)
-            .cloned()
-            .chain(more)
-            .chain(dropped)
-            .chain(repeated);
-        let (type_, reporting) = (ConditionType::ResultsComplete, &results.workers_reporting);
-        let message = |first: String| {
-            std::iter::once(first)
-                .chain(told)
-                .collect::<Vec<_>>()
-                .join("; ")
-        };
-        if results.partial {
-            Wanted::new(
-                type_,
-                Some(false),
-                Reason::ResultsPartial,
-                message(format!("{reporting} workers have reported")),
-            )
+    /// The condition `ResultsComplete`.
+    fn condition(&self, results: &Results) -> ConditionUpdate {
+        let message = messages::results_complete(
+            results.partial,
+            &results.workers_reporting,
+            &self.missing,
+            results.metrics_dropped,
+            self.repeated,
+        );
+        let reason = if results.partial {
+            Reason::ResultsPartial
         } else {
-            Wanted::new(
-                type_,
-                Some(true),
-                Reason::AllReported,
-                message("all workers have reported".into()),
-            )
-        }
+            Reason::AllWorkersReported
+        };
+        ConditionUpdate::new(
+            ConditionType::ResultsComplete,
+            Some(!results.partial),
+            reason,
+            message,
+        )
     }
 }

@@ -6,15 +6,15 @@
 
 use std::time::{Duration, Instant};
 
-use artillery_operator::api::v1alpha1::LoadTest;
-use artillery_operator::job::job;
-use artillery_operator::script::Found;
-use artillery_operator::settings::WorkerSettings;
+use artillery_operator::build::build_job;
+use artillery_operator::config::WorkerConfig;
 use futures::channel::mpsc::unbounded;
 use futures::{StreamExt, join, stream};
 use k8s_openapi::api::batch::v1::Job;
 use kube::api::{Api, PostParams};
 use kube::{Client, ResourceExt};
+use loadtest_api::v1alpha1::LoadTest;
+use loadtest_script::ScriptInfo;
 
 use crate::seen::Seen;
 use crate::{FLOOR, Plan, from, load, load_test, table, until};
@@ -23,7 +23,7 @@ use crate::{FLOOR, Plan, from, load, load_test, table, until};
 pub async fn measure(client: &Client, plan: &Plan) -> Vec<f64> {
     let tests: Api<LoadTest> = Api::namespaced(client.clone(), FLOOR);
     let jobs: Api<Job> = Api::namespaced(client.clone(), FLOOR);
-    let settings = WorkerSettings::default();
+    let settings = WorkerConfig::default();
     let seen = Seen::follow(client, FLOOR).await;
     let begun = Instant::now();
     let (there, created) = unbounded::<LoadTest>();
@@ -51,7 +51,7 @@ pub async fn measure(client: &Client, plan: &Plan) -> Vec<f64> {
             let created = jobs
                 .create(
                     &PostParams::default(),
-                    &job(&test, settings, &Found::default()),
+                    &build_job(&test, settings, &ScriptInfo::default()),
                 )
                 .await;
             created.unwrap_or_else(|e| panic!("cannot create the Job {}: {e}", test.name_any()));

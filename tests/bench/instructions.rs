@@ -4,13 +4,16 @@
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use artillery_operator::api::v1alpha1::LoadTest;
-use artillery_operator::decide::{Observed, REFRESH, Script, SeenJob, decide};
-use artillery_operator::index::Index;
-use artillery_operator::progress::{TestJob, Worker, WorkerJob, WorkerPod};
-use artillery_operator::settings::WorkerSettings;
+use artillery_operator::cache::NamespacedName;
+use artillery_operator::cache::store::Store;
+use artillery_operator::config::WorkerConfig;
+use artillery_operator::decide::decide;
+use artillery_operator::state::{
+    JobState, JobStatus, Observed, PartialJob, PartialPod, ScriptState, WorkerStatus,
+};
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::watcher::Event;
+use loadtest_api::v1alpha1::LoadTest;
 use serde_json::{Value, json};
 
 use crate::standing::count;
@@ -100,32 +103,39 @@ fn do_work(what: &str, size: usize, times: usize) {
     if what == "decide" {
         let mut test: LoadTest = from(with_metadata(load_test("t-0", size)));
         let workers = (0..size)
-            .map(|i| Arc::new(Worker::from_pod(&pod(0, i, 1), "t-0")))
+            .map(|i| Arc::new(WorkerStatus::from_pod(&pod(0, i, 1), "t-0")))
             .collect();
         let seen = Observed {
-            job: SeenJob::Ours(TestJob::from_job(&job(0))),
+            job: JobState::Owned(JobStatus::from_job(&job(0))),
             workers,
-            script: Script::Unknown,
-            obstacle: None,
-            refresh: REFRESH,
+            script: ScriptState::NotRead,
+            has_worker_files: true,
+            blocker: None,
+            running_jobs: 0,
         };
-        let settings = WorkerSettings::default();
+        let settings = WorkerConfig::default();
         test.status = decide(&test, &seen, &settings, now).status;
         for _ in 0..times {
             std::hint::black_box(decide(std::hint::black_box(&test), &seen, &settings, now));
         }
         return;
     }
-    let mut index = Index::default();
+    let mut store = Store::default();
     for i in 0..=size {
-        index.job_event(Event::Apply(job(i)));
-        index.pod_event(Event::Apply(pod(i, 0, 0)), now);
+        store.apply_job_event(Event::Apply(job(i)));
+        store.apply_pod_event(Event::Apply(pod(i, 0, 0)), now);
     }
     let events: Vec<_> = (1..=times).map(|second| pod(0, 0, second)).collect();
     for event in events {
-        std::hint::black_box(index.pod_event(Event::Apply(event), now));
-        std::hint::black_box(index.job(&Arc::new(("bench".into(), "t-0".into())), "u-0"));
-        std::hint::black_box(index.workers("j-0"));
+        std::hint::black_box(store.apply_pod_event(Event::Apply(event), now));
+        std::hint::black_box(store.job(
+            &Arc::new(NamespacedName {
+                namespace: "bench".into(),
+                name: "t-0".into(),
+            }),
+            "u-0",
+        ));
+        std::hint::black_box(store.workers("j-0"));
     }
 }
 
@@ -136,7 +146,7 @@ fn with_metadata(mut test: Value) -> Value {
     test
 }
 
-fn job(test: usize) -> WorkerJob {
+fn job(test: usize) -> PartialJob {
     from(
         json!({"metadata": {"name": format!("t-{test}"), "namespace": "bench", "uid": format!("j-{test}"), "ownerReferences": [
         {"apiVersion": "v", "kind": "LoadTest", "name": format!("t-{test}"), "uid": format!("u-{test}"), "controller": true}]},
@@ -144,7 +154,7 @@ fn job(test: usize) -> WorkerJob {
     )
 }
 
-fn pod(test: usize, index: usize, second: usize) -> WorkerPod {
+fn pod(test: usize, index: usize, second: usize) -> PartialPod {
     let job = format!("t-{test}");
     from(
         json!({"metadata": {"name": format!("{job}-{index}-abcde"), "namespace": "bench", "uid": format!("p-{test}-{index}"),

@@ -25,13 +25,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use artillery_operator::api::v1alpha1::LoadTest;
-use artillery_operator::decide::MOST_WORKER_EVENTS;
+use artillery_operator::decide::MAX_WORKER_EVENTS;
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
 use kube::api::{Api, DeleteParams, ListParams, PostParams, WatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use loadtest_api::v1alpha1::LoadTest;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -153,7 +153,7 @@ impl Plan {
 
     /// The `Running` events that a test of so many workers has.
     fn worker_events(&self) -> usize {
-        if self.count > MOST_WORKER_EVENTS {
+        if self.count > MAX_WORKER_EVENTS {
             1
         } else {
             self.count

@@ -5,15 +5,17 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use artillery_operator::api::v1alpha1::LoadTest;
-use artillery_operator::decide::{Observed, REFRESH, Script, SeenJob, decide};
-use artillery_operator::job::job;
-use artillery_operator::progress::{TestJob, Worker, WorkerJob, WorkerPod};
-use artillery_operator::script::Found;
-use artillery_operator::settings::WorkerSettings;
+use artillery_operator::build::build_job;
+use artillery_operator::config::WorkerConfig;
+use artillery_operator::decide::decide;
+use artillery_operator::state::{
+    JobState, JobStatus, Observed, PartialJob, PartialPod, ScriptState, WorkerStatus,
+};
 use futures::{StreamExt, stream};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{Client, Resource, ResourceExt};
+use loadtest_api::v1alpha1::LoadTest;
+use loadtest_script::ScriptInfo;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -89,11 +91,11 @@ async fn one(client: &Client, namespace: &str, name: String, count: usize, at: S
     (test["apiVersion"], test["kind"]) =
         ("loadtest.artillery.io/v1alpha1".into(), "LoadTest".into());
     let test: LoadTest = send(client, "POST", &tests, &test).await;
-    let mut made = serde_json::to_value(job(&test, &WorkerSettings::default(), &Found::default()))
-        .expect("a Job is JSON");
+    let job = build_job(&test, &WorkerConfig::default(), &ScriptInfo::default());
+    let mut made = serde_json::to_value(job).expect("a Job is JSON");
     made["spec"]["managedBy"] = "bench.artillery.io/seed".into();
     let template = made["spec"]["template"].clone();
-    let created: WorkerJob = send(client, "POST", &jobs, &made).await;
+    let created: PartialJob = send(client, "POST", &jobs, &made).await;
 
     let status = match at {
         Stage::Running => json!({"startTime": started, "active": count, "ready": count}),
@@ -104,7 +106,7 @@ async fn one(client: &Client, namespace: &str, name: String, count: usize, at: S
                 "lastProbeTime": ended, "reason": "CompletionsReached", "message": "Reached expected number of succeeded pods"})))})
         }
     };
-    let made: WorkerJob = send(
+    let made: PartialJob = send(
         client,
         "PATCH",
         &format!("{jobs}/{name}/status"),
@@ -121,7 +123,7 @@ async fn one(client: &Client, namespace: &str, name: String, count: usize, at: S
         pod["metadata"]["ownerReferences"] = json!([{"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": created.uid(),
             "controller": true, "blockOwnerDeletion": true}]);
         pod["spec"]["schedulerName"] = "none".into();
-        let _: WorkerPod = send(client, "POST", &pods, &pod).await;
+        let _: PartialPod = send(client, "POST", &pods, &pod).await;
         let (phase, state) = match at {
             Stage::Running => ("Running", json!({"running": {"startedAt": started}})),
             Stage::Completed => (
@@ -134,26 +136,27 @@ async fn one(client: &Client, namespace: &str, name: String, count: usize, at: S
         let status = json!({"phase": phase, "startTime": started, "hostIP": "127.0.0.1", "podIP": "10.0.0.1",
             "containerStatuses": [{"name": container["name"], "image": container["image"], "imageID": "simulated",
                 "started": at == Stage::Running, "ready": at == Stage::Running, "restartCount": 0, "state": state}]});
-        let pod: WorkerPod = send(
+        let pod: PartialPod = send(
             client,
             "PATCH",
             &format!("{pods}/{name}-{index}-abcde/status"),
             &json!({"status": status}),
         )
         .await;
-        workers.push(Arc::new(Worker::from_pod(&pod, &name)));
+        workers.push(Arc::new(WorkerStatus::from_pod(&pod, &name)));
     }
 
     // What the operator itself would have written.
-    let job = SeenJob::Ours(TestJob::from_job(&made));
+    let job = JobState::Owned(JobStatus::from_job(&made));
     let seen = Observed {
         job,
         workers,
-        script: Script::Unknown,
-        obstacle: None,
-        refresh: REFRESH,
+        script: ScriptState::NotRead,
+        has_worker_files: true,
+        blocker: None,
+        running_jobs: 0,
     };
-    let status = decide(&test, &seen, &WorkerSettings::default(), now)
+    let status = decide(&test, &seen, &WorkerConfig::default(), now)
         .status
         .expect("there is a status to write");
     let _: Value = send(

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use artillery_operator::api::v1alpha1::LoadTest;
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
@@ -14,6 +13,7 @@ use kube::api::Api;
 use kube::runtime::watcher::{Config, Event};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource, ResourceExt};
+use loadtest_api::v1alpha1::LoadTest;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
@@ -95,11 +95,11 @@ impl Seen {
         let (jobs, tests) = (times.clone(), times.clone());
         let watches = [
             watch::<SeenJob>(client, namespace, move |job, there, at| {
-                lock(&jobs).job(&job, there, at)
+                lock(&jobs).job(&job, there, at);
             })
             .await,
             watch::<SeenTest>(client, namespace, move |test, there, at| {
-                lock(&tests).test(test, there, at)
+                lock(&tests).test(test, there, at);
             })
             .await,
         ];
@@ -198,7 +198,7 @@ impl Times {
                 *self
                     .writes
                     .entry(status.phase.unwrap_or_else(|| "created".into()))
-                    .or_default() += 1
+                    .or_default() += 1;
             }
         }
     }
@@ -238,7 +238,7 @@ where
                     }
                 }
                 Err(error) => {
-                    println!("a watch failed and is begun anew, so times may be wrong: {error}")
+                    println!("a watch failed and is begun anew, so times may be wrong: {error}");
                 }
             }
         }

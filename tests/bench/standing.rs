@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use artillery_operator::api::v1alpha1::LoadTest;
 use kube::Client;
 use kube::api::{Api, PostParams};
+use loadtest_api::v1alpha1::LoadTest;
 
 use crate::process::Operator;
 use crate::seed::{self, Stage, seed};

@@ -6,10 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use artillery_operator::api::v1alpha1::{LoadTest, Phase, Start};
-use artillery_operator::job::job;
-use artillery_operator::script::Found;
-use artillery_operator::settings::WorkerSettings;
+use artillery_operator::build::build_job;
+use artillery_operator::config::WorkerConfig;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
@@ -17,6 +15,8 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{Api, DeleteParams, LogParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
+use loadtest_api::v1alpha1::{LoadTest, Phase, Start};
+use loadtest_script::ScriptInfo;
 use serde_json::json;
 
 const WORKERS: i32 = 4;
@@ -60,7 +60,7 @@ async fn main() {
     let _ = scripts
         .create(
             &PostParams::default(),
-            &artillery_operator::worker::config_map("default"),
+            &artillery_operator::build::config_map("default"),
         )
         .await;
 
@@ -150,7 +150,7 @@ async fn measure(client: &Client, kind: &str, name: &str) -> Run {
     } else {
         // Nobody tells these workers when to begin.
         test.spec.start = Some(Start::Immediate);
-        let mut bare = job(&test, &WorkerSettings::default(), &Found::default());
+        let mut bare = build_job(&test, &WorkerConfig::default(), &ScriptInfo::default());
         bare.metadata.owner_references = None;
         jobs.create(&PostParams::default(), &bare).await.unwrap();
     }

@@ -17,12 +17,12 @@ mod workers;
 use std::path::PathBuf;
 use std::process::Command;
 
-use artillery_operator::api::v1alpha1::LoadTest;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use kube::api::{ListParams, LogParams};
+use loadtest_api::v1alpha1::LoadTest;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, OnceCell};
 
@@ -229,7 +229,7 @@ async fn the_basic_example_runs_to_its_end() {
         "Created Load Test worker master job: basic-test".to_owned(),
         format!("Running Load Test worker pod: {}", pods[0].name_any()),
         format!("Running Load Test worker pod: {}", pods[1].name_any()),
-        "Completed Load Test: all 2 workers succeeded".to_owned(),
+        "Completed Load Test: all 2 workers succeeded.".to_owned(),
     ];
     expected[1..3].sort();
     assert_eq!(told, expected);
@@ -266,7 +266,7 @@ async fn a_script_that_fails_ends_the_test_with_the_workers_words() {
     let (_, reason, message) = condition(&failed, "Failed");
     assert_eq!(reason, "WorkerFailed");
     assert!(
-        message.starts_with("worker ") && message.contains("failed with exit code "),
+        message.starts_with("Worker ") && message.contains("failed with exit code "),
         "{message}"
     );
     assert!(

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use artillery_operator::api::v1alpha1::LoadTest;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
+use loadtest_api::v1alpha1::LoadTest;
 use serde_json::Value;
 
 use super::support::Bed;

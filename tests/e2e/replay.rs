@@ -279,7 +279,7 @@ async fn every_right_was_used_and_every_request_has_one() {
                         "{} {}: {}",
                         request.verb, request.path, request.why
                     ))
-                    .or_insert(0) += 1
+                    .or_insert(0) += 1;
             }
         }
     }

@@ -3,11 +3,11 @@
 use std::process::Command;
 use std::time::Duration;
 
-use artillery_operator::api::v1alpha1::{LoadTest, Verdict};
-use artillery_operator::results::Results;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
+use loadtest_api::v1alpha1::Results;
+use loadtest_api::v1alpha1::{LoadTest, Verdict};
 use serde_json::json;
 
 use crate::security::as_user;
@@ -42,11 +42,11 @@ async fn thresholds_are_judged_over_all_workers_and_gate_a_pipeline() {
     let test = bed.api::<LoadTest>().get("thresholds").await.unwrap();
     assert_eq!(
         (code, condition(&test, "Passed").2.as_str()),
-        (0, "5 thresholds hold"),
+        (0, "5 thresholds are met."),
         "{told}"
     );
     assert!(
-        told.contains("VERDICT") && told.ends_with("Passed: 5 thresholds hold\n"),
+        told.contains("VERDICT") && told.ends_with("Passed: 5 thresholds are met.\n"),
         "{told}"
     );
     kubectl(&[
@@ -89,7 +89,7 @@ async fn thresholds_are_judged_over_all_workers_and_gate_a_pipeline() {
     let (status, reason, message) = condition(&broken, "Passed");
     assert_eq!(
         (status.as_str(), reason.as_str()),
-        ("False", "ThresholdsBroken")
+        ("False", "ThresholdsNotMet")
     );
     assert!(
         message.contains("http.requests is 20, not < 20"),
@@ -104,7 +104,7 @@ async fn thresholds_are_judged_over_all_workers_and_gate_a_pipeline() {
             "Running",
             "Running",
             "Completed",
-            "ThresholdsBroken"
+            "ThresholdsNotMet"
         ]
     );
 }
@@ -123,7 +123,10 @@ async fn a_gate_that_waits_too_long_says_what_for() {
     let (code, told) = ci_gate(&bed, "late", "1s");
     assert_eq!(code, 2, "{told}");
     assert!(
-        told.contains("Not ended: there is no ConfigMap nowhere"),
+        told.contains(&format!(
+            "Not ended: ConfigMap {}/nowhere not found",
+            bed.namespace
+        )),
         "{told}"
     );
 }
@@ -265,10 +268,7 @@ async fn a_damaged_result_costs_its_worker_alone() {
         (status.as_str(), reason.as_str()),
         ("False", "ResultsPartial")
     );
-    assert!(
-        message.contains("worker 1: the worker's results are damaged"),
-        "{message}"
-    );
+    assert!(message.contains("worker 1: corrupt results"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -299,8 +299,10 @@ async fn the_operator_changes_nothing_else_of_pods() {
             .map(drop)
             .map_err(|error| error.to_string())
     };
-    let start =
-        |at: &str| json!({"metadata": {"annotations": {"loadtest.artillery.io/start-at": at}}});
+    let start = |at: &str| {
+        json!({"metadata": {"annotations":
+            {"loadtest.artillery.io/start-at": at, "loadtest.artillery.io/start-attempt": "1"}}})
+    };
     bed.until("the policy is in force", async || {
         let refused = patch(&pod, json!({"metadata": {"labels": {"a": "b"}}}))
             .await
@@ -325,13 +327,15 @@ async fn the_operator_changes_nothing_else_of_pods() {
             "{other}: {refused}"
         );
     }
-    patch(&pod, start("2026-01-01T00:00:00Z")).await.unwrap();
+    patch(&pod, start("2026-01-01T00:00:00.120Z"))
+        .await
+        .unwrap();
     let foreign = json!({"metadata": {"name": "foreign"}, "spec": {"automountServiceAccountToken": false,
         "securityContext": {"runAsNonRoot": true, "runAsUser": 1, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [{"name": "c", "image": "artilleryio/artillery:latest",
             "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}]}});
     bed.create::<Pod>(foreign).await;
-    let refused = patch("foreign", start("2026-01-01T00:00:00Z"))
+    let refused = patch("foreign", start("2026-01-01T00:00:00.120Z"))
         .await
         .unwrap_err();
     assert!(

@@ -9,14 +9,14 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use artillery_operator::api::v1alpha1::LoadTest;
-use artillery_operator::lease::LEASE_NAME;
+use artillery_operator::runtime::leader_election::DEFAULT_LEASE_NAME;
 use http::Request;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::DeleteParams;
 use kube::config::Kubeconfig;
 use kube::{Api, Client, Config};
+use loadtest_api::v1alpha1::LoadTest;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -88,7 +88,7 @@ pub fn become_service_account(admin: &Path, namespace: &str) -> PathBuf {
     let user = format!("--as=system:serviceaccount:{namespace}:{NAME}");
     until_it_may(&[
         "update",
-        &format!("leases.coordination.k8s.io/{LEASE_NAME}"),
+        &format!("leases.coordination.k8s.io/{DEFAULT_LEASE_NAME}"),
         "-n",
         namespace,
         &user,
@@ -161,14 +161,16 @@ async fn the_lease_is_taken_renewed_and_given_up() {
     let mut bed = Bed::new(&cluster()).await;
     let leases: Api<Lease> = Api::namespaced(bed.client.clone(), NAMESPACE);
     // One that an earlier run has left would be taken over instead of being created.
-    let _ = leases.delete(LEASE_NAME, &DeleteParams::default()).await;
+    let _ = leases
+        .delete(DEFAULT_LEASE_NAME, &DeleteParams::default())
+        .await;
     let operator = bed
         .start_operator(&[
             "--leader-elect",
             &format!("--leader-elect-namespace={NAMESPACE}"),
         ])
         .await;
-    let lease = async || leases.get_opt(LEASE_NAME).await.unwrap()?.spec;
+    let lease = async || leases.get_opt(DEFAULT_LEASE_NAME).await.unwrap()?.spec;
     let taken = bed
         .until("the lease is taken", async || lease().await?.renew_time)
         .await;

@@ -1,6 +1,5 @@
 //! Who may do what: the authors of load tests, and the operator that is limited to some namespaces.
 
-use artillery_operator::api::v1alpha1::LoadTest;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -11,6 +10,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Config, Resource, ResourceExt};
+use loadtest_api::v1alpha1::LoadTest;
 use serde_json::{Value, json};
 
 use crate::rights::{NAME, NAMESPACE, apply, become_service_account, manifests, may, until_it_may};

@@ -1,8 +1,8 @@
 //! What users are told before anything runs.
 
-use artillery_operator::api::v1alpha1::LoadTest;
 use k8s_openapi::api::batch::v1::Job;
 use kube::api::{Patch, PatchParams};
+use loadtest_api::v1alpha1::LoadTest;
 use serde_json::json;
 
 use crate::support::{Bed, condition, load_test};
@@ -25,7 +25,7 @@ async fn the_fields_are_explained_by_kubectl() {
         ),
         (
             "loadtest.spec.load",
-            "Whose load the script describes. With `Multiply` that of one worker",
+            "Multiply: every worker sends the load that the script describes.",
         ),
         ("loadtest.spec.load", "ENUM: Multiply Divide"),
         ("loadtest.spec.variables", "FIELD: variables <map[string]"),
@@ -36,7 +36,7 @@ async fn the_fields_are_explained_by_kubectl() {
         ),
         (
             "loadtest.spec.worker.volumes",
-            "projected of configMap, secret and downwardAPI",
+            "projected from configMap, secret and downwardAPI",
         ),
         ("loadtest.status.expectedDuration", "phases"),
     ] {
@@ -62,7 +62,8 @@ async fn a_faulty_script_is_told_with_its_place_and_starts_nothing() {
         ("False", "InvalidTestScript")
     );
     assert!(
-        message.contains("`arrivalCount` may be meant at line 1 column 66"),
+        message.contains("unknown key `arivalCount`; did you mean `arrivalCount`?")
+            && message.contains("line 1 column 66"),
         "{message}"
     );
     assert!(

@@ -2,11 +2,11 @@
 
 use std::process::Command;
 
-use artillery_operator::api::v1alpha1::LoadTest;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{LimitRange, Pod};
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams};
+use loadtest_api::v1alpha1::LoadTest;
 use serde_json::json;
 
 use crate::support::{Bed, condition, phase_of};
@@ -64,7 +64,7 @@ async fn a_namespace_without_room_and_one_whose_time_is_over() {
         .await;
     let failed = bed.until_phase("no-room", "Failed").await;
     let (_, reason, message) = condition(&failed, "Failed");
-    assert_eq!(reason, "PodsRefused");
+    assert_eq!(reason, "PodCreationFailed");
     assert!(message.contains("exceeded quota: none"), "{message}");
 }
 
@@ -86,7 +86,7 @@ async fn an_image_that_cannot_be_pulled_is_told_and_ends_the_test_in_time() {
     assert!(
         condition(&told, "Progressing")
             .2
-            .contains("check the workers' image"),
+            .contains("Check the workers' image"),
         "{:?}",
         condition(&told, "Progressing")
     );
@@ -107,7 +107,7 @@ async fn a_worker_that_needs_too_much_memory_is_told_from_one_that_fails() {
     let failed = bed.until_phase("memory", "Failed").await;
     let (_, reason, message) = condition(&failed, "Failed");
     assert_eq!(reason, "OutOfMemory", "{message}");
-    assert!(message.contains("it needs more memory"), "{message}");
+    assert!(message.contains("It needs more memory"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -158,13 +158,13 @@ async fn a_worker_that_hangs_after_its_load_is_told() {
             "it is told",
             async || {
                 let shown = bed.api::<LoadTest>().get("hangs").await.unwrap();
-                (condition(&shown, "Progressing").1 == "Overdue").then_some(shown)
+                (condition(&shown, "Progressing").1 == "RunningTooLong").then_some(shown)
             },
         )
         .await;
     let message = condition(&overdue, "Progressing").2;
     assert!(
-        message.contains("still runs, though the phases of the script take only 1s"),
+        message.contains("is still running; the script's phases should have finished after 1s"),
         "{message}"
     );
     let failed = bed.until_phase("hangs", "Failed").await;

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use artillery_operator::api::v1alpha1::LoadTest;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, Pod};
 use kube::api::{DeleteParams, LogParams, PostParams};
 use kube::{Api, ResourceExt};
+use loadtest_api::v1alpha1::LoadTest;
 use serde_json::{Value, json};
 
 use crate::support::{Bed, condition, phase_of};
@@ -330,8 +330,7 @@ async fn a_script_code_and_npm_modules_in_a_claim() {
     bed.load_test_with("clash", 1, with_claim("clash")).await;
     let failed = bed.until_phase("clash", "Failed").await;
     let message = condition(&failed, "Failed").2;
-    let clash =
-        "both /sources/config-maps and /sources/persistent-volume-claim have a file processor.js";
+    let clash = "File processor.js exists in both /sources/config-maps and /sources/persistent-volume-claim";
     assert!(message.contains(clash), "{message}");
     volumes
         .delete(&bed.namespace, &DeleteParams::default())
@@ -352,13 +351,13 @@ async fn files_in_an_image_where_the_cluster_has_no_image_volumes() {
         .until_test("image", "it is told", |t| {
             t.status
                 .as_ref()
-                .is_some_and(|s| s.conditions.iter().any(|c| c.reason == "JobRefused"))
+                .is_some_and(|s| s.conditions.iter().any(|c| c.reason == "JobRejected"))
         })
         .await;
     assert!(
         condition(&told, "Progressing")
             .2
-            .contains("this cluster has no image volumes")
+            .contains("image volumes are not enabled in this cluster")
     );
     assert!(
         bed.api::<LoadTest>()

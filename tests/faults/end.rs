@@ -165,7 +165,7 @@ fn differences(run: &Run, end: &Value, clean: &Value) -> Option<String> {
     // There is no node: where a fault has delayed a pod, that is told, and is true.
     let is_of_no_fault = |event: &str| event.starts_with("Warning Unschedulable");
     let is_obstacle = |event: &str| {
-        ["NameConflict", "JobRefused", "MissingTestScript"]
+        ["NameConflict", "JobRejected", "MissingTestScript"]
             .iter()
             .any(|r| event.contains(r))
     };

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use artillery_operator::worker::START_ANNOTATION;
 use k8s_openapi::jiff::Timestamp;
+use loadtest_api::labels::START_ANNOTATION;
 use serde_json::Value;
 
 /// What became of an object.

@@ -204,9 +204,10 @@ fn results_without_a_job_are_found() {
 
 #[test]
 fn workers_told_two_instants_are_found() {
-    let told = |version, pod: &str, instant| {
+    let told = |version, pod: &str, instant, attempt| {
         let owners = [json!({"uid": "job", "controller": true})];
-        let metadata = json!({"name": pod, "uid": pod, "ownerReferences": owners, "annotations": {START_ANNOTATION: instant}});
+        let metadata = json!({"name": pod, "uid": pod, "ownerReferences": owners, "annotations":
+            {START_ANNOTATION: instant, loadtest_api::labels::START_ATTEMPT_ANNOTATION: attempt}});
         seen(
             version,
             "Pod",
@@ -215,10 +216,10 @@ fn workers_told_two_instants_are_found() {
         )
     };
     let first = [
-        told(8, "a", "2026-01-01T00:00:05.123Z"),
-        told(9, "b", "2026-01-01T00:00:05.123Z"),
+        told(8, "a", "2026-01-01T00:00:05.123Z", "1"),
+        told(9, "b", "2026-01-01T00:00:05.123Z", "1"),
     ];
-    let again = told(10, "b", "2026-01-01T00:00:05.1230Z");
+    let again = told(10, "b", "2026-01-01T00:00:05.123Z", "2");
     assert_eq!(
         broken(&[good(), first.to_vec(), vec![again]].concat()),
         Vec::<&str>::new()
@@ -228,7 +229,7 @@ fn workers_told_two_instants_are_found() {
             &[
                 good(),
                 first.to_vec(),
-                vec![told(10, "b", "2026-01-01T00:00:05.124Z")]
+                vec![told(10, "b", "2026-01-01T00:00:05.124Z", "2")]
             ]
             .concat()
         ),

@@ -24,13 +24,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use artillery_operator::api::v1alpha1::{LoadTest, crd};
 use futures::StreamExt;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, Patch, PatchParams, WatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Client, Config, ResourceExt};
+use loadtest_api::{crd::crd, v1alpha1::LoadTest};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
@@ -87,7 +87,7 @@ impl Options {
                 "--list" => options.list = true,
                 "--seed" => options.seed = args.next()?.parse().ok()?,
                 "--parallel" => {
-                    options.parallel = Some(args.next()?.parse().ok().filter(|n| *n > 0)?)
+                    options.parallel = Some(args.next()?.parse().ok().filter(|n| *n > 0)?);
                 }
                 "--minutes" => options.minutes = Some(args.next()?.parse().ok()?),
                 _ => return None,

@@ -9,7 +9,7 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::await_condition;
 use serde_json::{Value, json};
 
-use artillery_operator::api::v1alpha1::LoadTest;
+use loadtest_api::v1alpha1::LoadTest;
 
 use crate::plan::Point;
 

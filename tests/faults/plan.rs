@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use artillery_operator::report::fnv1a;
+use artillery_operator::runtime::hash::fnv1a;
 
 /// What a run's test is to go through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use artillery_operator::requests::classify;
+use artillery_operator::runtime::request_metrics::request_info;
 use http::{HeaderValue, Method, Request, Response, Uri, header};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
@@ -236,7 +236,7 @@ impl Shared {
     }
 
     fn count(&self, method: &Method, uri: &Uri) -> Point {
-        let (verb, resource) = classify(method, uri);
+        let (verb, resource) = request_info(method, uri);
         let verb = verb.to_owned();
         let mut state = self.state();
         let occurrence = state

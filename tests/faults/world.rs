@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use artillery_operator::api::v1alpha1::LoadTest;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ServiceAccount};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::await_condition;
 use kube::{Client, ResourceExt};
+use loadtest_api::v1alpha1::LoadTest;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -215,7 +215,7 @@ impl World<'_> {
             Some(WorldDeed::RightsTakenAway) => {
                 self.proxy
                     .until_asked(&[("get", "version")], self.pace.limit)
-                    .await
+                    .await;
             }
             _ => self.proxy.until_asked(&watches, self.pace.heal).await,
         }
@@ -224,10 +224,10 @@ impl World<'_> {
         }
         match before {
             Some(WorldDeed::NoJobs) => {
-                others::allow_none(self.client, self.namespace, "count/jobs.batch").await
+                others::allow_none(self.client, self.namespace, "count/jobs.batch").await;
             }
             Some(WorldDeed::NoPods) => {
-                others::allow_none(self.client, self.namespace, "pods").await
+                others::allow_none(self.client, self.namespace, "pods").await;
             }
             Some(WorldDeed::ForeignJob | WorldDeed::ForeignJobStays) => {
                 let job = others::foreign_job(self.client, self.namespace, NAME).await;
@@ -245,7 +245,7 @@ impl World<'_> {
         self.create_test().await;
         match before {
             Some(WorldDeed::NoJobs) => {
-                self.until_told("JobRefused").await?;
+                self.until_told("JobRejected").await?;
                 others::allow_again(self.client, self.namespace).await;
             }
             Some(WorldDeed::NoPods) => {
@@ -405,7 +405,7 @@ impl World<'_> {
             WorldDeed::OperatorKilled => process::kill(&self.killer).await,
             WorldDeed::BackInTime => {
                 self.come_back_to_the_past(&["loadtests", "jobs", "pods"])
-                    .await
+                    .await;
             }
             WorldDeed::JobsBackInTime => self.come_back_to_the_past(&["jobs", "pods"]).await,
             WorldDeed::RecreatedBackInTime => {

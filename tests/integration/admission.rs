@@ -1,7 +1,7 @@
 //! What the API server takes and refuses, and what it shows.
 
-use artillery_operator::api::v1alpha1::LoadTest;
 use kube::api::{Patch, PatchParams};
+use loadtest_api::v1alpha1::LoadTest;
 use serde_json::{Value, json};
 
 use crate::support::{Bed, control_plane, load_test};
@@ -46,7 +46,7 @@ async fn what_cannot_work_is_refused_with_a_reason() {
         ),
         (
             changed("/spec/testScript", json!({})),
-            "needs either config, which names the script's ConfigMap, or inline",
+            "needs either config (a reference to the script) or inline",
         ),
         (
             changed("/spec/testScript", json!({"config": {"key": "a.yaml"}})),
@@ -57,7 +57,7 @@ async fn what_cannot_work_is_refused_with_a_reason() {
                 "/spec/testScript",
                 json!({"config": {"configMap": "s", "key": "../etc/a"}}),
             ),
-            "is a file name, or a path within",
+            "must be a file name, or a path within",
         ),
         (
             changed(
@@ -99,23 +99,23 @@ async fn what_cannot_work_is_refused_with_a_reason() {
         ),
         (
             worker(json!({"env": [{"name": "LOADTEST_WORKERS", "value": "1"}]})),
-            "are the operator's variables",
+            "names that begin with LOADTEST_ are reserved for the operator",
         ),
         (
             worker(json!({"env": [{"name": "JOB_COMPLETION_INDEX", "value": "0"}]})),
-            "are the operator's variables",
+            "names that begin with LOADTEST_ are reserved for the operator",
         ),
         (
             worker(json!({"env": [from_field("NODE_OPTIONS")]})),
-            "so they need a value, and no valueFrom",
+            "so they need value; valueFrom is not supported",
         ),
         (
             worker(json!({"env": [from_field("ARTILLERY_PLUGIN_PATH")]})),
-            "so they need a value, and no valueFrom",
+            "so they need value; valueFrom is not supported",
         ),
         (
             worker(json!({"volumes": [{"name": "data", "emptyDir": {}}]})),
-            "are the operator's own volumes",
+            "the volume names data, ",
         ),
         (
             worker(json!({"podSecurityContext": {"runAsUser": 0}})),
@@ -137,7 +137,7 @@ async fn what_cannot_work_is_refused_with_a_reason() {
             worker(
                 json!({"volumes": [{"name": "v"}], "volumeMounts": [{"name": "v", "mountPath": "/data/more"}]}),
             ),
-            "are taken",
+            "the paths /data, ",
         ),
         (
             worker(json!({"terminationGracePeriodSeconds": -1})),
@@ -210,21 +210,18 @@ async fn the_spec_can_be_changed_only_before_the_start() {
     bed.pods("change", 1).await;
     let refused = change(json!({"count": 5})).await.unwrap_err();
     assert!(
-        refused.contains("the test has started: of its spec, only stop"),
+        refused.contains("the test has started: only spec.stop, startDeadlineSeconds"),
         "{refused}"
     );
     let refused = change(json!({"suspend": true})).await.unwrap_err();
     assert!(
-        refused.contains("it can no longer be suspended"),
+        refused.contains("the test has started and cannot be suspended"),
         "{refused}"
     );
     change(json!({"activeDeadlineSeconds": 900, "startDeadlineSeconds": 60, "ttlSecondsAfterFinished": 9})).await.unwrap();
     change(json!({"stop": true})).await.unwrap();
     let refused = change(json!({"stop": false})).await.unwrap_err();
-    assert!(
-        refused.contains("a test that was stopped does not go on"),
-        "{refused}"
-    );
+    assert!(refused.contains("spec.stop cannot be unset"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use artillery_operator::connection::connect;
+use artillery_operator::runtime::client::build_client;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, Patch, PatchParams};
@@ -56,7 +56,7 @@ impl Relay {
         Self {
             accepted,
             silent,
-            client: connect(&config).unwrap(),
+            client: build_client(&config).unwrap(),
         }
     }
 

@@ -1,9 +1,9 @@
 //! A test that runs to its end, good or bad.
 
-use artillery_operator::api::v1alpha1::LoadTest;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
+use loadtest_api::v1alpha1::LoadTest;
 use serde_json::json;
 
 use crate::support::{Bed, condition, control_plane};
@@ -25,7 +25,7 @@ async fn a_test_runs_to_its_end_and_says_so() {
         (
             "True".into(),
             "Running".into(),
-            "all 2 workers have started".into()
+            "All 2 workers are running.".into()
         )
     );
     assert_eq!(running.status.as_ref().unwrap().active, 2);
@@ -84,7 +84,7 @@ async fn a_test_runs_to_its_end_and_says_so() {
         events[3],
         normal(
             "Completed",
-            "Completed Load Test: all 2 workers succeeded".into()
+            "Completed Load Test: all 2 workers succeeded.".into()
         )
     );
     assert_eq!(events.len(), 4);
@@ -110,11 +110,11 @@ async fn a_failed_worker_is_named_with_its_last_words() {
     let name = pods[1].name_any();
     assert!(
         message
-            .starts_with(&format!("worker 1 (pod {name}) failed with exit code 11: Error: Cannot find module './processor.js'")),
+            .starts_with(&format!("Worker 1 (pod {name}) failed with exit code 11: Error: Cannot find module './processor.js'")),
         "{message}"
     );
     assert!(
-        message.ends_with(&format!("see: kubectl logs -n {} {name}", bed.namespace)),
+        message.ends_with(&format!("See: kubectl logs -n {} {name}", bed.namespace)),
         "{message}"
     );
     let status = failed.status.unwrap();

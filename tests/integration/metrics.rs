@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use artillery_operator::api::v1alpha1::LoadTest;
 use http::{Method, Request};
 use http_body_util::BodyExt;
 use k8s_openapi::api::authentication::v1::TokenRequest;
@@ -13,6 +12,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::api::{Api, DeleteParams, PostParams};
 use kube::client::Body;
 use kube::{Client, Config};
+use loadtest_api::v1alpha1::LoadTest;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};

@@ -35,7 +35,7 @@ async fn the_duration_advances_while_a_test_runs() {
         })
         .await;
     let status = later.status.unwrap();
-    let seconds = artillery_operator::duration::parse(&status.duration.unwrap())
+    let seconds = loadtest_api::duration::parse(&status.duration.unwrap())
         .unwrap()
         .as_secs();
     assert!((9..25).contains(&seconds), "after 10 to 20 s: {seconds}");

@@ -1,9 +1,9 @@
 //! The operator ends and comes back, at the worst moments.
 
-use artillery_operator::api::v1alpha1::LoadTest;
 use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
+use loadtest_api::v1alpha1::LoadTest;
 use serde_json::json;
 
 use crate::support::{Bed, condition, control_plane};
@@ -68,10 +68,10 @@ async fn a_job_created_and_deleted_while_nobody_looked_is_not_created_again() {
     bed.create_script("test-script").await;
     let test = bed.load_test("unseen", 1).await;
     record_the_intent(&bed, "unseen").await;
-    let job = artillery_operator::job::job(
+    let job = artillery_operator::build::build_job(
         &test,
-        &artillery_operator::settings::WorkerSettings::default(),
-        &artillery_operator::script::Found::default(),
+        &artillery_operator::config::WorkerConfig::default(),
+        &loadtest_script::ScriptInfo::default(),
     );
     bed.create::<Job>(serde_json::to_value(job).unwrap()).await;
     bed.delete::<Job>("unseen").await;

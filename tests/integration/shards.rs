@@ -6,7 +6,7 @@ use kube::ResourceExt;
 use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::json;
 
-use artillery_operator::api::v1alpha1::LoadTest;
+use loadtest_api::v1alpha1::LoadTest;
 
 use crate::support::{Bed, control_plane, load_test};
 

@@ -1,10 +1,10 @@
 //! What users can steer: stop, suspend, deadlines, the time after the end, and what becomes of the other workers.
 
-use artillery_operator::api::v1alpha1::LoadTest;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams};
+use loadtest_api::v1alpha1::LoadTest;
 use serde_json::{Value, json};
 
 use crate::support::{Bed, condition, condition_reason, control_plane};
@@ -119,7 +119,7 @@ async fn a_namespace_without_room_is_told_and_ends_the_test_in_time() {
         .await;
     let told = bed
         .until_test("quota", "tells of the quota", |t| {
-            condition_reason(t) == "PodsRefused"
+            condition_reason(t) == "PodCreationFailed"
         })
         .await;
     assert!(
@@ -131,14 +131,21 @@ async fn a_namespace_without_room_is_told_and_ends_the_test_in_time() {
     );
     let failed = bed.until_phase("quota", "Failed").await;
     let (_, reason, message) = condition(&failed, "Failed");
-    assert_eq!(reason, "PodsRefused");
+    assert_eq!(reason, "PodCreationFailed");
     assert!(
-        message.starts_with("not all workers ran within 12 s: FailedCreate"),
+        message
+            .starts_with("Not all workers started within 12s (startDeadlineSeconds): FailedCreate"),
         "{message}"
+    );
+    let cause = failed.status.as_ref().unwrap().stop_cause.as_ref().unwrap();
+    assert_eq!(
+        (cause.reason.as_str(), cause.message.as_str()),
+        ("PodCreationFailed", message.as_str()),
+        "it outlasts the stop"
     );
     assert_eq!(
         bed.event_reasons("quota").await,
-        ["Created", "PodsRefused", "Failed"]
+        ["Created", "PodCreationFailed", "Failed"]
     );
 }
 
@@ -243,8 +250,7 @@ async fn a_pod_deleted_by_hand_is_named() {
     let (_, reason, message) = condition(&failed, "Failed");
     assert_eq!(reason, "WorkerDeleted", "{message}");
     assert!(
-        message.contains(&deleted.name_any())
-            && message.contains("2 workers stopped because of it"),
+        message.contains(&deleted.name_any()) && message.contains("2 other workers were stopped."),
         "{message}"
     );
     let status = failed.status.unwrap();

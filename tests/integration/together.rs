@@ -1,15 +1,16 @@
 //! Workers that begin their load together: told one instant, once all are ready.
 
-use artillery_operator::api::v1alpha1::LoadTest;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
+use loadtest_api::v1alpha1::LoadTest;
 use serde_json::json;
 
 use crate::support::{Bed, condition, control_plane};
 
 const ANNOTATION: &str = "loadtest.artillery.io/start-at";
+const ATTEMPT_ANNOTATION: &str = "loadtest.artillery.io/start-attempt";
 
 /// What a worker's probes say, the startup probe's first.
 const LOADS: [bool; 2] = [false, false];
@@ -82,13 +83,16 @@ async fn the_instant_is_a_little_ahead_and_immediate_tests_have_none() {
     let instants = told(&bed, "ahead", 2).await;
     assert_eq!(instants, [Some(at), Some(at)]);
 
-    // One does not say that it knows: it is told again, in other words.
+    // One does not say that it knows: it is told again, which the second annotation counts.
     bed.set_running_and(&pods[0], KNOWS_START).await;
-    let words =
-        async |index: usize| bed.pods("ahead", 2).await[index].annotations()[ANNOTATION].clone();
+    let words = async |index: usize| {
+        let pods = bed.pods("ahead", 2).await;
+        [ANNOTATION, ATTEMPT_ANNOTATION].map(|name| pods[index].annotations()[name].clone())
+    };
     let first = words(0).await;
+    assert_eq!(first, [format!("{at:.3}"), "1".to_owned()]);
     bed.until("the other is told again", async || {
-        (words(1).await == first.replace('Z', "0Z")).then_some(())
+        (words(1).await == [first[0].as_str(), "2"]).then_some(())
     })
     .await;
     assert_eq!(words(0).await, first);
@@ -125,7 +129,10 @@ async fn who_never_gets_ready_ends_the_test_in_time() {
     let (_, reason, message) = condition(&failed, "Failed");
     assert_eq!(reason, "StartDeadlineExceeded");
     assert!(
-        message.contains(&format!("waiting until {}", pods[1].name_any())),
+        message.contains(&format!(
+            "it waited for {} to become ready",
+            pods[1].name_any()
+        )),
         "{message}"
     );
 }

@@ -1,10 +1,10 @@
 //! Tests that cannot start yet, and say why.
 
-use artillery_operator::api::v1alpha1::LoadTest;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, ResourceQuota};
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
+use loadtest_api::v1alpha1::LoadTest;
 use serde_json::json;
 
 use crate::support::{Bed, condition, condition_reason, control_plane, http_get};
@@ -21,7 +21,10 @@ async fn a_missing_script_is_told_and_the_test_starts_when_it_comes() {
         ("False", "MissingTestScript")
     );
     assert!(
-        message.starts_with("there is no ConfigMap test-script in the namespace"),
+        message.starts_with(&format!(
+            "ConfigMap {}/test-script not found. Create it",
+            bed.namespace
+        )),
         "{message}"
     );
     let written = bed
@@ -46,7 +49,7 @@ async fn a_missing_script_is_told_and_the_test_starts_when_it_comes() {
     assert!(
         condition(&no_key, "Progressing")
             .2
-            .contains("(it has: script.yml)")
+            .contains("(keys: script.yml)")
     );
     assert_ne!(no_key.resource_version(), written);
 
@@ -117,7 +120,7 @@ async fn a_test_whose_job_is_refused_is_tried_again_at_one_request_an_attempt() 
     bed.allow_none("count/jobs.batch").await;
     bed.load_test("refused", 1).await;
     let told = bed
-        .until_test("refused", "tells", |t| condition_reason(t) == "JobRefused")
+        .until_test("refused", "tells", |t| condition_reason(t) == "JobRejected")
         .await;
     assert!(
         condition(&told, "Progressing")
@@ -159,6 +162,6 @@ async fn a_test_whose_job_is_refused_is_tried_again_at_one_request_an_attempt() 
     bed.until_phase("refused", "Completed").await;
     assert_eq!(
         bed.event_reasons("refused").await,
-        ["JobRefused", "Created", "Running", "Completed"]
+        ["JobRejected", "Created", "Running", "Completed"]
     );
 }

@@ -1,10 +1,10 @@
 //! What users can choose of the workers and their files, as far as it needs no node. All namespaces enforce `restricted`.
 
-use artillery_operator::api::v1alpha1::LoadTest;
-use artillery_operator::worker;
+use artillery_operator::build::config_map_name;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
 use kube::api::{Patch, PatchParams};
+use loadtest_api::v1alpha1::LoadTest;
 use serde_json::{Value, json};
 
 use crate::support::{Bed, condition, control_plane};
@@ -245,7 +245,8 @@ async fn files_of_several_config_maps_are_one_folder_and_a_clash_is_told() {
     let waiting = bed.until_phase("files", "Pending").await;
     let (_, reason, message) = condition(&waiting, "Progressing");
     assert!(
-        reason == "MissingTestScript" && message.contains("no ConfigMap processor"),
+        reason == "MissingTestScript"
+            && message.contains(&format!("ConfigMap {}/processor not found", bed.namespace)),
         "{message}"
     );
     bed.create::<ConfigMap>(
@@ -259,7 +260,7 @@ async fn files_of_several_config_maps_are_one_folder_and_a_clash_is_told() {
         .await;
     let message = condition(&clash, "Progressing").2;
     assert!(
-        message.contains("processor and the ConfigMap users have a file users.csv"),
+        message.contains("Both ConfigMap processor and ConfigMap users contain a file users.csv"),
         "{message}"
     );
     let mended = Patch::Merge(json!({"data": {"users.csv": null, "processor.js": "x"}}));
@@ -313,7 +314,8 @@ async fn a_script_that_cannot_be_run_starts_no_worker_until_it_is_mended() {
     let (_, reason, message) = condition(&told, "Progressing");
     assert_eq!(reason, "InvalidTestScript");
     assert!(
-        message.contains("`arrivalRate` may be meant at line 4 column 21"),
+        message.contains("unknown key `arivalRate`; did you mean `arrivalRate`?")
+            && message.contains("line 4 column 21"),
         "{message}"
     );
     assert_eq!(bed.event_reasons("faulty").await, ["InvalidTestScript"]);
@@ -340,7 +342,7 @@ async fn a_script_that_cannot_be_run_starts_no_worker_until_it_is_mended() {
     assert!(
         condition(&told, "Progressing")
             .2
-            .contains("no environment `dev`"),
+            .contains("environment `dev`"),
         "{:?}",
         condition(&told, "Progressing")
     );
@@ -358,7 +360,7 @@ async fn a_script_that_cannot_be_run_starts_no_worker_until_it_is_mended() {
     let told = bed.until_phase("plugins", "Pending").await;
     let message = condition(&told, "Progressing").2;
     assert!(
-        message.starts_with("spec.worker.env: ARTILLERY_PLUGINS is no JSON object"),
+        message.starts_with("Invalid spec.worker.env: ARTILLERY_PLUGINS is not a JSON object"),
         "{message}"
     );
 
@@ -372,7 +374,7 @@ async fn a_script_that_cannot_be_run_starts_no_worker_until_it_is_mended() {
     assert!(
         condition(&told, "Progressing")
             .2
-            .contains("spec.testScript.inline: ")
+            .contains("Invalid test script (spec.testScript.inline): ")
     );
     let mended = Patch::Merge(json!({"spec": {"testScript": {"inline": script("arrivalRate")}}}));
     bed.api::<LoadTest>()
@@ -399,13 +401,13 @@ async fn image_volumes_are_refused_clearly_where_there_are_none() {
         .until_test("image", "it is told", |t| {
             t.status
                 .as_ref()
-                .is_some_and(|s| s.conditions.iter().any(|c| c.reason == "JobRefused"))
+                .is_some_and(|s| s.conditions.iter().any(|c| c.reason == "JobRejected"))
         })
         .await;
     assert!(
         condition(&told, "Progressing")
             .2
-            .contains("this cluster has no image volumes"),
+            .contains("image volumes are not enabled in this cluster"),
         "{:?}",
         condition(&told, "Progressing")
     );
@@ -434,11 +436,11 @@ async fn the_workers_files_are_there_and_come_back() {
     let mut bed = Bed::with_operator(control_plane()).await;
     bed.load_test("one", 1).await;
     bed.until_exists::<Job>("one").await;
-    let there: ConfigMap = bed.until_exists(&worker::name()).await;
+    let there: ConfigMap = bed.until_exists(&config_map_name()).await;
     assert_eq!(there.immutable, Some(true));
     bed.operator(0).kill();
-    bed.delete::<ConfigMap>(&worker::name()).await;
+    bed.delete::<ConfigMap>(&config_map_name()).await;
     bed.start_operator(&[]).await;
     bed.load_test("two", 1).await;
-    bed.until_exists::<ConfigMap>(&worker::name()).await;
+    bed.until_exists::<ConfigMap>(&config_map_name()).await;
 }

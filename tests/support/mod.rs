@@ -15,7 +15,6 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use artillery_operator::api::v1alpha1::{LoadTest, crd};
 use futures::TryStreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
@@ -26,6 +25,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Config, Resource, ResourceExt};
+use loadtest_api::{crd::crd, v1alpha1::LoadTest};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -115,7 +115,7 @@ impl Operator {
         let (whole, _) = log.rsplit_once('\n')?;
         let line = whole
             .lines()
-            .find(|line| line.contains(&format!("{what} are served")))?;
+            .find(|line| line.contains(&format!("serving {what}")))?;
         line.rsplit_once(':')?.1.trim().parse().ok()
     }
 
@@ -218,7 +218,7 @@ impl Bed {
         let index = self.operators.len() - 1;
         for what in ["probes", "metrics"] {
             let port = self
-                .until(&format!("{what} are served"), async || {
+                .until(&format!("serving {what}"), async || {
                     self.operators[index].port(what)
                 })
                 .await;

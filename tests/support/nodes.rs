@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use artillery_operator::worker::START_ANNOTATION;
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -17,6 +16,7 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions
 use kube::runtime::watcher::{Config, Event};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource, ResourceExt};
+use loadtest_api::labels::START_ANNOTATION;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
@@ -122,7 +122,7 @@ impl BoundPod {
     /// A number that is the same each time for one pod, and evenly spread over pods: 0 up to, and without, `below`.
     pub fn spread(&self, below: u64) -> u64 {
         let uid = self.metadata.uid.as_deref().unwrap_or_default();
-        (artillery_operator::report::fnv1a(uid.bytes()) >> 16) % below.max(1)
+        (artillery_operator::runtime::hash::fnv1a(uid.bytes()) >> 16) % below.max(1)
     }
 
     fn phase(&self) -> &str {
@@ -415,9 +415,10 @@ fn ended(pod: &BoundPod, code: i32) -> Value {
 /// What a worker of a real test left of its results. Read once: thousands of pods end with it while something is measured.
 pub fn results() -> &'static str {
     static RESULTS: LazyLock<String> = LazyLock::new(|| {
-        let runs: Value =
-            serde_json::from_str(include_str!("../worker/fixtures/artillery-2.0.34.json"))
-                .expect("this is JSON");
+        let runs: Value = serde_json::from_str(include_str!(
+            "../../worker/test/fixtures/artillery-2.0.34.json"
+        ))
+        .expect("this is JSON");
         runs[0]["messages"][0]
             .as_str()
             .expect("a worker has left a message")

@@ -3,28 +3,28 @@
 use super::*;
 
 #[test]
-fn the_pod_that_was_deleted_first_is_the_one_that_failed() {
-    let outcome = Outcome::Failed {
+fn the_first_deleted_pod_is_blamed() {
+    let outcome = JobOutcome::Failed {
         at: at(9),
         reason: "BackoffLimitExceeded".into(),
         message: "limit".into(),
     };
-    let SeenJob::Ours(job) = ended(0, outcome) else {
+    let JobState::Owned(job) = ended(0, outcome) else {
         unreachable!()
     };
     let deleted = |index, version| {
-        let deleted = Some(Box::new(crate::progress::Deletion {
-            due: at(8),
+        let deleted = Some(Box::new(crate::state::Deletion {
+            grace_deadline: at(8),
             version,
-            gone: true,
+            removed: true,
         }));
-        Worker {
+        WorkerStatus {
             deleted,
             ..worker(index, WorkerState::Aborted)
         }
     };
     let observed = seen(
-        SeenJob::Ours(TestJob { failed: 3, ..job }),
+        JobState::Owned(JobStatus { failed: 3, ..job }),
         vec![deleted(0, 12), deleted(1, 10), deleted(2, 11)],
     );
     let status = plan(&test(3), &observed, 10).status.unwrap();
@@ -38,7 +38,7 @@ fn the_pod_that_was_deleted_first_is_the_one_that_failed() {
     );
     assert_eq!(
         status.conditions[2].message,
-        "worker 1 (pod t-1-x) failed (Deleted): its pod was deleted; 2 workers stopped because of it"
+        "Worker 1 (pod t-1-x) failed (Deleted): its pod was deleted. 2 other workers were stopped."
     );
     assert_eq!(
         status
@@ -51,16 +51,16 @@ fn the_pod_that_was_deleted_first_is_the_one_that_failed() {
 }
 
 #[test]
-fn ten_failed_workers_are_named_and_all_are_counted() {
-    let outcome = Outcome::Failed {
+fn ten_failed_workers_are_listed_and_all_are_counted() {
+    let outcome = JobOutcome::Failed {
         at: at(9),
         reason: "FailedIndexes".into(),
         message: "f".into(),
     };
-    let SeenJob::Ours(job) = ended(3, outcome) else {
+    let JobState::Owned(job) = ended(3, outcome) else {
         unreachable!()
     };
-    let job = SeenJob::Ours(TestJob { failed: 15, ..job });
+    let job = JobState::Owned(JobStatus { failed: 15, ..job });
     let workers = (0..15).map(|i| failed(i, 1, "boom")).collect();
     let status = plan(
         &with(test(18), &json!({"failurePolicy": "Continue"})),
@@ -81,8 +81,8 @@ fn ten_failed_workers_are_named_and_all_are_counted() {
 }
 
 #[test]
-fn what_a_worker_died_of_is_the_reason() {
-    let outcome = Outcome::Failed {
+fn pod_reasons_become_the_reason_of_the_test() {
+    let outcome = JobOutcome::Failed {
         at: at(9),
         reason: "BackoffLimitExceeded".into(),
         message: "limit".into(),
@@ -111,8 +111,8 @@ fn what_a_worker_died_of_is_the_reason() {
 }
 
 #[test]
-fn a_failure_names_the_worker_and_tells_failed_from_stopped() {
-    let outcome = Outcome::Failed {
+fn a_failure_names_the_worker_and_separates_failed_from_stopped() {
+    let outcome = JobOutcome::Failed {
         at: at(9),
         reason: "BackoffLimitExceeded".into(),
         message: "limit".into(),
@@ -130,7 +130,8 @@ fn a_failure_names_the_worker_and_tells_failed_from_stopped() {
     );
     assert_eq!(
         status.conditions[2].message,
-        "worker 2 (pod t-2-x) failed with exit code 11: last words; 2 workers stopped because of it; see: kubectl logs -n n t-2-x"
+        "Worker 2 (pod t-2-x) failed with exit code 11: last words. 2 other workers were stopped. \
+         See: kubectl logs -n n t-2-x"
     );
     assert_eq!(
         status
@@ -153,8 +154,8 @@ fn a_failure_names_the_worker_and_tells_failed_from_stopped() {
 }
 
 #[test]
-fn of_what_a_worker_wrote_the_line_that_tells_most_is_taken() {
-    let outcome = Outcome::Failed {
+fn failure_message_quotes_the_error_line() {
+    let outcome = JobOutcome::Failed {
         at: at(9),
         reason: "BackoffLimitExceeded".into(),
         message: "limit".into(),
@@ -189,8 +190,8 @@ fn of_what_a_worker_wrote_the_line_that_tells_most_is_taken() {
 }
 
 #[test]
-fn of_many_failures_the_first_worker_speaks() {
-    let outcome = Outcome::Failed {
+fn failure_message_is_about_the_first_failed_worker() {
+    let outcome = JobOutcome::Failed {
         at: at(9),
         reason: "BackoffLimitExceeded".into(),
         message: "limit".into(),
@@ -204,25 +205,25 @@ fn of_many_failures_the_first_worker_speaks() {
         .clone();
     assert!(
         message.starts_with(
-            "worker 0 (pod t-0-x) failed with exit code 1: a; 1 worker failed too; see:"
+            "Worker 0 (pod t-0-x) failed with exit code 1: a. 1 other worker failed too. See:"
         ),
         "{message}"
     );
 }
 
 #[test]
-fn a_failure_without_a_failed_pod_says_that_pods_are_gone() {
-    let outcome = Outcome::Failed {
+fn a_failure_without_a_failed_pod_reports_deleted_pods() {
+    let outcome = JobOutcome::Failed {
         at: at(9),
         reason: "BackoffLimitExceeded".into(),
         message: "limit".into(),
     };
     let gone = ended(0, outcome);
-    let SeenJob::Ours(job) = gone else {
+    let JobState::Owned(job) = gone else {
         unreachable!()
     };
     let observed = seen(
-        SeenJob::Ours(TestJob { failed: 2, ..job }),
+        JobState::Owned(JobStatus { failed: 2, ..job }),
         vec![worker(0, WorkerState::Aborted)],
     );
     let status = plan(&test(2), &observed, 10).status.unwrap();
@@ -235,15 +236,19 @@ fn a_failure_without_a_failed_pod_says_that_pods_are_gone() {
 }
 
 #[test]
-fn a_job_that_went_before_its_end_was_seen_counts_as_it_was_seen_last() {
-    let SeenJob::Ours(complete) = ended(1, Outcome::Complete { at: at(3) }) else {
+fn a_deleted_job_counts_with_its_last_known_state() {
+    let JobState::Owned(complete) = ended(1, JobOutcome::Complete { at: at(3) }) else {
         unreachable!()
     };
-    let done = plan(&test(1), &seen(SeenJob::Gone(Some(complete)), vec![]), 9)
-        .status
-        .unwrap();
+    let done = plan(
+        &test(1),
+        &seen(JobState::Deleted(Some(complete)), vec![]),
+        9,
+    )
+    .status
+    .unwrap();
     assert_eq!((done.phase, done.succeeded), (Some(Phase::Completed), 1));
-    let lost = plan(&test(1), &seen(SeenJob::Gone(Some(job())), vec![]), 9);
+    let lost = plan(&test(1), &seen(JobState::Deleted(Some(job())), vec![]), 9);
     let status = lost.status.clone().unwrap();
     assert_eq!(
         (status.phase, status.conditions[2].reason.as_str()),

@@ -1,28 +1,28 @@
 //! The results and the verdict of tests that have ended.
 
 use super::*;
-use crate::api::v1alpha1::Verdict;
-use crate::results::Packed;
-use crate::results::tests::message;
-use crate::verdict::Rule;
+use loadtest_api::v1alpha1::Threshold;
+use loadtest_api::v1alpha1::Verdict;
+use loadtest_results::Snapshot;
+use loadtest_results::testing::message;
 
 /// A worker that has succeeded, and measured so many requests.
-fn measured(index: u32, requests: u32) -> Worker {
+fn measured(index: u32, requests: u32) -> WorkerStatus {
     let json = format!(
         r#"{{"final":true,"first":1000,"last":11000,"counters":{{"http.requests":{requests}}},"histograms":{{}}}}"#
     );
-    Worker {
-        snapshot: Packed::of(&message(&json)).map(Arc::new),
+    WorkerStatus {
+        snapshot: Snapshot::from_message(&message(&json)).map(Arc::new),
         ended: Some(at(60)),
         ..worker(index, WorkerState::Succeeded)
     }
 }
 
 /// How a test of so many workers ends with these thresholds.
-fn end(count: i32, thresholds: &[&str], workers: Vec<Worker>) -> (LoadTest, Plan) {
+fn end(count: i32, thresholds: &[&str], workers: Vec<WorkerStatus>) -> (LoadTest, Plan) {
     let mut test = with(test(count), &json!({"thresholds": thresholds}));
-    step(&mut test, &seen(SeenJob::None, vec![]), 0);
-    let outcome = Outcome::Complete { at: at(61) };
+    step(&mut test, &seen(JobState::Absent, vec![]), 0);
+    let outcome = JobOutcome::Complete { at: at(61) };
     let plan = step(&mut test, &seen(ended(count, outcome), workers), 61);
     (test, plan)
 }
@@ -40,7 +40,7 @@ fn condition<'a>(test: &'a LoadTest, type_: &str) -> (&'a str, &'a str, &'a str)
 }
 
 #[test]
-fn the_results_of_all_workers_are_one_and_are_judged_once() {
+fn results_are_merged_and_evaluated_once() {
     let (test, plan) = end(
         2,
         &["http.requests >= 30", "http.requests < 40"],
@@ -60,14 +60,14 @@ fn the_results_of_all_workers_are_one_and_are_judged_once() {
         (status.verdict, condition(&test, "Passed")),
         (
             Some(Verdict::Passed),
-            ("True", "ThresholdsHeld", "2 thresholds hold")
+            ("True", "ThresholdsMet", "2 thresholds are met.")
         )
     );
     assert_eq!(
         condition(&test, "ResultsComplete"),
-        ("True", "AllReported", "all workers have reported")
+        ("True", "AllWorkersReported", "All workers reported.")
     );
-    assert_eq!(reasons(&plan).last(), Some(&"ThresholdsHeld"));
+    assert_eq!(reasons(&plan).last(), Some(&"ThresholdsMet"));
     let shown = &status.thresholds.as_ref().unwrap()[0];
     assert_eq!(
         (shown.held, shown.message.as_deref()),
@@ -76,13 +76,17 @@ fn the_results_of_all_workers_are_one_and_are_judged_once() {
 }
 
 #[test]
-fn a_broken_threshold_is_named_with_its_value() {
+fn an_unmet_threshold_is_reported_with_its_value() {
     let (test, plan) = end(
         2,
         &["http.requests < 25"],
         vec![measured(0, 10), measured(1, 20)],
     );
-    let passed = ("False", "ThresholdsBroken", "http.requests is 30, not < 25");
+    let passed = (
+        "False",
+        "ThresholdsNotMet",
+        "Thresholds not met: http.requests is 30, not < 25.",
+    );
     assert_eq!(condition(&test, "Passed"), passed);
     let status = test.status.unwrap();
     assert_eq!(
@@ -92,40 +96,43 @@ fn a_broken_threshold_is_named_with_its_value() {
     let told = plan.events.last().unwrap();
     assert_eq!(
         (told.warning, told.message.as_str()),
-        (true, "Not passed Load Test: http.requests is 30, not < 25")
+        (
+            true,
+            "Load test did not pass: thresholds not met: http.requests is 30, not < 25."
+        )
     );
 }
 
 #[test]
-fn what_a_script_ensures_is_fixed_when_the_test_starts() {
+fn thresholds_of_the_script_are_fixed_at_the_start() {
     let mut test = test(1);
-    let script = Found {
-        ensure: Some(vec![Rule::strict("http.requests > 5")]),
-        ..Found::default()
-    };
+    let script = read_script(Analysis {
+        ensure: Some(vec![Threshold::strict("http.requests > 5")]),
+        ..Analysis::default()
+    });
     step(
         &mut test,
         &Observed {
-            script: Script::Found(script),
-            ..seen(SeenJob::None, vec![])
+            script,
+            ..seen(JobState::Absent, vec![])
         },
         0,
     );
-    let outcome = Outcome::Complete { at: at(61) };
+    let outcome = JobOutcome::Complete { at: at(61) };
     step(
         &mut test,
         &seen(ended(1, outcome), vec![measured(0, 10)]),
         61,
     );
-    assert_eq!(condition(&test, "Passed").2, "the threshold holds");
+    assert_eq!(condition(&test, "Passed").2, "The threshold is met.");
 }
 
 #[test]
-fn thresholds_are_not_judged_by_some_of_the_workers() {
+fn partial_results_do_not_meet_thresholds() {
     for missing in [
         vec![],
-        vec![Worker {
-            snapshot: Packed::of("loadtest.v1 damaged").map(Arc::new),
+        vec![WorkerStatus {
+            snapshot: Snapshot::from_message("loadtest.v1 damaged").map(Arc::new),
             ..measured(1, 1)
         }],
     ] {
@@ -135,7 +142,7 @@ fn thresholds_are_not_judged_by_some_of_the_workers() {
         let (status, reason, message) = condition(&test, "ResultsComplete");
         assert_eq!((status, reason), ("False", "ResultsPartial"));
         assert!(
-            message.starts_with("1 of 2 workers have reported; worker 1"),
+            message.starts_with("1 of 2 workers reported; ") && message.contains("worker 1"),
             "{message}"
         );
         assert_eq!(
@@ -158,8 +165,8 @@ fn thresholds_are_not_judged_by_some_of_the_workers() {
 }
 
 #[test]
-fn a_worker_that_was_run_twice_counts_once_and_it_is_told() {
-    let second = Worker {
+fn a_worker_that_ran_twice_is_counted_once_and_reported() {
+    let second = WorkerStatus {
         pod: "t-0-y".into(),
         uid: "q".into(),
         ended: Some(at(70)),
@@ -171,20 +178,20 @@ fn a_worker_that_was_run_twice_counts_once_and_it_is_told() {
     assert!(
         condition(&test, "ResultsComplete")
             .2
-            .contains("1 workers were run twice by Kubernetes, and counted once")
+            .contains("Kubernetes ran 1 worker twice; only one of its results is counted")
     );
 }
 
 #[test]
-fn a_test_that_failed_has_not_passed_and_shows_what_there_is() {
+fn a_failed_test_has_not_passed_and_shows_partial_results() {
     let mut test = with(test(2), &json!({"thresholds": ["http.requests < 5"]}));
-    step(&mut test, &seen(SeenJob::None, vec![]), 0);
-    let outcome = Outcome::Failed {
+    step(&mut test, &seen(JobState::Absent, vec![]), 0);
+    let outcome = JobOutcome::Failed {
         at: at(9),
         reason: "BackoffLimitExceeded".into(),
         message: "m".into(),
     };
-    let stopped = Worker {
+    let stopped = WorkerStatus {
         snapshot: measured(0, 10).snapshot,
         ..worker(1, WorkerState::Aborted)
     };
@@ -198,7 +205,7 @@ fn a_test_that_failed_has_not_passed_and_shows_what_there_is() {
         (
             "False",
             "NotCompleted",
-            "the test failed; http.requests is 10, not < 5"
+            "The test failed. http.requests is 10, not < 5."
         )
     );
     assert_eq!(
@@ -213,7 +220,7 @@ fn a_test_that_failed_has_not_passed_and_shows_what_there_is() {
     );
 
     let mut never = with(super::test(1), &json!({"stop": true}));
-    step(&mut never, &seen(SeenJob::None, vec![]), 0);
+    step(&mut never, &seen(JobState::Absent, vec![]), 0);
     assert_eq!(
         (
             condition(&never, "Passed").1,

@@ -1,0 +1,42 @@
+//! Well-known names: labels, annotations, environment variables and ports that the operator, the workers and the installed
+//! policies share.
+
+/// The label by which the Jobs and pods of tests are selected.
+pub const COMPONENT_LABEL: &str = "artillery.io/component";
+/// The value of [`COMPONENT_LABEL`] on a test's Job.
+pub const JOB_COMPONENT: &str = "loadtest-worker-master";
+/// The value of [`COMPONENT_LABEL`] on a worker's pod.
+pub const WORKER_COMPONENT: &str = "loadtest-worker";
+/// The value of [`COMPONENT_LABEL`] on the `ConfigMap` of the worker files: `operator-undeploy.sh` deletes by it.
+pub const WORKER_FILES_COMPONENT: &str = "loadtest-worker-files";
+/// The label that holds the name of the test.
+pub const TEST_NAME_LABEL: &str = "artillery.io/test-name";
+/// The label that all objects of tests carry, with the value [`PART_OF`].
+pub const PART_OF_LABEL: &str = "artillery.io/part-of";
+/// The value of [`PART_OF_LABEL`].
+pub const PART_OF: &str = "loadtest";
+/// The prefix of labels that users cannot set on workers.
+pub const RESERVED_LABEL_PREFIX: &str = "artillery.io/";
+
+/// The annotation of a worker's pod that holds the instant at which its load begins.
+pub const START_ANNOTATION: &str = "loadtest.artillery.io/start-at";
+/// The annotation of a worker's pod that counts how often the start instant was sent to it.
+pub const START_ATTEMPT_ANNOTATION: &str = "loadtest.artillery.io/start-attempt";
+/// The annotation of a worker's pod that holds an inline script.
+pub const SCRIPT_ANNOTATION: &str = "loadtest.artillery.io/test-script";
+
+/// The file below the worker files' mount path that holds the value of [`START_ANNOTATION`].
+pub const START_FILE: &str = "start-at";
+/// The port on which a worker listens as soon as it is ready to begin its load.
+pub const READY_PORT: i32 = 8899;
+/// The port on which a worker listens as soon as it has read the start instant.
+pub const START_ACK_PORT: i32 = 8898;
+
+/// The variable that lists the plugins Artillery loads besides those of the script.
+pub const ARTILLERY_PLUGINS: &str = "ARTILLERY_PLUGINS";
+/// Variables whose values of the operator and of the user are merged.
+pub const MERGED_ENV_VARS: [&str; 3] = ["NODE_OPTIONS", ARTILLERY_PLUGINS, "ARTILLERY_PLUGIN_PATH"];
+/// Variables that identify a worker; users cannot set them.
+pub const RESERVED_ENV_VARS: [&str; 2] = ["JOB_COMPLETION_INDEX", "WORKER_ID"];
+/// The prefix of the operator's own variables; users cannot set them.
+pub const RESERVED_ENV_PREFIX: &str = "LOADTEST_";

@@ -1,0 +1,70 @@
+//! The lifecycle of a LoadTest, as its own spec and status show it.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use super::{ConditionType, LoadTest, LoadTestStatus, Phase, Reason};
+
+/// What the status of a test proves about its Job when no Job of its name exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobRecord {
+    /// The Job existed.
+    Existed,
+    /// The Job may have been created and deleted since the status was written. Only the API server's watch history can answer.
+    Unclear,
+    /// The Job was never created.
+    NeverExisted,
+}
+
+impl LoadTest {
+    /// The phase, if the operator has written one.
+    #[must_use]
+    pub fn phase(&self) -> Option<Phase> {
+        self.status.as_ref().and_then(|s| s.phase)
+    }
+
+    /// Whether the test has ended or is being deleted. Nothing is reported about such a test.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.metadata.deletion_timestamp.is_some() || self.phase().is_some_and(Phase::is_terminal)
+    }
+
+    /// Whether the script does not matter: the test is finished, stopping or suspended.
+    #[must_use]
+    pub fn needs_no_script(&self) -> bool {
+        self.is_finished() || self.spec.stop == Some(true) || self.spec.suspend == Some(true)
+    }
+
+    /// What the status proves about the test's Job, for a Job that does not exist.
+    #[must_use]
+    pub fn recorded_job(&self) -> JobRecord {
+        let started = self.status.as_ref().is_some_and(|s| s.start_time.is_some());
+        match self.phase() {
+            Some(Phase::Running | Phase::Stopping) => JobRecord::Existed,
+            Some(Phase::Starting | Phase::Suspended) if started => JobRecord::Existed,
+            Some(Phase::Starting) => JobRecord::Unclear,
+            _ => JobRecord::NeverExisted,
+        }
+    }
+
+    /// Whether the API server rejected the last attempt to create the Job. Such a test never had one.
+    #[must_use]
+    pub fn last_create_was_rejected(&self) -> bool {
+        let pending = self
+            .status
+            .as_ref()
+            .filter(|s| s.phase == Some(Phase::Pending));
+        pending
+            .and_then(LoadTestStatus::progressing)
+            .is_some_and(|c| c.reason == Reason::JobRejected.as_str())
+    }
+}
+
+impl LoadTestStatus {
+    /// The condition Progressing.
+    #[must_use]
+    pub fn progressing(&self) -> Option<&Condition> {
+        self.conditions
+            .iter()
+            .find(|c| c.type_ == ConditionType::Progressing.as_str())
+    }
+}

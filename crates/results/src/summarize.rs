@@ -1,0 +1,138 @@
+//! What the status shows of the measurements: of bounded size, however many workers and metrics there are.
+
+use loadtest_api::v1alpha1::{Distribution, NamedCount, Results};
+
+use super::sketch::round;
+use super::{Measurements, Sketch};
+
+const MAX_KINDS: usize = 10;
+const MAX_CODES: usize = 20;
+const MAX_NAME: usize = 100;
+const OTHER: &str = "other";
+
+/// The histograms that are shown, where there are any.
+const MAIN: [&str; 4] = [
+    "http.response_time",
+    "vusers.session_length",
+    "socketio.response_time",
+    "browser.page.dominteractive",
+];
+
+/// Summarizes the measurements of a test of `workers` workers. `repeated` counts results that were left out because another
+/// pod of the same worker had left some.
+#[must_use]
+pub fn summarize(measured: &Measurements, workers: u32, repeated: u32) -> Results {
+    let sum = |names: &[&str]| {
+        names
+            .iter()
+            .filter_map(|name| measured.counter(name))
+            .sum::<f64>()
+    };
+    let requests = sum(&[
+        "http.requests",
+        "websocket.messages_sent",
+        "socketio.emit",
+        "browser.http_requests",
+    ]);
+    let number = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
+    let errors = || {
+        measured
+            .counters_below("errors.")
+            .map(|(kind, n)| (kind, whole(n)))
+    };
+    let histograms: Vec<_> = MAIN
+        .iter()
+        .filter_map(|name| Some(distribution(name, measured.histogram(name)?)))
+        .collect();
+    let dropped_errors = whole(measured.dropped_errors);
+    let mut results = Results {
+        workers_reporting: format!("{} of {workers}", measured.workers),
+        workers_repeated: number(repeated),
+        workers_partial: number(measured.partial),
+        partial: measured.partial > 0 || measured.workers < workers,
+        start_skew_milliseconds: measured.starts.map(|(first, last)| whole(last - first)),
+        requests: whole(requests),
+        request_rate: round(requests / measured.seconds()),
+        responses: whole(sum(&["http.responses", "websocket.messages_received"])),
+        codes: most_frequent(
+            measured
+                .counters_below("http.codes.")
+                .map(|(code, n)| (code, whole(n))),
+            MAX_CODES,
+            0,
+        ),
+        errors: errors().fold(dropped_errors, |sum, (_, n)| sum.saturating_add(n)),
+        errors_by_kind: most_frequent(errors(), MAX_KINDS, dropped_errors),
+        vusers_created: whole(sum(&["vusers.created"])),
+        vusers_completed: whole(sum(&["vusers.completed"])),
+        vusers_failed: whole(sum(&["vusers.failed"])),
+        p95: None,
+        p99: None,
+        histograms,
+        metrics_dropped: number(measured.dropped),
+    };
+    let shown = |ms: Option<f64>| ms.map(|ms| format!("{ms}ms"));
+    let times = results.response_time();
+    (results.p95, results.p99) = (
+        shown(times.and_then(|t| t.p95)),
+        shown(times.and_then(|t| t.p99)),
+    );
+    results
+}
+
+fn distribution(name: &str, sketch: &Sketch) -> Distribution {
+    Distribution {
+        name: name.to_owned(),
+        count: i64::try_from(sketch.count()).unwrap_or(i64::MAX),
+        min: sketch.summary("min"),
+        max: sketch.summary("max"),
+        mean: sketch.summary("mean"),
+        p50: sketch.summary("p50"),
+        p90: sketch.summary("p90"),
+        p95: sketch.summary("p95"),
+        p99: sketch.summary("p99"),
+        p999: sketch.summary("p999"),
+        error_bound: format!("{}%", sketch.error_percent()),
+    }
+}
+
+/// The most frequent, and the rest as one.
+fn most_frequent<'a>(
+    counts: impl Iterator<Item = (&'a str, i64)>,
+    most: usize,
+    other: i64,
+) -> Vec<NamedCount> {
+    let mut counts: Vec<_> = counts.collect();
+    counts.sort_by(|(a, n), (b, m)| m.cmp(n).then_with(|| a.cmp(b)));
+    let rest = counts.split_off(most.min(counts.len()));
+    let other = rest
+        .iter()
+        .fold(other, |sum, (_, n)| sum.saturating_add(*n));
+    let shown = |name: &str| {
+        name.chars()
+            .filter(|c| !c.is_control())
+            .take(MAX_NAME)
+            .collect()
+    };
+    let mut counts: Vec<_> = counts
+        .into_iter()
+        .map(|(name, count)| NamedCount {
+            name: shown(name),
+            count,
+        })
+        .collect();
+    if other > 0 {
+        counts.push(NamedCount {
+            name: OTHER.to_owned(),
+            count: other,
+        });
+    }
+    counts
+}
+
+/// A counter as a whole number, which it is unless a worker was strange.
+#[allow(clippy::cast_possible_truncation)]
+fn whole(value: f64) -> i64 {
+    // Within what JavaScript counts by ones.
+    value.round().clamp(0.0, 9_007_199_254_740_991.0) as i64
+}

@@ -1,0 +1,14 @@
+//! Snapshots for tests.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use miniz_oxide::deflate::compress_to_vec_zlib;
+
+/// A snapshot as a worker writes it, of this JSON.
+#[must_use]
+pub fn message(json: &str) -> String {
+    format!(
+        "loadtest.v1 {}",
+        STANDARD.encode(compress_to_vec_zlib(json.as_bytes(), 6))
+    )
+}

@@ -1,0 +1,380 @@
+#![allow(clippy::unwrap_used, clippy::float_cmp)]
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use miniz_oxide::deflate::compress_to_vec_zlib;
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+use serde::Deserialize;
+
+use super::sketch::round;
+use super::testing::message;
+use super::*;
+
+/// What workers left, and what Artillery makes of the same sketches (`tests/worker/results-fixtures.mjs`).
+#[derive(Deserialize)]
+struct Fixture {
+    artillery: String,
+    folds: u8,
+    messages: Vec<String>,
+    counters: BTreeMap<String, f64>,
+    summaries: BTreeMap<String, BTreeMap<String, f64>>,
+}
+
+const FIXTURES: [&str; 4] = [
+    include_str!("../../../worker/test/fixtures/generated.json"),
+    include_str!("../../../worker/test/fixtures/artillery-2.0.1.json"),
+    include_str!("../../../worker/test/fixtures/artillery-2.0.20.json"),
+    include_str!("../../../worker/test/fixtures/artillery-2.0.34.json"),
+];
+
+fn parse(message: &str) -> Result<Measurements, SnapshotError> {
+    Snapshot::from_message(message)
+        .ok_or(SnapshotError::Missing)?
+        .decode()
+}
+
+fn merged(messages: &[String]) -> Measurements {
+    let mut all = Measurements::default();
+    for message in messages {
+        all.merge(&parse(message).unwrap());
+    }
+    all
+}
+
+#[test]
+fn merged_by_us_is_merged_by_artillery() {
+    let mut compared = 0;
+    for fixture in FIXTURES
+        .iter()
+        .flat_map(|text| serde_json::from_str::<Vec<Fixture>>(text).unwrap())
+    {
+        let all = merged(&fixture.messages);
+        assert_eq!(
+            (all.workers as usize, all.partial, all.dropped),
+            (fixture.messages.len(), 0, 0)
+        );
+        for (name, value) in &fixture.counters {
+            assert_eq!(
+                all.counter(name),
+                Some(*value),
+                "{} of {}",
+                name,
+                fixture.artillery
+            );
+        }
+        for (name, summaries) in &fixture.summaries {
+            let sketch = all.histogram(name).unwrap();
+            assert_eq!(sketch.folds, fixture.folds);
+            // Artillery's merge forgets negative values.
+            let is_whole = sketch.negative.is_empty() || all.workers == 1;
+            for (summary, value) in summaries.iter().filter(|_| is_whole) {
+                assert_eq!(
+                    sketch.summary(summary),
+                    Some(*value),
+                    "{name}.{summary} of {}",
+                    fixture.artillery
+                );
+                compared += 1;
+            }
+        }
+        assert_eq!(all.counters.len(), fixture.counters.len());
+        assert_eq!(all.histograms.len(), fixture.summaries.len());
+    }
+    assert!(compared > 300, "{compared}");
+}
+
+#[test]
+fn a_snapshot_is_read_after_words() {
+    let snapshot = message(
+        r#"{"final":true,"first":1000,"last":3000,"counters":{"a":2},"histograms":{"h":[0,1,2,3,1,[5,1,1],[]]}}"#,
+    );
+    let all = parse(&format!("Error: no\n{snapshot}\n")).unwrap();
+    assert_eq!(
+        (all.workers, all.partial, all.counter("a"), all.seconds()),
+        (1, 0, Some(2.0), 2.0)
+    );
+    assert_eq!(all.histogram("h").unwrap().count(), 4);
+    assert_eq!(log_tail(&format!("one\ntwo\n{snapshot}")), "one\ntwo");
+    assert_eq!(log_tail(&snapshot), "");
+}
+
+#[test]
+fn what_no_worker_writes_is_refused() {
+    let histogram = |histogram: &str| {
+        message(&format!(
+            r#"{{"counters":{{}},"histograms":{{"h":{histogram}}}}}"#
+        ))
+    };
+    let malformed = |message: &str| matches!(parse(message), Err(SnapshotError::Malformed(_)));
+    assert!(parse(&histogram("[2,1,2,3,0,[5,1],[5,1]]")).is_ok());
+    for bad in [
+        "[3,1,2,3,0,[],[]]",
+        "[0,1,2,3,-1,[],[]]",
+        "[0,1,2,3,0,[5,-1],[]]",
+        "[0,1,2,3,0,[5,1,9007199254740993],[]]",
+        "[0,1,2,3,0,[36001,1],[]]",
+        "[0,1,2,3,0,[36000,1,1],[]]",
+        "[0,1,2,3,0,[-9000000000,1],[]]",
+        "[0,1,2,3,0,[0.5,1],[]]",
+        "[0,1,2,1e999,0,[],[]]",
+        "[0,1,2]",
+        "{}",
+    ] {
+        assert!(malformed(&histogram(bad)), "{bad}");
+    }
+    assert!(malformed(&message(&format!(
+        r#"{{"counters":{{"{}":1}},"histograms":{{}}}}"#,
+        "a".repeat(1025)
+    ))));
+    assert_eq!(parse("Error: no"), Err(SnapshotError::Missing));
+    assert_eq!(
+        parse("loadtest.v2 abc"),
+        Err(SnapshotError::Version("2".into()))
+    );
+    assert_eq!(
+        parse("loadtest.v1 ***"),
+        Err(SnapshotError::Damaged("not base64"))
+    );
+    let good = message(r#"{"counters":{},"histograms":{}}"#);
+    assert!(matches!(
+        parse(good.get(..good.len() - 4).unwrap()),
+        Err(SnapshotError::Damaged(_))
+    ));
+    // 64 MB of one character are 64 kB deflated.
+    assert!(matches!(
+        parse(&message(&" ".repeat(64 << 20))),
+        Err(SnapshotError::Damaged(_))
+    ));
+}
+
+#[test]
+fn the_summary_is_of_bounded_size() {
+    let counters = |prefix: &str| {
+        (100..200)
+            .map(|n| format!(r#""{prefix}{n}{}":{n}"#, "x".repeat(300)))
+            .collect::<Vec<_>>()
+            .join(",")
+    };
+    let json = format!(
+        r#"{{"first":1000,"last":11000,"errors":7,"dropped":[2,3],"counters":{{{},{},"http.requests":1234,"vusers.created":3}},"histograms":{{
+            "http.response_time":[1,1.26,9.94,null,0,[5,1],[]],"other":[0,1,1,1,0,[0,1],[]]}}}}"#,
+        counters("errors."),
+        counters("http.codes.")
+    );
+    let results = summarize(&parse(&message(&json)).unwrap(), 2, 0);
+    assert_eq!(
+        (
+            results.workers_reporting.as_str(),
+            results.workers_partial,
+            results.partial
+        ),
+        ("1 of 2", 1, true)
+    );
+    assert_eq!(
+        (
+            results.requests,
+            results.request_rate,
+            results.vusers_created
+        ),
+        (1234, 123.4, 3)
+    );
+    assert_eq!((results.errors, results.metrics_dropped), (14_950 + 7, 5));
+    assert_eq!(
+        (
+            results.errors_by_kind.len(),
+            results.codes.len(),
+            results.histograms.len()
+        ),
+        (11, 21, 1)
+    );
+    assert_eq!(
+        results
+            .errors_by_kind
+            .iter()
+            .map(|kind| kind.count)
+            .sum::<i64>(),
+        results.errors
+    );
+    assert_eq!(
+        results.errors_by_kind.iter().map(|kind| kind.count).max(),
+        results.errors_by_kind.last().map(|kind| kind.count)
+    );
+    let times = results.response_time().unwrap();
+    assert_eq!(
+        (times.min, times.max, times.mean, times.error_bound.as_str()),
+        (Some(1.3), Some(9.9), None, "2%")
+    );
+    assert!(serde_json::to_string(&results).unwrap().len() < 6000);
+}
+
+#[test]
+fn of_too_many_metrics_the_important_stay_in_any_order() {
+    let of = |worker: u32| {
+        let counters: Vec<_> = (0..3000)
+            .map(|n| format!(r#""custom.{worker}.{n}":1"#))
+            .collect();
+        parse(&message(&format!(
+            r#"{{"counters":{{"http.requests":1,{}}},"histograms":{{}}}}"#,
+            counters.join(",")
+        )))
+        .unwrap()
+    };
+    let merged = |order: [u32; 3]| {
+        let mut all = Measurements::default();
+        for worker in order {
+            all.merge(&of(worker));
+        }
+        all
+    };
+    let all = merged([1, 2, 3]);
+    assert_eq!(all, merged([3, 1, 2]));
+    assert_eq!(
+        (all.counters.len(), all.counter("http.requests")),
+        (4000, Some(3.0))
+    );
+    assert!(
+        !all.is_lost("http.requests") && !all.is_lost("custom.1.5") && all.is_lost("custom.3.5")
+    );
+    assert_eq!(
+        both(&Measurements::default(), &all, Measurements::merge),
+        all
+    );
+}
+
+#[test]
+fn of_too_many_lost_names_each_may_be_lost() {
+    let mut all = Measurements::default();
+    for n in 0..50 {
+        all.add_lost(&format!("custom.{n}"));
+    }
+    assert!(all.is_lost("custom.7") && !all.is_lost("other"));
+    all.add_lost("custom.50");
+    assert!(all.is_lost("custom.7") && all.is_lost("other"));
+}
+
+#[test]
+fn rounded_as_math_round_does() {
+    assert_eq!(
+        [0.25, -0.25, 0.049_999, 2.5, 1e300].map(round),
+        [0.3, -0.2, 0.0, 2.5, 1e300]
+    );
+}
+
+/// Sums of integers are exact, so that they do not depend on the order.
+fn sketch() -> impl Strategy<Value = Sketch> {
+    let bins = || btree_map(-300..300, 1..1_000_000_u64, 0..30);
+    (0..=2_u8, -1e6..1e6, 0..5_u64, bins(), bins()).prop_map(
+        |(folds, value, zeros, positive, negative)| Sketch {
+            folds,
+            min: Some(f64::floor(value)),
+            max: Some(f64::ceil(value)),
+            sum: Some(f64::floor(value)),
+            zeros,
+            positive,
+            negative,
+        },
+    )
+}
+
+fn measurements() -> impl Strategy<Value = Measurements> {
+    let name = || {
+        prop::sample::select(vec![
+            "http.requests",
+            "errors.E",
+            "custom.a",
+            "custom.b",
+            "plugins.c",
+        ])
+    };
+    (
+        btree_map(name(), 0..1000_i32, 0..5),
+        btree_map(name(), sketch(), 0..4),
+        0..2_u32,
+        prop::option::of(0..100_u32),
+    )
+        .prop_map(|(counters, histograms, partial, first)| {
+            let mut all = Measurements {
+                workers: 1,
+                partial,
+                first: first.map(f64::from),
+                ..Measurements::default()
+            };
+            for (name, n) in counters {
+                all.add_counter(name, f64::from(n));
+            }
+            for (name, histogram) in histograms {
+                all.add_histogram(name, &histogram);
+            }
+            all
+        })
+}
+
+fn both<T: Clone>(a: &T, b: &T, merge: impl Fn(&mut T, &T)) -> T {
+    let mut both = a.clone();
+    merge(&mut both, b);
+    both
+}
+
+proptest! {
+    #[test]
+    fn the_order_of_merging_makes_no_difference(a in measurements(), b in measurements(), c in measurements()) {
+        let merge = |a: &Measurements, b: &Measurements| both(a, b, Measurements::merge);
+        prop_assert_eq!(merge(&a, &b), merge(&b, &a));
+        prop_assert_eq!(merge(&merge(&a, &b), &c), merge(&a, &merge(&b, &c)));
+    }
+
+    #[test]
+    fn merged_sketches_are_the_sketch_of_all_values(a in vec(1e-3..1e6, 0..200), b in vec(1e-3..1e6, 0..200), folds in 0..=2_u8) {
+        // As `DDSketch` has it, of a gamma for the folds.
+        let sketch = |values: &[f64], folds: u8| {
+            let log_gamma = (2.0 * 0.01 / 0.99_f64).ln_1p() * f64::from(1 << folds);
+            let mut sketch = Sketch { folds, sum: Some(0.0), ..Sketch::default() };
+            for value in values {
+                #[allow(clippy::cast_possible_truncation)]
+                let key = (value.ln() / log_gamma).ceil() as i32;
+                *sketch.positive.entry(key).or_default() += 1;
+            }
+            sketch
+        };
+        let merged = both(&sketch(&a, 0), &sketch(&b, folds), Sketch::merge);
+        let all: Vec<_> = a.iter().chain(&b).copied().collect();
+        prop_assert_eq!(&merged, &sketch(&all, folds));
+        let mut sorted = all.clone();
+        sorted.sort_by(f64::total_cmp);
+        if let Some(median) = sorted.get(sorted.len().saturating_sub(1) / 2) {
+            let error = (merged.summary("p50").unwrap() - median).abs();
+            // Summaries are rounded to 0.1.
+            prop_assert!(error <= median * f64::from(merged.error_percent()) / 100.0 + 0.05001, "{median} is off by {error}");
+        }
+    }
+
+    #[test]
+    fn any_message_is_read_without_a_panic(bytes in vec(any::<u8>(), 0..300), text in ".{0,300}", json in r#"[\[\]{}",:0-9a-z.-]{0,200}"#) {
+        let _ = parse(&String::from_utf8_lossy(&bytes));
+        let _ = parse(&format!("loadtest.v1 {text}"));
+        let _ = parse(&format!("loadtest.v1 {}", STANDARD.encode(&bytes)));
+        let _ = parse(&format!("loadtest.v1 {}", STANDARD.encode(compress_to_vec_zlib(&bytes, 1))));
+        let _ = parse(&message(&json));
+    }
+
+    #[test]
+    fn a_changed_snapshot_is_read_without_a_panic(changes in vec((any::<prop::sample::Index>(), any::<char>()), 1..4), cut in any::<prop::sample::Index>()) {
+        let json = r#"{"final":true,"first":1,"last":9,"counters":{"a":1},"histograms":{"h":[0,1,2,3,0,[5,1,-1,4],[]]},"dropped":[1,2],"lost":["x"]}"#;
+        let changed = |text: &str| {
+            let mut chars: Vec<_> = text.chars().collect();
+            for (at, c) in &changes {
+                *at.get_mut(&mut chars) = *c;
+            }
+            chars.truncate(cut.index(chars.len()) + 1);
+            chars.into_iter().collect::<String>()
+        };
+        let _ = parse(&changed(&message(json)));
+        if let Ok(mut all) = parse(&message(&changed(json))) {
+            all.merge(&all.clone());
+            let _ = summarize(&all, 1, 0);
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! Expressions, as Artillery's `ensure` has them.
+
+use loadtest_api::v1alpha1::is_identifier_char;
+
+use super::metrics::Metrics;
+
+/// What of an expression is read at most, and how deep it may be nested.
+const MAX_LENGTH: usize = 4096;
+const MAX_DEPTH: usize = 50;
+
+/// A value in an expression. Artillery has numbers alone, where 1 is true; here a condition that is used as a number, or a
+/// number as a condition, is an error: it is mostly a slip, such as `not a > 1`, which means `(not a) > 1`.
+enum Value {
+    Number(f64),
+    Truth(bool),
+    List(Vec<f64>),
+}
+
+/// Whether an expression holds, or why that cannot be told. Notes the metrics that it names, with their values.
+///
+/// The language is that of filtrex 2 (`src/generateParser.js`), with its precedences: numbers, metrics, `+ - * / % ^`,
+/// `< <= > >= == !=`, `and`, `or`, `not`, `in (..)`, `not in (..)`, and its functions on numbers but `random`. Not texts, `? :`,
+/// `of` and `~=`, which mean nothing for metrics: these cannot be evaluated. Different from there, `and(` is `and (`.
+pub(super) fn evaluate(
+    expression: &str,
+    metrics: &Metrics,
+    values: &mut Vec<(String, f64)>,
+) -> Result<bool, String> {
+    if expression.len() > MAX_LENGTH {
+        return Err(format!(
+            "the expression is longer than {MAX_LENGTH} characters"
+        ));
+    }
+    let mut parser = Parser {
+        rest: expression,
+        metrics,
+        values,
+        depth: 0,
+    };
+    let value = parser.any()?;
+    parser.skip_space();
+    if let Some(c) = parser.rest.chars().next() {
+        return Err(format!("{c:?} is not expected"));
+    }
+    value.truth()
+}
+
+impl Value {
+    fn number(&self) -> Result<f64, String> {
+        match self {
+            Self::Number(n) if n.is_finite() => Ok(*n),
+            Self::Number(_) => Err("division by zero, or a number without end".into()),
+            Self::Truth(_) => Err("a condition is used as a number".into()),
+            Self::List(_) => Err("a list is used as a number".into()),
+        }
+    }
+
+    fn truth(&self) -> Result<bool, String> {
+        match self {
+            Self::Truth(truth) => Ok(*truth),
+            _ => Err("a number is used as a condition; a comparison is needed".into()),
+        }
+    }
+}
+
+/// Evaluates while it reads. Each level of precedence is a function, the loosest first.
+struct Parser<'a> {
+    rest: &'a str,
+    metrics: &'a Metrics<'a>,
+    values: &'a mut Vec<(String, f64)>,
+    depth: usize,
+}
+
+impl<'a> Parser<'a> {
+    fn any(&mut self) -> Result<Value, String> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err("the expression is nested too deep".into());
+        }
+        let mut left = self.and()?;
+        while self.eat_word("or") {
+            let right = self.and()?;
+            left = Value::Truth(left.truth()? | right.truth()?);
+        }
+        self.depth -= 1;
+        Ok(left)
+    }
+
+    fn and(&mut self) -> Result<Value, String> {
+        let mut left = self.is_in()?;
+        while self.eat_word("and") {
+            let right = self.is_in()?;
+            left = Value::Truth(left.truth()? & right.truth()?);
+        }
+        Ok(left)
+    }
+
+    // Floats are compared exactly, as in JavaScript.
+    #[allow(clippy::float_cmp)]
+    fn is_in(&mut self) -> Result<Value, String> {
+        let mut left = self.equal()?;
+        loop {
+            let before = self.rest;
+            let negated = self.eat_word("not");
+            if !self.eat_word("in") {
+                self.rest = before;
+                return Ok(left);
+            }
+            let number = left.number()?;
+            let found = match self.equal()? {
+                Value::List(list) => list.contains(&number),
+                one => one.number()? == number,
+            };
+            left = Value::Truth(found != negated);
+        }
+    }
+
+    #[allow(clippy::float_cmp)]
+    fn equal(&mut self) -> Result<Value, String> {
+        let mut left = self.compare()?;
+        while let Some(operator) = self.eat(&["==", "!="]) {
+            let (a, b) = (left.number()?, self.compare()?.number()?);
+            left = Value::Truth((a == b) == (operator == "=="));
+        }
+        Ok(left)
+    }
+
+    fn compare(&mut self) -> Result<Value, String> {
+        let mut left = self.sum()?;
+        while let Some(operator) = self.eat(&["<=", ">=", "<", ">"]) {
+            let (a, b) = (left.number()?, self.sum()?.number()?);
+            left = Value::Truth(match operator {
+                "<=" => a <= b,
+                ">=" => a >= b,
+                "<" => a < b,
+                _ => a > b,
+            });
+        }
+        Ok(left)
+    }
+
+    fn sum(&mut self) -> Result<Value, String> {
+        let mut left = self.product()?;
+        while let Some(operator) = self.eat(&["+", "-"]) {
+            let (a, b) = (left.number()?, self.product()?.number()?);
+            left = Value::Number(if operator == "+" { a + b } else { a - b });
+        }
+        Ok(left)
+    }
+
+    fn product(&mut self) -> Result<Value, String> {
+        let mut left = self.power()?;
+        while let Some(operator) = self.eat(&["*", "/", "%"]) {
+            let (a, b) = (left.number()?, self.power()?.number()?);
+            left = Value::Number(match operator {
+                "*" => a * b,
+                "/" => a / b,
+                _ => a % b,
+            });
+        }
+        Ok(left)
+    }
+
+    fn power(&mut self) -> Result<Value, String> {
+        let mut left = self.signed()?;
+        while self.eat(&["^"]).is_some() {
+            left = Value::Number(left.number()?.powf(self.signed()?.number()?));
+        }
+        Ok(left)
+    }
+
+    fn signed(&mut self) -> Result<Value, String> {
+        let (mut minus, mut not) = (0, 0);
+        loop {
+            if minus == 0 && self.eat_word("not") {
+                not += 1;
+            } else if self.eat(&["-"]).is_some() {
+                minus += 1;
+            } else {
+                break;
+            }
+        }
+        let mut value = self.primary()?;
+        if minus > 0 {
+            value = Value::Number(if minus % 2 == 1 {
+                -value.number()?
+            } else {
+                value.number()?
+            });
+        }
+        if not > 0 {
+            value = Value::Truth(value.truth()? == (not % 2 == 0));
+        }
+        Ok(value)
+    }
+
+    fn primary(&mut self) -> Result<Value, String> {
+        self.skip_space();
+        let Some(first) = self.rest.chars().next() else {
+            return Err("the expression is incomplete".into());
+        };
+        match first {
+            '(' => {
+                self.eat(&["("]);
+                let mut values = self.list()?;
+                match values.pop() {
+                    Some(only) if values.is_empty() => Ok(only),
+                    last => values
+                        .iter()
+                        .chain(&last)
+                        .map(Value::number)
+                        .collect::<Result<_, _>>()
+                        .map(Value::List),
+                }
+            }
+            '0'..='9' => self.number(),
+            '\'' => {
+                let name = self.quoted()?;
+                self.metric(&name)
+            }
+            _ => self.name(),
+        }
+    }
+
+    /// `a, b, c)`
+    fn list(&mut self) -> Result<Vec<Value>, String> {
+        let mut list = vec![self.any()?];
+        while self.eat(&[","]).is_some() {
+            list.push(self.any()?);
+        }
+        self.eat(&[")"])
+            .map(|_| list)
+            .ok_or_else(|| "a closing parenthesis is missing".into())
+    }
+
+    fn number(&mut self) -> Result<Value, String> {
+        let text = self.take(is_identifier_char);
+        let is_number =
+            text.bytes().all(|c| c.is_ascii_digit() || c == b'.') && !text.ends_with('.');
+        let number = text
+            .parse()
+            .ok()
+            .filter(|_| is_number)
+            .ok_or_else(|| format!("{text} is not a number"))?;
+        Ok(Value::Number(number))
+    }
+
+    fn name(&mut self) -> Result<Value, String> {
+        if let Some(name) = self.metrics.strip_unusual_name(self.rest) {
+            self.rest = self.rest.get(name.len()..).unwrap_or_default();
+            return self.metric(name);
+        }
+        let name = self.take(is_identifier_char);
+        if name.is_empty() {
+            let c = self.rest.chars().next().unwrap_or_default();
+            return Err(format!("{c:?} is not expected"));
+        }
+        if self.rest.trim_start().starts_with('(') {
+            return self.function(name);
+        }
+        // A difference, or a name of which nothing was measured?
+        let joined = self
+            .rest
+            .strip_prefix(['-', '/'])
+            .is_some_and(|rest| rest.starts_with(|c: char| !c.is_ascii_digit() && c != ' '));
+        if joined {
+            let all: String = name
+                .chars()
+                .chain(self.rest.chars().take_while(|c| !c.is_whitespace()))
+                .collect();
+            return Err(format!(
+                "{all} was not measured; if it is no name, spaces are needed around - and /"
+            ));
+        }
+        self.metric(name)
+    }
+
+    fn metric(&mut self, name: &str) -> Result<Value, String> {
+        if [
+            "true",
+            "false",
+            "null",
+            "undefined",
+            "NaN",
+            "Infinity",
+            "and",
+            "or",
+            "in",
+            "of",
+            "not",
+        ]
+        .contains(&name)
+        {
+            return Err(format!("{name} is not expected"));
+        }
+        let value = self.metrics.value(name)?;
+        if !self.values.iter().any(|(known, _)| known == name) {
+            self.values.push((name.to_owned(), value));
+        }
+        Ok(Value::Number(value))
+    }
+
+    fn function(&mut self, name: &str) -> Result<Value, String> {
+        self.eat(&["("]);
+        let arguments = self
+            .list()?
+            .iter()
+            .map(Value::number)
+            .collect::<Result<Vec<_>, _>>()?;
+        let result = match (name, arguments.as_slice()) {
+            ("abs", [x]) => x.abs(),
+            ("ceil", [x]) => x.ceil(),
+            ("floor", [x]) => x.floor(),
+            ("log", [x]) => x.ln(),
+            // A half goes upwards in JavaScript.
+            ("round", [x]) => (x + 0.5).floor(),
+            ("sqrt", [x]) => x.sqrt(),
+            ("max", all) => all.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            ("min", all) => all.iter().copied().fold(f64::INFINITY, f64::min),
+            _ => {
+                return Err(format!(
+                    "{name}() is not a function of {} numbers",
+                    arguments.len()
+                ));
+            }
+        };
+        Ok(Value::Number(result))
+    }
+
+    fn quoted(&mut self) -> Result<String, String> {
+        let mut name = String::new();
+        let mut chars = self.rest.char_indices().skip(1);
+        while let Some((at, c)) = chars.next() {
+            match c {
+                '\'' => {
+                    self.rest = self.rest.get(at + 1..).unwrap_or_default();
+                    return Ok(name);
+                }
+                '\\' => name.extend(chars.next().map(|(_, escaped)| escaped)),
+                c => name.push(c),
+            }
+        }
+        Err("a closing ' is missing".into())
+    }
+
+    fn skip_space(&mut self) {
+        self.rest = self.rest.trim_start();
+    }
+
+    fn eat(&mut self, operators: &[&'static str]) -> Option<&'static str> {
+        self.skip_space();
+        let found = operators
+            .iter()
+            .find(|operator| self.rest.starts_with(**operator))?;
+        self.rest = self.rest.get(found.len()..).unwrap_or_default();
+        Some(found)
+    }
+
+    fn eat_word(&mut self, word: &str) -> bool {
+        self.skip_space();
+        let rest = self
+            .rest
+            .strip_prefix(word)
+            .filter(|rest| !rest.starts_with(is_identifier_char));
+        self.rest = rest.unwrap_or(self.rest);
+        rest.is_some()
+    }
+
+    fn take(&mut self, of: impl Fn(char) -> bool) -> &'a str {
+        let (taken, rest) = self
+            .rest
+            .split_at(self.rest.find(|c| !of(c)).unwrap_or(self.rest.len()));
+        self.rest = rest;
+        taken
+    }
+}

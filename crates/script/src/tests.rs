@@ -1,0 +1,315 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+fn seconds_of(script: &str, environment: Option<&str>) -> Option<i64> {
+    analyze(script, "a.yaml", environment)
+        .expected_duration
+        .map(|d| d.as_secs())
+}
+
+const SCRIPT: &str = "
+config:
+  target: http://x
+  phases: [{duration: 60, arrivalRate: 5}, {pause: '30s'}, {duration: 1.5 min, arrivalRate: 1}]
+  environments:
+    short: {phases: [{duration: 2}]}
+    long: {phases: [{}, {}, {}, {duration: 20}]}
+    same: {target: http://y}
+";
+
+#[test]
+fn the_phases_tell_how_long_it_takes() {
+    assert_eq!(seconds_of(SCRIPT, None), Some(180));
+    // Artillery merges the lists, phase by phase.
+    assert_eq!(seconds_of(SCRIPT, Some("short")), Some(122));
+    assert_eq!(seconds_of(SCRIPT, Some("long")), Some(200));
+    assert_eq!(seconds_of(SCRIPT, Some("same")), Some(180));
+    assert_eq!(seconds_of(SCRIPT, Some("none")), Some(180));
+    assert_eq!(
+        seconds_of("config: {target: x}", None),
+        Some(1),
+        "Artillery's own default"
+    );
+    assert_eq!(
+        seconds_of(
+            "x-all: &all {phases: [{duration: 9}]}\nconfig: {<<: *all, target: x}",
+            None
+        ),
+        Some(9)
+    );
+}
+
+#[test]
+fn what_cannot_be_told_is_not_guessed() {
+    for script in [
+        "",
+        ":",
+        "config: {phases: 3}",
+        "config: {phases: [{duration: '{{ $env.D }}'}]}",
+        "config: {phases: [{duration: -1e400}]}",
+    ] {
+        assert!(
+            seconds_of(script, None).is_none_or(|seconds| seconds <= 1),
+            "{script}"
+        );
+    }
+    assert_eq!(
+        seconds_of("config: {phases: [{duration: '{{ $env.D }}'}]}", None),
+        None
+    );
+}
+
+#[test]
+fn what_arguments_bring_is_known_to_be_unknown() {
+    let brings = |arguments: &str| {
+        args_override_script(&arguments.split(' ').map(str::to_owned).collect::<Vec<_>>())
+    };
+    for more in [
+        "--config more.yml",
+        "--config=more.yml",
+        "-c more.yml",
+        "-cmore.yml",
+        "--overrides {}",
+        "--input a.yml",
+        "-iextra.yml",
+        "-e staging",
+        "-estaging",
+        "--environment=staging",
+        "-kqe staging",
+        "--solo",
+        "-qs",
+        "--quiet extra.yml",
+        "--output report.json extra.yml",
+        "-o report.json -c more.yml",
+    ] {
+        assert!(brings(more), "{more}");
+    }
+    for other in [
+        "--quiet",
+        "-kq",
+        "--output report.json",
+        "-o report.json",
+        "-vconfig",
+        "--variables={} -q",
+        "--name -c",
+        "--tags a:b",
+    ] {
+        assert!(!brings(other), "{other}");
+    }
+    assert!(!args_override_script(&[]));
+}
+
+/// Each of these Artillery runs: js-yaml 3.15 takes it.
+#[test]
+fn what_artillerys_parser_takes_is_read() {
+    for (script, what) in [
+        (
+            "config:\n  target: http://x\n\t\n  ensure: {p95: 1}\n",
+            "a line with a tab alone",
+        ),
+        (
+            "config:\n  target: http://x\n\t# more\n  ensure: {p95: 1}\n",
+            "a tab before a comment",
+        ),
+        (
+            "config:\n  target: http://x\n  \t# more\n  ensure: {p95: 1}\n",
+            "a tab before a comment",
+        ),
+        (
+            "config:\n  target:\thttp://x\t\n  ensure: {p95: 1}\t# one\n",
+            "tabs between and after",
+        ),
+        (
+            "config:\n  phases:\n  -\tduration: 1\n    arrivalRate: 1\n  ensure: {p95: 1}\n",
+            "a tab after -",
+        ),
+        (
+            "config:\n  variables: {a: [\n\t1,\t2\n\t]}\n  ensure: {p95: 1}\n",
+            "tabs in a list",
+        ),
+        (
+            "{\n\t\"config\": {\n\t\t\"variables\": {\"a\": \"\\ud83d\\ude00\"},\n\t\t\"ensure\": {\"p95\": 1}\n\t}\n}\n",
+            "halves of a character",
+        ),
+        (
+            "config:\n  variables: {a: \"\\ud83d\", b: 'x\u{7f}\u{99}'}\n  ensure: {p95: 1}\n",
+            "a half, and control characters",
+        ),
+        (
+            "{\n\t\"config\": {\n\t\t\"ensure\": {\n\t\t\t\"p95\": 1\n\t\t}\n\t}\n}\n",
+            "JSON with tabs",
+        ),
+        (
+            "config:\n  target: 'http:\n\t//x'\n  ensure: {p95: 1}\n",
+            "a tab in a text of two lines",
+        ),
+        (
+            "\u{feff}config:\r\n  ensure:\r\n    p95: 1\r\n",
+            "another system's file",
+        ),
+    ] {
+        let read = analyze(script, "a.yaml", None);
+        assert_eq!(
+            read.ensure.map(|rules| rules.len()),
+            Some(1),
+            "{what}: {:?}",
+            read.problem
+        );
+        assert!(read.problem.is_none_or(|fault| fault.is_missing), "{what}");
+    }
+}
+
+#[test]
+fn a_script_that_the_operator_cannot_read_is_judged_by_artillery() {
+    for unreadable in [
+        "config:\n\tensure: {p95: 1}\n",
+        "config: {ensure: {p95: 1}",
+        "config: {ensure: {p95: 1}, ensure: {}}",
+    ] {
+        let read = analyze(unreadable, "a.yaml", None);
+        assert!(
+            read.ensure.is_none() && read.problem.is_some_and(|fault| !fault.is_missing),
+            "{unreadable}"
+        );
+    }
+    assert_eq!(
+        analyze("config: {ensure: {p95: 1}}", "a.ts", None).ensure,
+        None
+    );
+    let large = analyze(
+        "config: {variables: {a: 123456789012345678901234567890}}\nscenarios: [{flow: []}]",
+        "a.yaml",
+        None,
+    );
+    assert_eq!(
+        (large.ensure, large.problem),
+        (None, None),
+        "a number that is read as none"
+    );
+    assert_eq!(
+        analyze("config: {target: x}", "a.yaml", None).ensure,
+        Some(Vec::new())
+    );
+}
+
+#[test]
+fn a_small_text_that_says_very_much_is_left_to_artillery() {
+    let uses = |anchor: &str, times| vec![anchor; times].join(", ");
+    let wide = format!(
+        "a: &a [{}]\nb: [{}]\n",
+        uses("1", 10_000),
+        uses("*a", 10_000)
+    );
+    let long = format!(
+        "a: &a {}\nb: [{}]\n",
+        "x".repeat(30_000),
+        uses("*a", 10_000)
+    );
+    let deep = (1..9).fold(format!("a0: &a0 [{}]\n", uses("1", 99)), |text, n| {
+        format!(
+            "{text}a{n}: &a{n} [{}]\n",
+            uses(&format!("*a{}", n - 1), 10)
+        )
+    });
+    for script in [wide, long, deep] {
+        let read = analyze(&script, "a.yaml", None);
+        assert_eq!(
+            (read.ensure, read.problem, read.expected_duration),
+            (None, None, None)
+        );
+    }
+}
+
+const ENSURE_SCRIPT: &str = r"
+config:
+  most: &most { http.response_time.p99: 300 }
+  ensure:
+    thresholds: [{ http.response_time.p95: 200, <<: *most }, { 'plugins.x-y./a.p95': 9 }]
+    conditions: [{ expression: http.codes.500 == 0 }, { expression: vusers.failed < 5, strict: false }, { strict: true }]
+    p95: 250ms
+    max: 0.5
+    maxErrorRate: 1
+  environments:
+    lax: { ensure: { thresholds: [{ http.response_time.p95: 900 }], maxErrorRate: 5 } }
+    none: { target: x }
+";
+
+fn expressions(script: &str, environment: Option<&str>) -> Vec<String> {
+    analyze(script, "a.yaml", environment)
+        .ensure
+        .unwrap_or_default()
+        .into_iter()
+        .map(|rule| {
+            format!(
+                "{}{}",
+                rule.expression,
+                if rule.is_strict() { "" } else { "?" }
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn the_scripts_ensure_becomes_rules() {
+    let rules = expressions(ENSURE_SCRIPT, None);
+    assert_eq!(
+        rules,
+        [
+            "http.response_time.p95 < 200",
+            "http.response_time.p99 < 300",
+            "'plugins.x-y./a.p95' < 9",
+            "http.codes.500 == 0",
+            "vusers.failed < 5?",
+            "?",
+            "http.response_time.max < 0.5",
+            "http.response_time.p95 < 250",
+            "maxErrorRate <= 1",
+        ]
+    );
+    let lax = expressions(ENSURE_SCRIPT, Some("lax"));
+    assert!(
+        lax.contains(&"http.response_time.p95 < 900".to_owned())
+            && lax.contains(&"maxErrorRate <= 5".to_owned())
+    );
+    assert!(
+        lax.contains(&"'plugins.x-y./a.p95' < 9".to_owned()) && lax.len() == rules.len(),
+        "{lax:?}"
+    );
+    assert_eq!(expressions(ENSURE_SCRIPT, Some("none")), rules);
+    assert_eq!(
+        expressions("config: {plugins: {ensure: {p99: 3}}}", None),
+        ["http.response_time.p99 < 3"]
+    );
+    for without in [
+        "",
+        ":",
+        "a",
+        "config: {ensure: {}}",
+        "config: {ensure: true}",
+        "config: {ensure: {thresholds: 3, conditions: [a]}}",
+    ] {
+        assert_eq!(
+            expressions(without, Some("e")),
+            Vec::<String>::new(),
+            "{without}"
+        );
+    }
+    let unusual = serde_yaml::from_str(
+        "{ensure: {thresholds: [{a: [1]}], p99: null, maxErrorRate: '{{ x }}'}}",
+    )
+    .unwrap();
+    let expressions: Vec<_> = ensured(&unusual)
+        .into_iter()
+        .map(|threshold| threshold.expression)
+        .collect();
+    assert_eq!(
+        expressions,
+        [
+            "a < ?",
+            "http.response_time.p99 < ?",
+            "maxErrorRate <= {{ x }}"
+        ],
+        "none of them can be evaluated"
+    );
+}

@@ -1,0 +1,281 @@
+//! The environment of a worker's container.
+
+use k8s_openapi::api::core::v1::{
+    EnvVar, EnvVarSource, ObjectFieldSelector, ResourceFieldSelector,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use loadtest_api::labels::{
+    ARTILLERY_PLUGINS, MERGED_ENV_VARS, READY_PORT, RESERVED_ENV_PREFIX, RESERVED_ENV_VARS,
+    START_ACK_PORT, START_FILE,
+};
+use loadtest_api::v1alpha1::Load;
+use serde_json::{Map, Value, json};
+
+use super::worker_files::MOUNT_PATH;
+
+/// What the environment of a worker depends on.
+#[derive(Default)]
+pub struct EnvInputs<'a> {
+    /// How many workers there are.
+    pub workers: i32,
+    /// Whether they inputs the script's load.
+    pub load: Load,
+    /// Whether they begin their load together.
+    pub together: bool,
+    /// Whether the script's `ensure` is judged over all workers, and so not by each.
+    pub is_judged: bool,
+    /// The test's own thresholds: what these name the workers keep in their results.
+    pub thresholds: &'a [String],
+    /// The folders whose files are to be linked into /data, where they are not mounted there.
+    pub folders: Vec<&'static str>,
+}
+
+/// The environment of a worker's container, with the user's own variables: those that are of us both are joined, of others
+/// the user's come later, and so hold.
+#[must_use]
+pub fn env_vars(inputs: &EnvInputs<'_>, users: Vec<EnvVar>) -> Vec<EnvVar> {
+    let mut plugins = vec!["loadtest-results"];
+    let mut environment = vec![
+        // Artillery's Prometheus reporter names its group on the Pushgateway by this.
+        from_field("WORKER_ID", "metadata.name"),
+        // Artillery crashes without a home, and a numeric user has none.
+        env_var("HOME", "/tmp"),
+        env_var("ARTILLERY_DISABLE_TELEMETRY", "true"),
+        EnvVar {
+            name: "LOADTEST_CPU_REQUEST_MILLIS".into(),
+            value_from: Some(EnvVarSource {
+                resource_field_ref: Some(ResourceFieldSelector {
+                    resource: "requests.cpu".into(),
+                    divisor: Some(Quantity("1m".into())),
+                    container_name: None,
+                }),
+                ..EnvVarSource::default()
+            }),
+            ..EnvVar::default()
+        },
+    ];
+    // Where it matters it is said even of one: `envFrom` could say otherwise.
+    if inputs.workers > 1 || inputs.load == Load::Divide {
+        environment.push(env_var("LOADTEST_WORKERS", &inputs.workers.to_string()));
+    }
+    if inputs.load == Load::Divide {
+        // Without the plugin it names each worker would send the whole load: it ends at once then.
+        environment.push(env_var("LOADTEST_DIVIDE", "true"));
+        plugins.insert(0, "loadtest-divide");
+    }
+    if inputs.together {
+        environment.push(env_var(
+            "LOADTEST_START_FILE",
+            &format!("{MOUNT_PATH}/{START_FILE}"),
+        ));
+        environment.push(env_var("LOADTEST_READY_PORT", &READY_PORT.to_string()));
+        environment.push(env_var(
+            "LOADTEST_START_ACK_PORT",
+            &START_ACK_PORT.to_string(),
+        ));
+        plugins.push("loadtest-together");
+    }
+    if inputs.is_judged {
+        environment.push(env_var("ARTILLERY_DISABLE_ENSURE", "true"));
+    }
+    let mut preloads = format!("--require={MOUNT_PATH}/cpus.cjs");
+    if !inputs.folders.is_empty() {
+        environment.push(env_var("LOADTEST_FILES", &inputs.folders.join(":")));
+        preloads = format!("--require={MOUNT_PATH}/files.cjs {preloads}");
+    }
+    // The scope, in case that a script has another for its own plugins.
+    let mut plugins: Map<String, Value> = plugins
+        .into_iter()
+        .map(|name| (name.to_owned(), json!({"scope": "artillery-plugin-"})))
+        .collect();
+    if !inputs.thresholds.is_empty() {
+        plugins["loadtest-results"]["keep"] = json!(inputs.thresholds);
+    }
+    let (mut options, mut path, mut all) = (preloads, MOUNT_PATH.to_owned(), plugins.clone());
+    let mut others = Vec::new();
+    for variable in users {
+        match (variable.name.as_str(), &variable.value) {
+            ("NODE_OPTIONS", Some(value)) => options = format!("{options} {value}"),
+            ("ARTILLERY_PLUGIN_PATH", Some(value)) => path = format!("{path}:{value}"),
+            (ARTILLERY_PLUGINS, Some(value)) => {
+                all.extend(serde_json::from_str::<Map<_, _>>(value).unwrap_or_default());
+            }
+            // Such a test does not start: see `validate_env`.
+            (name, _) if MERGED_ENV_VARS.contains(&name) || is_reserved(name) => {}
+            _ => others.push(variable),
+        }
+    }
+    all.extend(plugins);
+    // They may refer to the user's others, which so have to come before.
+    environment.extend(others);
+    environment.push(env_var("NODE_OPTIONS", &options));
+    environment.push(env_var("ARTILLERY_PLUGIN_PATH", &path));
+    environment.push(env_var(
+        "ARTILLERY_PLUGINS",
+        &Value::Object(all).to_string(),
+    ));
+    environment
+}
+
+fn env_var(name: &str, value: &str) -> EnvVar {
+    EnvVar {
+        name: name.into(),
+        value: Some(value.into()),
+        ..EnvVar::default()
+    }
+}
+
+fn from_field(name: &str, path: &str) -> EnvVar {
+    let source = EnvVarSource {
+        field_ref: Some(ObjectFieldSelector {
+            field_path: path.into(),
+            ..ObjectFieldSelector::default()
+        }),
+        ..EnvVarSource::default()
+    };
+    EnvVar {
+        name: name.into(),
+        value_from: Some(source),
+        ..EnvVar::default()
+    }
+}
+
+fn is_reserved(name: &str) -> bool {
+    RESERVED_ENV_VARS.contains(&name) || name.starts_with(RESERVED_ENV_PREFIX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn value_of(environment: &[EnvVar], name: &str) -> Option<String> {
+        environment
+            .iter()
+            .rev()
+            .find(|v| v.name == name)
+            .and_then(|v| v.value.clone())
+    }
+
+    #[test]
+    fn variables_that_the_operator_needs_are_joined_with_the_users() {
+        let users = [
+            ("NODE_OPTIONS", "--max-old-space-size=200"),
+            (
+                "ARTILLERY_PLUGINS",
+                r#"{"mine": {"a": 1}, "loadtest-results": 3}"#,
+            ),
+            ("HOME", "/home"),
+        ];
+        let inputs = EnvInputs {
+            workers: 3,
+            load: Load::Divide,
+            ..EnvInputs::default()
+        };
+        let all = env_vars(
+            &inputs,
+            users.map(|(name, value)| env_var(name, value)).into(),
+        );
+        assert_eq!(
+            value_of(&all, "NODE_OPTIONS").unwrap(),
+            "--require=/opt/loadtest/cpus.cjs --max-old-space-size=200"
+        );
+        let plugins: Value =
+            serde_json::from_str(&value_of(&all, "ARTILLERY_PLUGINS").unwrap()).unwrap();
+        let ours = json!({"scope": "artillery-plugin-"});
+        assert_eq!(
+            plugins,
+            json!({"loadtest-divide": ours, "loadtest-results": ours, "mine": {"a": 1}})
+        );
+        assert_eq!(
+            value_of(&all, "HOME").unwrap(),
+            "/home",
+            "the user's own holds"
+        );
+        assert_eq!(value_of(&all, "LOADTEST_WORKERS").unwrap(), "3");
+        assert_eq!(value_of(&all, "LOADTEST_DIVIDE").unwrap(), "true");
+        assert_eq!(value_of(&all, "LOADTEST_FILES"), None);
+    }
+
+    #[test]
+    fn a_worker_that_has_all_the_load_is_not_told_of_others() {
+        let inputs = EnvInputs {
+            workers: 1,
+            folders: vec!["/sources/a", "/sources/b"],
+            ..EnvInputs::default()
+        };
+        let all = env_vars(&inputs, Vec::new());
+        assert_eq!(value_of(&all, "LOADTEST_WORKERS"), None);
+        assert!(
+            !value_of(&all, "ARTILLERY_PLUGINS")
+                .unwrap()
+                .contains("divide")
+        );
+        assert_eq!(
+            value_of(&all, "LOADTEST_FILES").unwrap(),
+            "/sources/a:/sources/b"
+        );
+        assert!(
+            value_of(&all, "NODE_OPTIONS")
+                .unwrap()
+                .starts_with("--require=/opt/loadtest/files.cjs ")
+        );
+    }
+
+    #[test]
+    fn no_variable_of_a_user_switches_the_operators_off() {
+        let from = |name: &str| from_field(name, "metadata.name");
+        for (variable, why) in [
+            (env_var("LOADTEST_WORKERS", "1"), "is the operator's"),
+            (from("JOB_COMPLETION_INDEX"), "is the operator's"),
+            (env_var("WORKER_ID", "all"), "is the operator's"),
+            (from("NODE_OPTIONS"), "valueFrom is not read"),
+            (from("ARTILLERY_PLUGINS"), "valueFrom is not read"),
+            (from("ARTILLERY_PLUGIN_PATH"), "valueFrom is not read"),
+            (
+                env_var("ARTILLERY_PLUGINS", "{a: 1}"),
+                "is no JSON object: key must be a string at line 1 column 2",
+            ),
+            (env_var("ARTILLERY_PLUGINS", "[]"), "is no JSON object"),
+        ] {
+            let told =
+                loadtest_api::v1alpha1::validate_env(std::slice::from_ref(&variable)).unwrap();
+            assert!(
+                told.starts_with(&variable.name) && told.contains(why),
+                "{told}"
+            );
+            let inputs = EnvInputs {
+                workers: 2,
+                load: Load::Divide,
+                folders: vec!["/a"],
+                ..EnvInputs::default()
+            };
+            assert_eq!(
+                env_vars(&inputs, vec![variable]),
+                env_vars(&inputs, Vec::new())
+            );
+        }
+        let fine = [
+            env_var("ARTILLERY_PLUGINS", "{}"),
+            env_var("NODE_OPTIONS", "$(MORE)"),
+            from("NAME"),
+            env_var("MORE", ""),
+        ];
+        assert_eq!(loadtest_api::v1alpha1::validate_env(&fine), None);
+        let all = env_vars(&EnvInputs::default(), fine.into());
+        let place = |name| all.iter().position(|v| v.name == name);
+        assert!(
+            place("MORE") < place("NODE_OPTIONS"),
+            "what is referred to comes before"
+        );
+        let alone = env_vars(
+            &EnvInputs {
+                workers: 1,
+                load: Load::Divide,
+                ..EnvInputs::default()
+            },
+            Vec::new(),
+        );
+        assert_eq!(value_of(&alone, "LOADTEST_WORKERS").unwrap(), "1");
+    }
+}

@@ -1,0 +1,270 @@
+//! The Job of a test: pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::batch::v1::{Job, JobSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{Resource, ResourceExt};
+use loadtest_api::labels::{
+    COMPONENT_LABEL, JOB_COMPONENT, PART_OF, PART_OF_LABEL, TEST_NAME_LABEL,
+};
+use loadtest_api::v1alpha1::{FailurePolicy, LoadTest};
+use loadtest_script::ScriptInfo;
+
+use super::pod::build_pod_template;
+use crate::config::WorkerConfig;
+
+/// The Indexed Job that runs a test: one pod a worker, none of them ever started a second time. It has the test's name
+/// and is owned by it, so it goes when the test goes.
+#[must_use]
+pub fn build_job(test: &LoadTest, config: &WorkerConfig, script: &ScriptInfo) -> Job {
+    Job {
+        metadata: ObjectMeta {
+            name: test.metadata.name.clone(),
+            namespace: test.metadata.namespace.clone(),
+            labels: Some(
+                kueue_labels(test)
+                    .chain(labels(test, JOB_COMPONENT))
+                    .collect(),
+            ),
+            owner_references: test.controller_owner_ref(&()).map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(JobSpec {
+            completion_mode: Some("Indexed".into()),
+            completions: Some(test.spec.count),
+            parallelism: Some(test.spec.count),
+            // Either way no worker is ever started a second time.
+            backoff_limit: (test.spec.failure_policy == FailurePolicy::FailFast).then_some(0),
+            backoff_limit_per_index: (test.spec.failure_policy == FailurePolicy::Continue)
+                .then_some(0),
+            active_deadline_seconds: test.spec.active_deadline_seconds,
+            template: build_pod_template(test, config, script),
+            ..JobSpec::default()
+        }),
+        status: None,
+    }
+}
+
+/// The labels by which a queueing system knows what to hold, and in which queue: passed on to the Job.
+///
+/// Source: Kueue, `pkg/controller/constants`.
+fn kueue_labels(test: &LoadTest) -> impl Iterator<Item = (String, String)> {
+    let labels = test.metadata.labels.clone().unwrap_or_default();
+    labels
+        .into_iter()
+        .filter(|(name, _)| name.starts_with("kueue.x-k8s.io/"))
+}
+
+pub(super) fn labels(test: &LoadTest, component: &str) -> BTreeMap<String, String> {
+    [
+        (TEST_NAME_LABEL, test.name_any()),
+        (COMPONENT_LABEL, component.into()),
+        (PART_OF_LABEL, PART_OF.into()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    fn test(spec: &serde_json::Value) -> LoadTest {
+        serde_json::from_value(json!({
+            "apiVersion": "loadtest.artillery.io/v1alpha1", "kind": "LoadTest",
+            "metadata": {"name": "basic-test", "namespace": "default", "uid": "u-1"}, "spec": spec,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_test_becomes_an_indexed_job_that_is_never_retried() {
+        let test = test(
+            &json!({"count": 3, "environment": "dev", "testScript": {"config": {"configMap": "script"}}}),
+        );
+        let job = serde_json::to_value(build_job(
+            &test,
+            &WorkerConfig::default(),
+            &ScriptInfo::default(),
+        ))
+        .unwrap();
+        let spec = &job["spec"];
+        assert_eq!(
+            json!([
+                spec["completionMode"],
+                spec["completions"],
+                spec["parallelism"],
+                spec["backoffLimit"]
+            ]),
+            json!(["Indexed", 3, 3, 0])
+        );
+        assert_eq!(job["metadata"]["ownerReferences"][0]["uid"], "u-1");
+        assert_eq!(job["metadata"]["ownerReferences"][0]["controller"], true);
+        assert_eq!(
+            job["metadata"]["labels"],
+            json!({"artillery.io/test-name": "basic-test",
+            "artillery.io/component": "loadtest-worker-master", "artillery.io/part-of": "loadtest"})
+        );
+        let pod = &spec["template"]["spec"];
+        assert_eq!(pod["restartPolicy"], "Never");
+        assert_eq!(pod["automountServiceAccountToken"], false);
+        assert_eq!(
+            pod["containers"][0]["args"],
+            json!(["run", "/data/test-script.yaml", "--environment", "dev"])
+        );
+        assert_eq!(
+            pod["volumes"][0]["projected"]["sources"],
+            json!([{"configMap": {"name": "script"}}])
+        );
+    }
+
+    #[test]
+    fn workers_that_go_on_when_one_fails_are_not_retried_either() {
+        let test = test(
+            &json!({"failurePolicy": "Continue", "activeDeadlineSeconds": 60, "testScript": {"config": {"configMap": "s"}}}),
+        );
+        let spec = build_job(&test, &WorkerConfig::default(), &ScriptInfo::default())
+            .spec
+            .unwrap();
+        assert_eq!(
+            (
+                spec.backoff_limit,
+                spec.backoff_limit_per_index,
+                spec.active_deadline_seconds
+            ),
+            (None, Some(0), Some(60))
+        );
+    }
+
+    #[test]
+    fn only_the_labels_of_queues_are_passed_on() {
+        let mut test = test(&json!({"testScript": {"config": {"configMap": "s"}}}));
+        test.metadata.labels = Some(
+            [
+                ("kueue.x-k8s.io/queue-name", "q"),
+                ("artillery.io/component", "x"),
+            ]
+            .map(|(k, v)| (k.into(), v.into()))
+            .into(),
+        );
+        let labels = build_job(&test, &WorkerConfig::default(), &ScriptInfo::default())
+            .metadata
+            .labels
+            .unwrap();
+        assert_eq!(
+            labels.get("kueue.x-k8s.io/queue-name").map(String::as_str),
+            Some("q")
+        );
+        assert_eq!(
+            labels.get("artillery.io/component").map(String::as_str),
+            Some(JOB_COMPONENT)
+        );
+    }
+
+    #[test]
+    fn without_an_environment_none_is_passed() {
+        let job = build_job(
+            &test(&json!({"testScript": {"config": {"configMap": "s"}}})),
+            &WorkerConfig::default(),
+            &ScriptInfo::default(),
+        );
+        let args = job
+            .spec
+            .unwrap()
+            .template
+            .spec
+            .unwrap()
+            .containers
+            .remove(0)
+            .args
+            .unwrap();
+        assert_eq!(args, ["run", "/data/test-script.yaml"]);
+    }
+
+    #[test]
+    fn what_is_passed_arrives_as_it_is() {
+        let test = test(
+            &json!({"environment": "$(A)", "target": "http://$$(HOME)/a$b", "variables": {"p": "pa$$word"},
+            "testScript": {"config": {"configMap": "s", "key": "$a.yaml"}}}),
+        );
+        let job = build_job(&test, &WorkerConfig::default(), &ScriptInfo::default());
+        let args = job
+            .spec
+            .unwrap()
+            .template
+            .spec
+            .unwrap()
+            .containers
+            .remove(0)
+            .args
+            .unwrap();
+        // Kubernetes makes one `$` of two, and takes none of them for a variable.
+        assert!(!args.join(" ").replace("$$", "").contains('$'), "{args:?}");
+        let arrived: Vec<_> = args.iter().map(|arg| arg.replace("$$", "$")).collect();
+        assert_eq!(
+            arrived[1..],
+            [
+                "/data/$a.yaml",
+                "--environment",
+                "$(A)",
+                "--target",
+                "http://$$(HOME)/a$b",
+                "--variables",
+                r#"{"p":"pa$$word"}"#
+            ]
+        );
+    }
+
+    #[test]
+    fn the_files_of_an_image_are_linked_beside_the_script() {
+        let test = test(
+            &json!({"testScript": {"config": {"configMap": "s"}, "external": {
+            "image": {"reference": "example/files:v1", "pullPolicy": "Always"}}}}),
+        );
+        let job = serde_json::to_value(build_job(
+            &test,
+            &WorkerConfig::default(),
+            &ScriptInfo::default(),
+        ))
+        .unwrap();
+        let pod = &job["spec"]["template"]["spec"];
+        let volume = pod["volumes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|v| v["name"] == "image-files")
+            .unwrap();
+        assert_eq!(
+            volume["image"],
+            json!({"reference": "example/files:v1", "pullPolicy": "Always"})
+        );
+        let container = &pod["containers"][0];
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        let mount = |name: &str| mounts.iter().find(|m| m["name"] == name).unwrap();
+        assert_eq!(
+            mount("image-files"),
+            &json!({"name": "image-files", "mountPath": "/sources/image", "readOnly": true})
+        );
+        assert_eq!(
+            (
+                &mount("test-script")["mountPath"],
+                &mount("data")["mountPath"]
+            ),
+            (&json!("/sources/config-maps"), &json!("/data"))
+        );
+        let environment = container["env"].as_array().unwrap();
+        let variable = |name: &str| {
+            environment.iter().find(|v| v["name"] == name).unwrap()["value"]
+                .as_str()
+                .unwrap()
+        };
+        assert_eq!(
+            variable("LOADTEST_FILES"),
+            "/sources/config-maps:/sources/image"
+        );
+        assert!(variable("NODE_OPTIONS").starts_with("--require=/opt/loadtest/files.cjs "));
+    }
+}

@@ -1,0 +1,10 @@
+//! The objects that the operator creates. Pure.
+
+mod env;
+mod job;
+mod pod;
+mod worker_files;
+
+pub use job::build_job;
+pub use pod::image;
+pub use worker_files::{config_map, config_map_name};

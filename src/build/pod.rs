@@ -1,0 +1,377 @@
+//! The pod of a worker: pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Capabilities, ConfigMapProjection, Container, DownwardAPIProjection, DownwardAPIVolumeFile,
+    EmptyDirVolumeSource, ImageVolumeSource, ObjectFieldSelector,
+    PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec,
+    ProjectedVolumeSource, SeccompProfile, SecurityContext, Volume, VolumeMount, VolumeProjection,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
+use loadtest_api::labels::{RESERVED_LABEL_PREFIX, SCRIPT_ANNOTATION, WORKER_COMPONENT};
+use loadtest_api::v1alpha1::{LoadTest, TEST_SCRIPT_KEY, WorkerTemplate};
+use loadtest_script::ScriptInfo;
+use serde_json::json;
+
+use super::env::{EnvInputs, env_vars};
+use super::job::labels;
+use super::worker_files;
+use crate::config::WorkerConfig;
+
+/// The folder of the script and its files in a worker.
+const DATA: &str = "/data";
+/// Where files are that are linked into the folder.
+const CONFIG_MAPS: &str = "/sources/config-maps";
+const CLAIM: &str = "/sources/persistent-volume-claim";
+const IMAGE: &str = "/sources/image";
+
+/// The image of a test's workers.
+#[must_use]
+pub fn image(test: &LoadTest, config: &WorkerConfig) -> String {
+    let own = test.spec.worker.as_ref().and_then(|w| w.image.as_ref());
+    own.or(config.defaults.image.as_ref())
+        .unwrap_or(&config.image)
+        .clone()
+}
+
+/// A worker's pod. It passes Pod Security `restricted` and carries no token of a service account, whatever is asked for.
+pub(super) fn build_pod_template(
+    test: &LoadTest,
+    config: &WorkerConfig,
+    script: &ScriptInfo,
+) -> PodTemplateSpec {
+    let own = test.spec.worker.as_deref().cloned().unwrap_or_default();
+    let worker = merge_defaults(own, config.defaults.clone());
+    let files = script_volumes(
+        test,
+        script.needs_folder || test.spec.test_script.has_volume(),
+    );
+    let mut annotations = worker.annotations.clone();
+    annotations.extend(
+        test.spec
+            .test_script
+            .inline
+            .clone()
+            .map(|script| (SCRIPT_ANNOTATION.to_owned(), script)),
+    );
+    let own_labels = worker
+        .labels
+        .clone()
+        .into_iter()
+        .filter(|(name, _)| !name.starts_with(RESERVED_LABEL_PREFIX));
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(own_labels.chain(labels(test, WORKER_COMPONENT)).collect()),
+            annotations: Some(annotations).filter(|a| !a.is_empty()),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(spec(test, config, script, worker, files)),
+    }
+}
+
+fn spec(
+    test: &LoadTest,
+    config: &WorkerConfig,
+    script: &ScriptInfo,
+    worker: WorkerTemplate,
+    files: Files,
+) -> PodSpec {
+    let share = EnvInputs {
+        workers: test.spec.count,
+        load: test.spec.load,
+        together: test.spec.starts_together(),
+        is_judged: script.ensure.is_some(),
+        thresholds: &test.spec.thresholds,
+        folders: files.folders,
+    };
+    let (startup_probe, readiness_probe) = test
+        .spec
+        .starts_together()
+        .then(worker_files::probes)
+        .unzip();
+    let container = Container {
+        name: test.name_any(),
+        image: Some(worker.image.unwrap_or_else(|| config.image.clone())),
+        image_pull_policy: worker
+            .image_pull_policy
+            .or_else(|| config.image_pull_policy.clone()),
+        args: Some(arguments(test, worker.args)),
+        env: Some(env_vars(&share, worker.env)),
+        env_from: non_empty(worker.env_from),
+        resources: worker.resources,
+        startup_probe,
+        readiness_probe,
+        volume_mounts: Some(
+            files
+                .mounts
+                .into_iter()
+                .chain(worker.volume_mounts)
+                .collect(),
+        ),
+        // A worker that fails says why in its last lines.
+        termination_message_policy: Some("FallbackToLogsOnError".into()),
+        security_context: Some(container_security(worker.security_context)),
+        ..Container::default()
+    };
+    let sidecar = |sidecar: Container| Container {
+        restart_policy: Some("Always".into()),
+        security_context: Some(container_security(sidecar.security_context.clone())),
+        ..sidecar
+    };
+    PodSpec {
+        restart_policy: Some("Never".into()),
+        automount_service_account_token: Some(false),
+        // The variables of all services of a namespace would only burden the workers' environment.
+        enable_service_links: Some(false),
+        security_context: Some(pod_security(worker.pod_security_context, config)),
+        init_containers: non_empty(worker.sidecars.into_iter().map(sidecar).collect()),
+        containers: vec![container],
+        volumes: Some(files.volumes.into_iter().chain(worker.volumes).collect()),
+        image_pull_secrets: non_empty(worker.image_pull_secrets),
+        node_selector: non_empty_map(worker.node_selector),
+        affinity: worker.affinity,
+        tolerations: non_empty(worker.tolerations),
+        topology_spread_constraints: non_empty(worker.topology_spread_constraints),
+        priority_class_name: worker.priority_class_name,
+        runtime_class_name: worker.runtime_class_name,
+        scheduler_name: worker.scheduler_name,
+        service_account_name: worker.service_account_name,
+        termination_grace_period_seconds: worker.termination_grace_period_seconds,
+        host_aliases: non_empty(worker.host_aliases),
+        dns_config: worker.dns_config,
+        ..PodSpec::default()
+    }
+}
+
+/// The arguments of `artillery`. What they quote is taken as it is: to Kubernetes `$(NAME)` is a variable, and `$$` is `$`.
+fn arguments(test: &LoadTest, more: Vec<String>) -> Vec<String> {
+    let literal = |text: &str| text.replace('$', "$$");
+    let spec = &test.spec;
+    let mut args = vec![
+        "run".to_owned(),
+        format!("{DATA}/{}", literal(spec.test_script.file())),
+    ];
+    let mut option = |name: &str, value: String| args.extend([name.to_owned(), literal(&value)]);
+    if let Some(environment) = spec.environment.as_ref().filter(|e| !e.is_empty()) {
+        option("--environment", environment.clone());
+    }
+    if let Some(target) = &spec.target {
+        option("--target", target.clone());
+    }
+    if !spec.variables.is_empty() {
+        option("--variables", json!(spec.variables).to_string());
+    }
+    args.extend(more);
+    args
+}
+
+/// The script's files in a pod.
+struct Files {
+    volumes: Vec<Volume>,
+    mounts: Vec<VolumeMount>,
+    folders: Vec<&'static str>,
+}
+
+/// All `ConfigMap`s are one volume. It is the folder itself, unless there is more to be in the folder.
+fn script_volumes(test: &LoadTest, needs_folder: bool) -> Files {
+    let mount = |name: &str, path: &str, read_only: bool| VolumeMount {
+        name: name.into(),
+        mount_path: path.into(),
+        read_only: read_only.then_some(true),
+        ..VolumeMount::default()
+    };
+    let empty = |name: &str| Volume {
+        name: name.into(),
+        empty_dir: Some(EmptyDirVolumeSource::default()),
+        ..Volume::default()
+    };
+    let script = &test.spec.test_script;
+    let external = script.external.as_ref();
+    let (mut volumes, mut mounts, mut folders) = (Vec::new(), Vec::new(), Vec::new());
+    let sources: Vec<VolumeProjection> = script
+        .config_maps()
+        .into_iter()
+        .map(projection)
+        .chain(script.inline.as_ref().map(|_| inline()))
+        .collect();
+    if !sources.is_empty() {
+        let projected = ProjectedVolumeSource {
+            sources: Some(sources),
+            ..ProjectedVolumeSource::default()
+        };
+        volumes.push(Volume {
+            name: "test-script".into(),
+            projected: Some(projected),
+            ..Volume::default()
+        });
+        mounts.push(mount(
+            "test-script",
+            if needs_folder { CONFIG_MAPS } else { DATA },
+            true,
+        ));
+        folders.push(CONFIG_MAPS);
+    }
+    if let Some(claim) = external.and_then(|e| e.persistent_volume_claim.as_ref()) {
+        let source = PersistentVolumeClaimVolumeSource {
+            claim_name: claim.claim_name.clone(),
+            read_only: Some(true),
+        };
+        volumes.push(Volume {
+            name: "claim-files".into(),
+            persistent_volume_claim: Some(source),
+            ..Volume::default()
+        });
+        mounts.push(mount("claim-files", CLAIM, true));
+        folders.push(CLAIM);
+    }
+    if let Some(image) = external.and_then(|e| e.image.as_ref()) {
+        let source = ImageVolumeSource {
+            reference: Some(image.reference.clone()),
+            pull_policy: image.pull_policy.clone(),
+        };
+        volumes.push(Volume {
+            name: "image-files".into(),
+            image: Some(source),
+            ..Volume::default()
+        });
+        mounts.push(mount("image-files", IMAGE, true));
+        folders.push(IMAGE);
+    }
+    if needs_folder {
+        volumes.push(empty("data"));
+        mounts.push(mount("data", DATA, false));
+    } else {
+        folders.clear();
+    }
+    volumes.extend([empty("tmp"), worker_files::volume("loadtest")]);
+    mounts.extend([
+        mount("tmp", "/tmp", false),
+        mount("loadtest", worker_files::MOUNT_PATH, true),
+    ]);
+    Files {
+        volumes,
+        mounts,
+        folders,
+    }
+}
+
+fn projection(config_map: &str) -> VolumeProjection {
+    VolumeProjection {
+        config_map: Some(ConfigMapProjection {
+            name: config_map.into(),
+            ..ConfigMapProjection::default()
+        }),
+        ..VolumeProjection::default()
+    }
+}
+
+fn inline() -> VolumeProjection {
+    let field = ObjectFieldSelector {
+        field_path: format!("metadata.annotations['{SCRIPT_ANNOTATION}']"),
+        ..ObjectFieldSelector::default()
+    };
+    let file = DownwardAPIVolumeFile {
+        path: TEST_SCRIPT_KEY.into(),
+        field_ref: Some(field),
+        ..DownwardAPIVolumeFile::default()
+    };
+    VolumeProjection {
+        downward_api: Some(DownwardAPIProjection {
+            items: Some(vec![file]),
+        }),
+        ..VolumeProjection::default()
+    }
+}
+
+fn container_security(own: Option<SecurityContext>) -> SecurityContext {
+    let own = own.unwrap_or_default();
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        capabilities: Some(Capabilities {
+            drop: Some(vec!["ALL".into()]),
+            add: None,
+        }),
+        read_only_root_filesystem: Some(own.read_only_root_filesystem.unwrap_or(true)),
+        run_as_user: own.run_as_user,
+        run_as_group: own.run_as_group,
+        run_as_non_root: own.run_as_non_root,
+        seccomp_profile: own.seccomp_profile,
+        ..SecurityContext::default()
+    }
+}
+
+fn pod_security(own: Option<PodSecurityContext>, config: &WorkerConfig) -> PodSecurityContext {
+    let own = own.unwrap_or_default();
+    PodSecurityContext {
+        run_as_non_root: Some(true),
+        // The public image runs as root, which `restricted` refuses: so the pod names a user, unless the cluster does.
+        run_as_user: own.run_as_user.or(config.run_as_user),
+        seccomp_profile: own.seccomp_profile.or_else(|| {
+            Some(SeccompProfile {
+                type_: "RuntimeDefault".into(),
+                ..SeccompProfile::default()
+            })
+        }),
+        ..own
+    }
+}
+
+/// A test's own wishes before the operator's defaults: maps and variables by their names, anything else as a whole.
+fn merge_defaults(own: WorkerTemplate, defaults: WorkerTemplate) -> WorkerTemplate {
+    fn list<T>(own: Vec<T>, default: Vec<T>) -> Vec<T> {
+        if own.is_empty() { default } else { own }
+    }
+    fn map(
+        own: BTreeMap<String, String>,
+        default: BTreeMap<String, String>,
+    ) -> BTreeMap<String, String> {
+        default.into_iter().chain(own).collect()
+    }
+    fn both<T>(own: Vec<T>, mut default: Vec<T>) -> Vec<T> {
+        default.extend(own);
+        default
+    }
+    // All fields are named: one that is new has to be thought of here.
+    WorkerTemplate {
+        image: own.image.or(defaults.image),
+        image_pull_policy: own.image_pull_policy.or(defaults.image_pull_policy),
+        image_pull_secrets: list(own.image_pull_secrets, defaults.image_pull_secrets),
+        resources: own.resources.or(defaults.resources),
+        env: both(own.env, defaults.env),
+        env_from: both(own.env_from, defaults.env_from),
+        args: both(own.args, defaults.args),
+        node_selector: map(own.node_selector, defaults.node_selector),
+        affinity: own.affinity.or(defaults.affinity),
+        tolerations: list(own.tolerations, defaults.tolerations),
+        topology_spread_constraints: list(
+            own.topology_spread_constraints,
+            defaults.topology_spread_constraints,
+        ),
+        priority_class_name: own.priority_class_name.or(defaults.priority_class_name),
+        runtime_class_name: own.runtime_class_name.or(defaults.runtime_class_name),
+        scheduler_name: own.scheduler_name.or(defaults.scheduler_name),
+        service_account_name: own.service_account_name.or(defaults.service_account_name),
+        pod_security_context: own.pod_security_context.or(defaults.pod_security_context),
+        security_context: own.security_context.or(defaults.security_context),
+        labels: map(own.labels, defaults.labels),
+        annotations: map(own.annotations, defaults.annotations),
+        termination_grace_period_seconds: own
+            .termination_grace_period_seconds
+            .or(defaults.termination_grace_period_seconds),
+        host_aliases: list(own.host_aliases, defaults.host_aliases),
+        dns_config: own.dns_config.or(defaults.dns_config),
+        volumes: both(own.volumes, defaults.volumes),
+        volume_mounts: both(own.volume_mounts, defaults.volume_mounts),
+        sidecars: both(own.sidecars, defaults.sidecars),
+    }
+}
+
+fn non_empty<T>(list: Vec<T>) -> Option<Vec<T>> {
+    Some(list).filter(|l| !l.is_empty())
+}
+
+fn non_empty_map(map: BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
+    Some(map).filter(|m| !m.is_empty())
+}

@@ -1,0 +1,139 @@
+//! What this process wrote and the watch may not show yet.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use kube::ResourceExt;
+use loadtest_api::v1alpha1::LoadTest;
+
+use super::key::{ObjectRef, object_ref, shrink_if_sparse};
+use crate::runtime::lock;
+
+/// What this process recorded and wrote about tests that have not finished.
+///
+/// Entries of an earlier test of the same name do no harm: neither event identities nor resource versions are ever reused.
+#[derive(Debug, Default)]
+pub struct OwnWrites(Mutex<HashMap<ObjectRef, Entry>>);
+
+#[derive(Debug, Default)]
+struct Entry {
+    recorded_events: Vec<u64>,
+    written: Option<Written>,
+}
+
+#[derive(Debug)]
+struct Written {
+    test: Arc<LoadTest>,
+    /// The versions that were replaced. While the watch shows one of these, it lags behind.
+    replaced_versions: Vec<String>,
+}
+
+impl OwnWrites {
+    fn with<T>(&self, key: &ObjectRef, f: impl FnOnce(&mut Entry) -> T) -> T {
+        f(lock(&self.0).entry(key.clone()).or_default())
+    }
+
+    /// The latest state of a test: as watched, or as written where the watch lags behind.
+    ///
+    /// A test is forgotten only when the watch itself shows it as finished. Until then an older view might still arrive.
+    pub fn latest(&self, key: &ObjectRef, watched: &Arc<LoadTest>) -> Arc<LoadTest> {
+        if watched.is_finished() {
+            self.forget(key);
+            return watched.clone();
+        }
+        let version = watched.metadata.resource_version.as_ref();
+        self.with(key, |entry| match &entry.written {
+            Some(written) if written.replaced_versions.iter().any(|v| Some(v) == version) => {
+                written.test.clone()
+            }
+            _ => {
+                entry.written = None;
+                watched.clone()
+            }
+        })
+    }
+
+    /// Forgets a test that is finished or deleted.
+    pub fn forget(&self, key: &ObjectRef) {
+        let mut entries = lock(&self.0);
+        entries.remove(key);
+        shrink_if_sparse(&mut entries);
+    }
+
+    /// Records a successful write of a test. Returns the test as written.
+    pub fn record_write(&self, before: &LoadTest, after: LoadTest) -> Arc<LoadTest> {
+        let after = Arc::new(after);
+        self.with(&object_ref(&before.metadata), |entry| {
+            let earlier = entry.written.take();
+            let mut replaced_versions = earlier.map(|w| w.replaced_versions).unwrap_or_default();
+            replaced_versions.extend(before.resource_version());
+            entry.written = Some(Written {
+                test: after.clone(),
+                replaced_versions,
+            });
+        });
+        after
+    }
+
+    /// Whether this process has recorded the event with this identity.
+    pub fn has_recorded(&self, key: &ObjectRef, event_id: u64) -> bool {
+        self.with(key, |entry| entry.recorded_events.contains(&event_id))
+    }
+
+    /// Notes that the event with this identity exists.
+    pub fn record_event(&self, key: &ObjectRef, event_id: u64) {
+        self.with(key, |entry| entry.recorded_events.push(event_id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use loadtest_api::v1alpha1::{LoadTestStatus, Phase};
+
+    use super::*;
+    use crate::fixtures::load_test;
+
+    fn test(version: &str) -> LoadTest {
+        let mut test = load_test().build();
+        test.metadata.resource_version = Some(version.into());
+        test
+    }
+
+    fn version(test: &LoadTest) -> &str {
+        test.metadata.resource_version.as_deref().unwrap()
+    }
+
+    #[test]
+    fn a_lagging_watch_does_not_hide_a_write() {
+        let writes = OwnWrites::default();
+        let [first, second, third] = ["1", "2", "3"].map(|v| Arc::new(test(v)));
+        writes.record_write(&first, (*second).clone());
+        writes.record_write(&second, (*third).clone());
+        for lagging in [&first, &second] {
+            let latest = writes.latest(&object_ref(&lagging.metadata), lagging);
+            assert_eq!(version(&latest), "3");
+        }
+        let newer = Arc::new(test("9"));
+        let latest = writes.latest(&object_ref(&newer.metadata), &newer);
+        assert_eq!(version(&latest), "9");
+    }
+
+    #[test]
+    fn a_written_end_is_remembered_until_the_watch_shows_it() {
+        let writes = OwnWrites::default();
+        let mut ended = test("2");
+        ended.status = Some(LoadTestStatus {
+            phase: Some(Phase::Completed),
+            ..LoadTestStatus::default()
+        });
+        let (lagging, shown) = (Arc::new(test("1")), Arc::new(ended.clone()));
+        let key = object_ref(&lagging.metadata);
+        writes.record_write(&lagging, ended);
+        for _ in 0..2 {
+            assert!(writes.latest(&key, &lagging).is_finished());
+        }
+        assert!(writes.latest(&key, &shown).is_finished());
+        assert!(lock(&writes.0).is_empty(), "the watch has caught up");
+    }
+}

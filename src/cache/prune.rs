@@ -1,0 +1,30 @@
+//! What is dropped of a LoadTest before it is kept.
+
+use std::collections::BTreeMap;
+
+use loadtest_api::v1alpha1::{LoadTest, LoadTestStatus, Phase};
+
+/// Drops what no decision reads. Of a finished test that is almost everything: only when it ended, when it is to be deleted and
+/// what metrics show is kept.
+pub fn prune(test: &mut LoadTest) {
+    test.metadata.managed_fields = None;
+    test.metadata.annotations = None;
+    if !test.phase().is_some_and(Phase::is_terminal) {
+        return;
+    }
+    test.metadata.labels = None;
+    test.metadata.owner_references = None;
+    test.metadata.finalizers = None;
+    test.spec.test_script.inline = None;
+    test.spec.variables = BTreeMap::new();
+    test.spec.worker = None;
+    test.status = test.status.take().map(|status| LoadTestStatus {
+        phase: status.phase,
+        completion_time: status.completion_time,
+        verdict: status.verdict,
+        results: status
+            .results
+            .map(|results| Box::new(results.for_metrics())),
+        ..LoadTestStatus::default()
+    });
+}

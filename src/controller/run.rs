@@ -1,0 +1,145 @@
+//! From watches, through the workqueue, to reconciles.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::stream::FuturesUnordered;
+use futures::{Stream, StreamExt};
+use kube::Client;
+use loadtest_api::v1alpha1::Phase;
+
+use super::backoff::Backoff;
+use super::reconcile::Reconciler;
+use super::workqueue::{Priority, Workqueue};
+use crate::cache::ObjectRef;
+use crate::config::WorkerConfig;
+use crate::context::{Context, HasSynced};
+use crate::watch::dependencies::DependencyWatches;
+use crate::watch::watches::{self, Telemetry, WatchScope};
+
+/// How many tests that may start are reconciled at a time. Each makes several requests, one after the other.
+const MAX_CONCURRENT_STARTS: usize = 48;
+
+/// How many started tests are reconciled at a time. Each holds a connection; one whose requests hang takes one place, not all.
+const MAX_CONCURRENT_UPDATES: usize = 32;
+
+/// Runs the controller until `shutdown` completes. Returns when no reconcile is in flight.
+pub async fn run(
+    client: Client,
+    scope: WatchScope,
+    config: WorkerConfig,
+    telemetry: Telemetry,
+    shutdown: impl Future<Output = ()> + Send,
+) {
+    let (dependencies, triggers) = DependencyWatches::new(client.clone());
+    let ctx = Arc::new(Context::new(client, config, telemetry.metrics.clone()));
+    let source = Arc::downgrade(&ctx);
+    telemetry.metrics.add_source(move || {
+        source
+            .upgrade()
+            .map(|ctx| ctx.store().tests())
+            .unwrap_or_default()
+    });
+    let changed = watches::watch_all(&ctx, &scope, &telemetry);
+    let triggered = triggers.map(|key| vec![key]);
+    let reconciler = Reconciler {
+        ctx,
+        dependencies,
+        backoff: Backoff::default(),
+    };
+    let to_reconcile = futures::stream::select(changed, triggered);
+    process_workqueue(to_reconcile, &reconciler, shutdown).await;
+}
+
+/// Reconciles the tests that change, or whose requeue time has come, until `shutdown` completes.
+async fn process_workqueue(
+    mut to_reconcile: impl Stream<Item = Vec<ObjectRef>> + Unpin,
+    reconciler: &Reconciler,
+    shutdown: impl Future<Output = ()> + Send,
+) {
+    let (mut queue, mut in_flight) = (Workqueue::default(), FuturesUnordered::new());
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let synced = reconciler.ctx.has_synced();
+        while let Some(key) = queue.get(|priority| max_concurrent_reconciles(priority, synced)) {
+            in_flight.push(async move {
+                let requeue_at = reconciler.process_item(&key).await;
+                (key, requeue_at)
+            });
+        }
+        let next_requeue = queue.next_requeue();
+        tokio::select! {
+            () = &mut shutdown => break,
+            Some(keys) = to_reconcile.next() => {
+                for key in keys {
+                    enqueue(&mut queue, key, reconciler);
+                }
+            }
+            Some((key, requeue_at)) = in_flight.next() => queue.done(key, requeue_at),
+            () = sleep_until(next_requeue) => {
+                while let Some(key) = queue.pop_due(Instant::now()) {
+                    enqueue(&mut queue, key, reconciler);
+                }
+            }
+            else => break,
+        }
+    }
+    while in_flight.next().await.is_some() {}
+}
+
+/// Queues a test. Forgets it if it no longer exists; its Job and pods may outlive it.
+fn enqueue(queue: &mut Workqueue, key: ObjectRef, reconciler: &Reconciler) {
+    let ctx = &reconciler.ctx;
+    let Some(test) = ctx.store().test(&key) else {
+        if ctx.has_synced().tests {
+            reconciler.forget(&key);
+        }
+        return queue.forget(&key);
+    };
+    let has_started = test.phase().is_some_and(Phase::has_started) || ctx.store().has_job(&key);
+    let priority = if has_started {
+        Priority::Update
+    } else {
+        Priority::Start
+    };
+    queue.add(key, priority);
+}
+
+/// How many tests are reconciled at a time. A Job or worker that is not listed yet would look as if it did not exist: no test is
+/// reconciled before the Jobs are listed, and no started test before its workers are.
+fn max_concurrent_reconciles(priority: Priority, synced: HasSynced) -> usize {
+    match priority {
+        Priority::Start if synced.jobs && synced.tests => MAX_CONCURRENT_STARTS,
+        Priority::Update if synced.jobs && synced.tests && synced.pods => MAX_CONCURRENT_UPDATES,
+        Priority::Start | Priority::Update => 0,
+    }
+}
+
+/// Never completes without a time.
+async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_are_reconciled_only_after_what_they_need_is_listed() {
+        let allowed = |synced| {
+            [Priority::Start, Priority::Update]
+                .map(|priority| max_concurrent_reconciles(priority, synced) > 0)
+        };
+        let mut synced = HasSynced::default();
+        assert_eq!(allowed(synced), [false, false]);
+        synced.jobs = true;
+        assert_eq!(allowed(synced), [false, false]);
+        synced.tests = true;
+        assert_eq!(allowed(synced), [true, false], "a start needs no workers");
+        synced.pods = true;
+        assert_eq!(allowed(synced), [true, true]);
+    }
+}

@@ -1,0 +1,461 @@
+//! Every sentence of a condition or event that the operator writes itself.
+//!
+//! A message names what happened, to which object, why, and what to do. It begins with a capital letter; field names and
+//! durations are written as in YAML.
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use loadtest_api::duration;
+use loadtest_api::v1alpha1::Reason;
+
+use crate::state::{WorkerState, WorkerStatus};
+
+/// How many objects a message lists at most.
+pub(super) const MAX_LISTED: usize = 5;
+
+/// How many characters of a worker's log line a message quotes at most.
+const MAX_LINE: usize = 300;
+
+// Pending and suspended tests
+
+pub(super) const STOPPED_BEFORE_START: &str = "Stopped by spec.stop before it started.";
+
+pub(super) fn suspended_by_spec(test: &str) -> String {
+    format!(
+        "Suspended by spec.suspend. Set it to false to start the test (kubectl edit loadtest {test})."
+    )
+}
+
+pub(super) fn job_suspended_by_queue(job: &str) -> String {
+    format!(
+        "Job {job} is suspended, by a queueing system or manually. The test starts when it is resumed \
+         (kubectl describe job {job})."
+    )
+}
+
+pub(super) fn name_conflict(name: &str) -> String {
+    format!(
+        "Job {name} exists and is not owned by this LoadTest. Delete it (kubectl delete job {name}) or rename the LoadTest."
+    )
+}
+
+pub(super) fn job_rejected(error: &str) -> String {
+    format!("The API server rejected the Job: {error}")
+}
+
+pub(super) fn script_config_map_missing(namespace: &str, name: &str, key: &str) -> String {
+    format!(
+        "ConfigMap {namespace}/{name} not found. Create it with the test script under key {key}."
+    )
+}
+
+pub(super) fn external_config_map_missing(namespace: &str, name: &str) -> String {
+    format!("ConfigMap {namespace}/{name} not found. Create it; spec.testScript.external names it.")
+}
+
+pub(super) fn script_key_missing(config_map: &str, key: &str, keys: &[String]) -> String {
+    let keys = if keys.is_empty() {
+        "none".to_owned()
+    } else {
+        keys.join(", ")
+    };
+    format!(
+        "ConfigMap {config_map} has no key {key} (keys: {keys}). Add the test script under this key."
+    )
+}
+
+pub(super) fn invalid_env(problem: &str) -> String {
+    format!("Invalid spec.worker.env: {problem}.")
+}
+
+pub(super) fn duplicate_file(file: &str, first: &str, second: &str) -> String {
+    format!("Both {first} and {second} contain a file {file}. Rename one of them.")
+}
+
+pub(super) fn invalid_script(place: &str, problem: &str) -> String {
+    format!(
+        "Invalid test script ({place}): {problem}. To run it unchecked, set spec.validate: false."
+    )
+}
+
+pub(super) const INLINE_SCRIPT: &str = "spec.testScript.inline";
+
+pub(super) fn script_place(key: &str, config_map: &str) -> String {
+    format!("key {key} in ConfigMap {config_map}")
+}
+
+pub(super) fn config_map_place(name: &str) -> String {
+    format!("ConfigMap {name}")
+}
+
+pub(super) fn start_deadline_exceeded(seconds: i64, why: &str) -> String {
+    format!("Did not start within {seconds}s (startDeadlineSeconds): {why}")
+}
+
+// Starting and running tests
+
+pub(super) fn waiting_for_workers(count: i32, job: &str) -> String {
+    format!(
+        "Waiting for {} of Job {job} to start.",
+        count_of_workers(count)
+    )
+}
+
+pub(super) fn all_running(count: i32) -> String {
+    match count {
+        1 => "The worker is running.".to_owned(),
+        n => format!("All {n} workers are running."),
+    }
+}
+
+pub(super) fn waiting_for_barrier(count: i32, waiting_for: &str) -> String {
+    format!("All {count} workers are running; the synchronized start waits for {waiting_for}.")
+}
+
+pub(super) fn barrier_not_ready(workers: &str) -> String {
+    format!("{workers} to become ready")
+}
+
+pub(super) fn barrier_sending(count: usize) -> String {
+    format!(
+        "the start time to reach {} of them",
+        count_of_workers(count)
+    )
+}
+
+pub(super) fn with_blocker(message: &str, blocker: &str) -> String {
+    format!("{message} {blocker}")
+}
+
+pub(super) fn pod_blocked(pod: &str, others: usize, why: &str) -> String {
+    match others {
+        0 => format!("Pod {pod} is waiting: {why}"),
+        n => format!("Pod {pod} and {n} more are waiting: {why}"),
+    }
+}
+
+/// What a user can do about a blocker.
+pub(super) fn advice(reason: Reason) -> Option<&'static str> {
+    Some(match reason {
+        Reason::Unschedulable => "Free capacity, add nodes, or reduce spec.count.",
+        Reason::ImageNotPullable => {
+            "Check the workers' image (status.image) and that the nodes can pull it."
+        }
+        Reason::VolumeNotMounted => "Check that the ConfigMap of the script still exists.",
+        Reason::PodCreationFailed => {
+            "Raise the namespace's quota, or relax the policy that rejects the pods."
+        }
+        Reason::ContainerNotStarting => {
+            "Check the workers' image and what their container refers to."
+        }
+        _ => return None,
+    })
+}
+
+pub(super) fn with_advice(message: &str, advice: &str) -> String {
+    format!("{}. {advice}", message.trim_end_matches(['.', ' ']))
+}
+
+pub(super) fn barrier_deadline_exceeded(seconds: i64, waiting_for: &str) -> String {
+    format!(
+        "The synchronized start did not happen within {seconds}s (startDeadlineSeconds): it waited for {waiting_for}. \
+         Check the workers' logs, or set spec.start: Immediate."
+    )
+}
+
+pub(super) fn workers_not_started(seconds: i64, blocker: Option<&str>) -> String {
+    let late = format!("Not all workers started within {seconds}s (startDeadlineSeconds)");
+    match blocker {
+        Some(blocker) => format!("{late}: {blocker}"),
+        None => format!("{late}. Neither their pods nor events give a reason."),
+    }
+}
+
+pub(super) const STOPPING: &str = "Stopping the workers: spec.stop is true.";
+
+pub(super) fn with_problem(message: &str, problem: &str) -> String {
+    format!("{message} {problem}")
+}
+
+pub(super) fn node_lost(pods: &str, first: &str) -> String {
+    format!(
+        "Worker pod {pods} should have terminated, but its node has not confirmed it. The test ends when the node recovers or \
+         the pod is force-deleted: kubectl delete pod --force {first}"
+    )
+}
+
+pub(super) fn start_not_acknowledged(pods: &str, at: Timestamp) -> String {
+    format!(
+        "Worker {pods} has not acknowledged the start time {at}. Check its log and the load on its node."
+    )
+}
+
+pub(super) fn running_too_long(
+    pods: &str,
+    expected: SignedDuration,
+    namespace: &str,
+    first: &str,
+) -> String {
+    format!(
+        "Worker {pods} is still running; the script's phases should have finished after {}. See kubectl logs -n {namespace} \
+         {first}. To end the test, set spec.stop: true.",
+        duration::format(expected)
+    )
+}
+
+// Finished tests
+
+pub(super) fn all_succeeded(count: i32) -> String {
+    match count {
+        1 => "The worker succeeded.".to_owned(),
+        n => format!("All {n} workers succeeded."),
+    }
+}
+
+pub(super) fn stopped(succeeded: i32, count: i32) -> String {
+    format!(
+        "Stopped by spec.stop; {succeeded} of {} had succeeded.",
+        count_of_workers(count)
+    )
+}
+
+pub(super) const STOPPED_AND_JOB_DELETED: &str = "Stopped by spec.stop; the Job was deleted.";
+
+pub(super) const STOPPED_AND_JOB_SUSPENDED: &str = "Stopped by spec.stop; the Job was suspended.";
+
+pub(super) fn job_deleted(job: &str) -> String {
+    format!(
+        "Job {job} was deleted before the test finished. To run the test again, delete the LoadTest and create it again."
+    )
+}
+
+pub(super) fn job_suspended_after_start(job: &str) -> String {
+    format!(
+        "Job {job} was suspended after its workers had started. It is not resumed, because the workers would repeat their \
+         load. Delete the LoadTest and create it again."
+    )
+}
+
+pub(super) fn deadline_exceeded(seconds: Option<i64>, job_message: &str) -> String {
+    match seconds {
+        Some(seconds) => {
+            format!("Ran longer than activeDeadlineSeconds ({seconds}s): {job_message}")
+        }
+        None => format!("The Job ran longer than its deadline: {job_message}"),
+    }
+}
+
+pub(super) fn worker_lost(job_reason: &str, job_message: &str) -> String {
+    format!("A worker pod was deleted or lost before it finished ({job_reason}: {job_message}).")
+}
+
+pub(super) const POD_DELETED: &str = "its pod was deleted";
+
+/// `Worker 1 (pod t-1-abcde) failed with exit code 11: <its last line>. 2 other workers were stopped. See: kubectl logs ...`
+pub(super) fn worker_failed(
+    first: &WorkerStatus,
+    others_failed: usize,
+    aborted: usize,
+    logs: Option<&str>,
+) -> String {
+    let failure = describe_failure(first);
+    let were = if aborted == 1 { "was" } else { "were" };
+    let sentences = [
+        Some(format!("Worker {}.", failure.trim_end_matches('.'))),
+        (others_failed > 0)
+            .then(|| format!("{} failed too.", count_of_other_workers(others_failed))),
+        (aborted > 0).then(|| format!("{} {were} stopped.", count_of_other_workers(aborted))),
+        logs.map(|namespace| format!("See: kubectl logs -n {namespace} {}", first.pod)),
+    ];
+    sentences
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// A failed worker: `1 (pod t-1-abcde) failed with exit code 11: <its last line>`.
+fn describe_failure(worker: &WorkerStatus) -> String {
+    let index = worker
+        .index
+        .map_or_else(|| "?".to_owned(), |i| i.to_string());
+    let WorkerState::Failed {
+        exit_code,
+        reason,
+        message,
+    } = &worker.state
+    else {
+        return index;
+    };
+    let code = exit_code.map(|code| format!(" with exit code {code}"));
+    let cause = (reason != "Error").then(|| format!(" ({reason})"));
+    let line = most_informative_line(message.as_deref()).map(|line| format!(": {line}"));
+    let hint = (reason == "OOMKilled")
+        .then_some(". It needs more memory, or fewer virtual users per worker");
+    let parts = [code, cause, line, hint.map(str::to_owned)];
+    format!(
+        "{index} (pod {}) failed{}",
+        worker.pod,
+        parts.into_iter().flatten().collect::<String>()
+    )
+}
+
+/// The line of a log's end that explains most: the last one that names an error, or else the last one with a word in it. An
+/// error that Node.js prints ends with its stack and its properties.
+pub(super) fn most_informative_line(log: Option<&str>) -> Option<String> {
+    let lines = || log.unwrap_or_default().lines().map(str::trim).rev();
+    let error = lines().find(|line| {
+        line.contains("Error: ") || line.starts_with("Error") || line.starts_with("error")
+    });
+    let line = error.or_else(|| lines().find(|line| line.chars().any(char::is_alphanumeric)))?;
+    Some(line.chars().take(MAX_LINE).collect())
+}
+
+// Events. The texts of Created, Running and the prefixes of the others are those of the original operator.
+
+pub(super) fn created_event(job: &str) -> String {
+    format!("Created Load Test worker master job: {job}")
+}
+
+pub(super) fn running_event(pod: &str) -> String {
+    format!("Running Load Test worker pod: {pod}")
+}
+
+pub(super) fn all_running_event(count: usize) -> String {
+    format!("Running {count} Load Test worker pods")
+}
+
+pub(super) fn finished_event(phase: &str, message: &str) -> String {
+    format!("{phase} Load Test: {}", lower_first(message))
+}
+
+// The verdict and the results
+
+pub(super) const NO_THRESHOLDS: &str = "All workers succeeded; the test has no thresholds.";
+
+pub(super) const RESULTS_INCOMPLETE: &str =
+    "Thresholds were not evaluated: results of some workers are missing (see ResultsComplete).";
+
+pub(super) fn not_completed(phase: &str, failures: &str) -> String {
+    let message = match phase {
+        "Stopped" => "The test was stopped.",
+        _ => "The test failed.",
+    };
+    append(message, failures)
+}
+
+pub(super) fn thresholds_met(count: usize, failures: &str) -> String {
+    let message = match count {
+        1 => "The threshold is met.".to_owned(),
+        n => format!("{n} thresholds are met."),
+    };
+    append(&message, failures)
+}
+
+pub(super) fn thresholds_not_met(failures: &str) -> String {
+    append("Thresholds not met:", failures)
+}
+
+fn append(message: &str, failures: &str) -> String {
+    match failures {
+        "" => message.to_owned(),
+        failures => format!("{message} {failures}."),
+    }
+}
+
+pub(super) fn verdict_event(passed: bool, message: &str) -> String {
+    let verdict = if passed {
+        "Load test passed"
+    } else {
+        "Load test did not pass"
+    };
+    format!("{verdict}: {}", lower_first(message))
+}
+
+pub(super) fn no_pod(index: i32) -> String {
+    format!("no pod for worker {index}")
+}
+
+pub(super) fn incomplete_results(index: i32) -> String {
+    format!("results of worker {index} are incomplete")
+}
+
+pub(super) fn results_problem(index: i32, problem: &str) -> String {
+    format!("worker {index}: {problem}")
+}
+
+/// The message of the condition `ResultsComplete`.
+pub(super) fn results_complete(
+    partial: bool,
+    reporting: &str,
+    missing: &[String],
+    dropped: i32,
+    repeated: u32,
+) -> String {
+    let first = if partial {
+        format!("{reporting} workers reported")
+    } else {
+        "All workers reported".to_owned()
+    };
+    let more = (missing.len() > MAX_LISTED).then(|| "and more".to_owned());
+    let dropped = match dropped {
+        0 => None,
+        1 => Some("1 metric was dropped for lack of space".to_owned()),
+        n => Some(format!("{n} metrics were dropped for lack of space")),
+    };
+    let repeated = match repeated {
+        0 => None,
+        1 => Some("Kubernetes ran 1 worker twice; only one of its results is counted".to_owned()),
+        n => Some(format!(
+            "Kubernetes ran {n} workers twice; only one result of each is counted"
+        )),
+    };
+    let parts = std::iter::once(first)
+        .chain(missing.iter().take(MAX_LISTED).cloned())
+        .chain(more)
+        .chain(dropped)
+        .chain(repeated);
+    parts.collect::<Vec<_>>().join("; ") + "."
+}
+
+pub(super) const IN_PROGRESS: &str = "The test is in progress.";
+
+// Parts of messages
+
+/// Pods with their nodes, at most [`MAX_LISTED`].
+pub(super) fn list_workers(workers: &[&WorkerStatus]) -> String {
+    let names = workers.iter().take(MAX_LISTED).map(|w| match &w.node {
+        Some(node) => format!("{} on {node}", w.pod),
+        None => w.pod.clone(),
+    });
+    let names = names.collect::<Vec<_>>().join(", ");
+    match workers.len().saturating_sub(MAX_LISTED) {
+        0 => names,
+        more => format!("{names} and {more} more"),
+    }
+}
+
+fn count_of_workers(count: impl std::fmt::Display) -> String {
+    match count.to_string().as_str() {
+        "1" => "1 worker".into(),
+        n => format!("{n} workers"),
+    }
+}
+
+fn count_of_other_workers(count: usize) -> String {
+    match count {
+        1 => "1 other worker".into(),
+        n => format!("{n} other workers"),
+    }
+}
+
+/// A message inside a sentence: a leading word in lower case, unless it is an abbreviation or a name.
+fn lower_first(message: &str) -> String {
+    let mut chars = message.chars();
+    match (chars.next(), chars.next()) {
+        (Some(first), Some(second)) if second.is_lowercase() || second == ' ' => {
+            first.to_lowercase().collect::<String>()
+                + message.get(first.len_utf8()..).unwrap_or_default()
+        }
+        _ => message.to_owned(),
+    }
+}

@@ -1,0 +1,593 @@
+//! A model check: every order of steps of a small cluster, its users and an operator that decides by [`decide`], with
+//! views that lag, crashes between any two writes, answers that are lost, and requests that arrive late. What must
+//! always hold is asserted after every step; and from every state, once faults stop, the run must come to its end.
+//!
+//! The states are bounded by the numbers of workers, of faults and of users' actions in a run.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::struct_excessive_bools)]
+
+mod check;
+mod objects;
+mod steps;
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::*;
+use loadtest_api::v1alpha1::JobRecord;
+
+use crate::state::{
+    Deletion, JobOutcome, JobStatus, ScriptState, StartHandshake, StartState, WorkerState,
+    WorkerStatus,
+};
+use check::check_status;
+use objects::{at, load_test, test_job, worker};
+
+/// A status or an event, kept once and named by its number, so that states are small and can be compared.
+type Id = u16;
+
+/// A `LoadTest`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Test {
+    uid: u8,
+    version: u8,
+    status: Option<Id>,
+    stop: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum End {
+    Complete,
+    Workers,
+    Deadline,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Job {
+    uid: u8,
+    /// The test's UID, or 0 of a Job that somebody else made.
+    owner: u8,
+    started: bool,
+    suspended: bool,
+    at_once: bool,
+    failing: Option<End>,
+    outcome: Option<End>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Pod {
+    Pending,
+    /// Its container runs; of several workers it waits to be told when to begin.
+    Running,
+    /// It has been told.
+    Told,
+    Succeeded,
+    Failed,
+    /// Deleted, by hand or because another has failed.
+    Gone {
+        ran: bool,
+        by_hand: bool,
+    },
+}
+
+/// Takes a step, by its name and what it changes.
+type Add<'a> = dyn FnMut(&'static str, &mut dyn FnMut(&mut State)) + 'a;
+
+/// What there is in the cluster, or as much of it as an operator has seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Objects {
+    test: Option<Test>,
+    job: Option<Job>,
+    /// A Job of the test that was seen and is gone.
+    lost: Option<Job>,
+    pods: Vec<Pod>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Request {
+    /// All that a plan has to say: events have names of their own, so their order and repetition make no difference.
+    Events(BTreeSet<Id>),
+    Status {
+        uid: u8,
+        version: u8,
+        status: Id,
+    },
+    Create {
+        owner: u8,
+    },
+    End {
+        job: u8,
+    },
+    /// The workers of a Job, by their numbers.
+    Start {
+        job: u8,
+        pods: BTreeSet<usize>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct State {
+    world: Objects,
+    script: bool,
+    /// Whether the start deadline is over.
+    late: bool,
+    /// Whether a Job of the name came or went since the test was last written.
+    job_since_write: bool,
+    said: BTreeSet<Id>,
+    /// The Jobs that were created for the first and for the second test, and how many of them by late requests.
+    created: [u8; 2],
+    created_late: [u8; 2],
+    view: Objects,
+    written: Option<Test>,
+    /// What the operator is about to ask, in this order.
+    pending: Vec<Request>,
+    delayed: Option<Request>,
+    faults: u8,
+    users: u8,
+    workers: usize,
+    /// Whether the watches lag behind, each by itself.
+    lag: bool,
+}
+
+/// What a reconcile sees: all that its requests follow from.
+#[derive(PartialEq, Eq, Hash)]
+struct Sight {
+    view: Objects,
+    test: Test,
+    world_job: Option<Job>,
+    history: bool,
+    script: bool,
+    late: bool,
+}
+
+/// Statuses and events by their numbers, and what was worked out before.
+#[derive(Default)]
+struct Names {
+    plans: HashMap<Sight, Vec<Request>>,
+    settled: HashMap<State, State>,
+    statuses: Vec<LoadTestStatus>,
+    by_text: HashMap<String, Id>,
+    events: Vec<(u8, Reason)>,
+}
+
+impl Names {
+    fn status(&mut self, status: LoadTestStatus) -> Id {
+        let text = serde_json::to_string(&status).unwrap();
+        if let Some(id) = self.by_text.get(&text) {
+            return *id;
+        }
+        let id = Id::try_from(self.statuses.len()).unwrap();
+        self.statuses.push(status);
+        self.by_text.insert(text, id);
+        id
+    }
+
+    fn event(&mut self, uid: u8, say: &EventRecord) -> Id {
+        let text = format!("event {uid} {:?} {}", say.reason, say.dedup_key);
+        if let Some(id) = self.by_text.get(&text) {
+            return *id;
+        }
+        let id = Id::try_from(self.events.len()).unwrap();
+        self.events.push((uid, say.reason));
+        self.by_text.insert(text, id);
+        id
+    }
+
+    fn phase(&self, test: Test) -> Option<Phase> {
+        test.status
+            .and_then(|id| self.statuses[usize::from(id)].phase)
+    }
+}
+
+impl State {
+    fn new(workers: usize, lag: bool, faults: u8, users: u8) -> Self {
+        let test = Test {
+            uid: 1,
+            version: 1,
+            status: None,
+            stop: false,
+        };
+        Self {
+            world: Objects {
+                test: Some(test),
+                ..Objects::default()
+            },
+            script: true,
+            late: false,
+            job_since_write: false,
+            said: BTreeSet::new(),
+            created: [0; 2],
+            created_late: [0; 2],
+            view: Objects::default(),
+            written: None,
+            pending: Vec::new(),
+            delayed: None,
+            faults,
+            users,
+            workers,
+            lag,
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        at(if self.late { 700 } else { 2 })
+    }
+
+    /// What a reconcile asks for, by what the operator has seen and reads.
+    fn reconcile(&self, names: &mut Names) -> Option<Vec<Request>> {
+        let seen = self.view.test?;
+        let test = self
+            .written
+            .filter(|w| w.uid == seen.uid && w.version > seen.version)
+            .unwrap_or(seen);
+        let sight = Sight {
+            view: self.view.clone(),
+            test,
+            world_job: self.world.job,
+            history: self.job_since_write || self.world.test != Some(test),
+            script: self.script,
+            late: self.late,
+        };
+        if !names.plans.contains_key(&sight) {
+            let plan = self.plan(test, names);
+            names.plans.insert(sight, plan);
+            return self.reconcile(names);
+        }
+        let unsaid = |request: &&Request| !matches!(request, Request::Events(events) if events.is_subset(&self.said));
+        Some(names.plans[&sight].iter().filter(unsaid).cloned().collect())
+    }
+
+    fn plan(&self, test: Test, names: &mut Names) -> Vec<Request> {
+        let object = load_test(test, self.workers, names);
+        let ours = |job: Job| {
+            if job.owner == test.uid {
+                JobState::Owned(test_job(job, &self.view.pods))
+            } else {
+                JobState::NotOwned
+            }
+        };
+        let job = match (self.view.job, self.view.lost) {
+            (Some(job), _) => ours(job),
+            (None, Some(job)) if job.owner == test.uid => {
+                JobState::Deleted(Some(test_job(job, &self.view.pods)))
+            }
+            // What the index misses is read live, as `observe` does.
+            _ => match (names.phase(test), self.world.job) {
+                (Some(phase), Some(job)) if !phase.is_terminal() => ours(job),
+                (Some(phase), None) if !phase.is_terminal() => match object.recorded_job() {
+                    JobRecord::Existed => JobState::Deleted(None),
+                    JobRecord::Unclear if self.job_since_write || self.world.test != Some(test) => {
+                        JobState::Deleted(None)
+                    }
+                    _ => JobState::Absent,
+                },
+                _ => JobState::Absent,
+            },
+        };
+        let workers = if matches!(job, JobState::Owned(_) | JobState::Deleted(Some(_))) {
+            self.view
+                .pods
+                .iter()
+                .enumerate()
+                .map(worker)
+                .map(Arc::new)
+                .collect()
+        } else {
+            Vec::new()
+        };
+        let script = if self.script {
+            ScriptState::NotRead
+        } else {
+            ScriptState::ConfigMapMissing("s".into())
+        };
+        let observed = Observed {
+            job,
+            workers,
+            script,
+            has_worker_files: true,
+            blocker: None,
+            running_jobs: 0,
+        };
+        let plan = decide(&object, &observed, &WorkerConfig::default(), self.now());
+        let mut requests: Vec<Request> = Vec::new();
+        if !plan.events.is_empty() {
+            requests.push(Request::Events(
+                plan.events
+                    .iter()
+                    .map(|say| names.event(test.uid, say))
+                    .collect(),
+            ));
+        }
+        if let Some(status) = plan.status {
+            requests.push(Request::Status {
+                uid: test.uid,
+                version: test.version,
+                status: names.status(status),
+            });
+        }
+        match plan.action {
+            Some(Action::CreateJob(_)) => requests.push(Request::Create { owner: test.uid }),
+            Some(Action::PatchJob(steer)) => requests.push(Request::End {
+                job: steer.uid.parse().unwrap(),
+            }),
+            Some(Action::SendStartTime(start)) => {
+                let Some(job) = self.view.job else {
+                    panic!("workers of no Job are told to begin")
+                };
+                let number = |pod: &PodRef| pod.uid.trim_start_matches('p').parse().unwrap();
+                requests.push(Request::Start {
+                    job: job.uid,
+                    pods: start.pods.iter().map(number).collect(),
+                });
+            }
+            Some(Action::CreateWorkerFiles | Action::DeleteTest) | None => {}
+        }
+        requests
+    }
+
+    /// What the API server does with a request; whether it grants it.
+    fn serve(&mut self, request: &Request, late: bool, names: &Names) -> bool {
+        match *request {
+            Request::Events(ref events) => {
+                self.said.extend(events);
+                true
+            }
+            Request::Status {
+                uid,
+                version,
+                status,
+            } => {
+                let Some(test) = self
+                    .world
+                    .test
+                    .filter(|t| t.uid == uid && t.version == version)
+                else {
+                    return false;
+                };
+                check_status(
+                    test.status.map(|id| &names.statuses[usize::from(id)]),
+                    &names.statuses[usize::from(status)],
+                );
+                let test = Test {
+                    version: version + 1,
+                    status: Some(status),
+                    ..test
+                };
+                self.world.test = Some(test);
+                self.job_since_write = false;
+                if !late {
+                    self.written = Some(test);
+                }
+                true
+            }
+            Request::Create { owner } => {
+                if self.world.job.is_some() {
+                    // It is read then, as `apply` does.
+                    self.view.job = self.world.job;
+                    return false;
+                }
+                let index = usize::from(owner - 1);
+                self.created[index] += 1;
+                self.created_late[index] += u8::from(late);
+                let uid = 10 * owner + self.created[index];
+                let job = Job {
+                    uid,
+                    owner,
+                    started: false,
+                    suspended: false,
+                    at_once: false,
+                    failing: None,
+                    outcome: None,
+                };
+                self.world.job = Some(job);
+                self.world.pods.clear();
+                self.job_since_write = true;
+                if !late && self.view.lost.is_none_or(|lost| lost.uid != uid) {
+                    self.view.job = Some(job);
+                    self.view.pods.clear();
+                }
+                true
+            }
+            Request::Start { job, ref pods } => {
+                if self.world.job.is_some_and(|j| j.uid == job) {
+                    for index in pods {
+                        if let Some(pod) = self
+                            .world
+                            .pods
+                            .get_mut(*index)
+                            .filter(|p| **p == Pod::Running)
+                        {
+                            *pod = Pod::Told;
+                        }
+                    }
+                }
+                true
+            }
+            Request::End { job } => {
+                if let Some(there) = self.world.job.as_mut().filter(|j| j.uid == job) {
+                    assert_ne!(there.owner, 0, "I7: a foreign Job was written to");
+                    there.at_once = true;
+                }
+                true
+            }
+        }
+    }
+
+    fn crash(&mut self) {
+        self.pending.clear();
+        self.written = None;
+        // It lists everything when it comes back: what is gone is not in a list.
+        self.view = Objects {
+            lost: None,
+            ..self.world.clone()
+        };
+    }
+
+    /// All states that one step leads to.
+    fn steps(&self, names: &mut Names) -> Vec<(&'static str, Self)> {
+        let mut next = Vec::new();
+        let mut add = |what, change: &mut dyn FnMut(&mut Self)| {
+            let mut state = self.clone();
+            change(&mut state);
+            if !state.lag {
+                state.see_test();
+                state.see_job();
+                state.see_pods();
+            }
+            if state != *self {
+                next.push((what, state));
+            }
+        };
+        self.world_steps(&mut add);
+        if self.users > 0 {
+            self.user_steps(names, &mut add);
+        }
+        // The watches tell, each at its own pace.
+        // Nothing is decided on them while requests are under way.
+        if self.pending.is_empty() {
+            add("test seen", &mut |s| s.see_test());
+            add("job seen", &mut |s| s.see_job());
+            add("pods seen", &mut |s| s.see_pods());
+        }
+        if let Some(request) = self.pending.first() {
+            add("request", &mut |s| {
+                let request = s.pending.remove(0);
+                if !s.serve(&request, false, names) {
+                    s.pending.clear();
+                }
+            });
+            if self.faults > 0 {
+                add("crash", &mut |s| {
+                    s.faults -= 1;
+                    s.crash();
+                });
+                add("answer lost", &mut |s| {
+                    s.faults -= 1;
+                    let view = s.view.clone();
+                    let written = s.written;
+                    let request = s.pending.remove(0);
+                    s.serve(&request, false, names);
+                    (s.view, s.written) = (view, written);
+                    s.pending.clear();
+                });
+                add("request lost", &mut |s| {
+                    s.faults -= 1;
+                    s.pending.clear();
+                });
+                if self.delayed.is_none() && !matches!(request, Request::Events(_)) {
+                    add("request delayed", &mut |s| {
+                        s.faults -= 1;
+                        s.delayed = Some(s.pending.remove(0));
+                        s.pending.clear();
+                    });
+                }
+            }
+        } else if let Some(requests) = self.reconcile(names).filter(|r| !r.is_empty()) {
+            add("reconcile", &mut |s| s.pending.clone_from(&requests));
+        }
+        if let Some(delayed) = &self.delayed {
+            add("late request", &mut |s| {
+                s.delayed = None;
+                s.serve(delayed, true, names);
+            });
+        }
+        next
+    }
+
+    /// Goes on without faults and users until nothing is left to do.
+    fn settled(&self, names: &mut Names) -> Self {
+        let mut state = Self {
+            faults: 0,
+            users: 0,
+            ..self.clone()
+        };
+        let mut path = Vec::new();
+        let end = loop {
+            if let Some(end) = names.settled.get(&state) {
+                break end.clone();
+            }
+            assert!(path.len() < 200, "it comes to no end: {state:#?}");
+            // Time passes only when nothing else happens.
+            let steps = state.steps(names);
+            let next = steps
+                .iter()
+                .find(|(what, _)| *what != "time passes")
+                .or(steps.first())
+                .map(|(_, next)| next.clone());
+            path.push(state.clone());
+            match next {
+                Some(next) => state = next,
+                None => break state,
+            }
+        };
+        names
+            .settled
+            .extend(path.into_iter().map(|state| (state, end.clone())));
+        end
+    }
+}
+
+/// Goes through all states of a test of so many workers, with at most so many faults and users' actions in a run. Gives
+/// the phases in which runs end.
+fn explore(workers: usize, lag: bool, faults: u8, users: u8) -> HashSet<Option<Phase>> {
+    let begun = Instant::now();
+    let mut names = Names::default();
+    let first = State::new(workers, lag, faults, users);
+    let mut seen: HashSet<State> = HashSet::from([first.clone()]);
+    let mut queue = VecDeque::from([first]);
+    let mut settled: HashSet<State> = HashSet::new();
+    let (mut steps, mut ends) = (0_usize, HashSet::new());
+    while let Some(state) = queue.pop_front() {
+        for (_, next) in state.steps(&mut names) {
+            steps += 1;
+            next.check();
+            if seen.insert(next.clone()) {
+                queue.push_back(next);
+            }
+        }
+        let end = state.settled(&mut names);
+        if settled.insert(end.clone()) {
+            end.check_settled(&names, &state);
+            ends.insert(end.world.test.and_then(|t| names.phase(t)));
+        }
+    }
+    println!(
+        "model check: {workers} workers, {} views, {faults} faults, {users} actions of users: {} states, {steps} steps, {} ends, {:.1} s",
+        if lag { "lagging" } else { "prompt" },
+        seen.len(),
+        settled.len(),
+        begun.elapsed().as_secs_f64()
+    );
+    ends
+}
+
+#[test]
+fn in_every_order_of_steps_what_must_hold_holds() {
+    explore(2, false, 1, 0);
+    explore(1, true, 1, 0);
+    let ends = explore(1, false, 1, 1);
+    for phase in [
+        Phase::Completed,
+        Phase::Failed,
+        Phase::Stopped,
+        Phase::Suspended,
+        Phase::Pending,
+    ] {
+        assert!(
+            ends.contains(&Some(phase)),
+            "no run ends in {phase:?}: the model misses something"
+        );
+    }
+}
+
+/// The same, further: `make model-check`.
+#[test]
+#[ignore = "it takes some minutes: run by make model-check"]
+fn in_every_order_of_more_steps_what_must_hold_holds() {
+    explore(2, true, 0, 0);
+    explore(2, false, 0, 1);
+    explore(1, false, 1, 1);
+    explore(1, true, 0, 1);
+}

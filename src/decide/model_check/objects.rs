@@ -1,0 +1,98 @@
+//! The objects of the model as those of Kubernetes.
+
+use super::*;
+
+pub(super) fn at(seconds: i64) -> Timestamp {
+    Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1_000_000 + seconds)
+}
+
+pub(super) fn load_test(test: Test, workers: usize, names: &Names) -> LoadTest {
+    let mut object: LoadTest = serde_json::from_value(json!({"apiVersion": "loadtest.artillery.io/v1alpha1", "kind": "LoadTest",
+        "metadata": {"name": "t", "namespace": "n", "uid": format!("{}", test.uid), "generation": 1},
+        "spec": {"count": workers, "stop": test.stop, "testScript": {"config": {"configMap": "s"}}}}))
+    .unwrap();
+    object.status = test
+        .status
+        .map(|id| names.statuses[usize::from(id)].clone());
+    object
+}
+
+pub(super) fn test_job(job: Job, pods: &[Pod]) -> JobStatus {
+    let count = |wanted: Pod| i32::try_from(pods.iter().filter(|p| **p == wanted).count()).unwrap();
+    let outcome = job.outcome.map(|end| match end {
+        End::Complete => JobOutcome::Complete { at: at(20) },
+        End::Workers => failed("BackoffLimitExceeded"),
+        End::Deadline => failed("DeadlineExceeded"),
+    });
+    JobStatus {
+        uid: job.uid.to_string(),
+        owner_uid: Some(job.owner.to_string()),
+        started: job.started.then(|| at(1)),
+        active: count(Pod::Running) + count(Pod::Told) + count(Pod::Pending),
+        succeeded: count(Pod::Succeeded),
+        failed: i32::from(job.failing.is_some()),
+        suspended: job.suspended,
+        deadline: job.at_once.then_some(TERMINATE_NOW_SECONDS),
+        ttl: None,
+        failing: job.failing.is_some(),
+        outcome,
+    }
+}
+
+pub(super) fn failed(reason: &str) -> JobOutcome {
+    JobOutcome::Failed {
+        at: at(20),
+        reason: reason.into(),
+        message: "m".into(),
+    }
+}
+
+pub(super) fn worker((index, pod): (usize, &Pod)) -> WorkerStatus {
+    let (state, started, deleted) = match *pod {
+        Pod::Pending => (WorkerState::Pending { blocker: None }, false, None),
+        Pod::Running | Pod::Told => (WorkerState::Running, true, None),
+        Pod::Succeeded => (WorkerState::Succeeded, true, None),
+        Pod::Failed => (
+            WorkerState::Failed {
+                exit_code: Some(1),
+                reason: "Error".into(),
+                message: None,
+            },
+            true,
+            None,
+        ),
+        Pod::Gone { ran, by_hand } => (
+            WorkerState::Aborted,
+            ran,
+            Some(Deletion {
+                grace_deadline: at(20),
+                version: if by_hand { 1 } else { 2 },
+                removed: true,
+            }),
+        ),
+    };
+    WorkerStatus {
+        pod: format!("t-{index}"),
+        uid: format!("p{index}"),
+        index: u32::try_from(index).ok(),
+        node: None,
+        started,
+        running_since: None,
+        ended: (state == WorkerState::Succeeded).then(|| at(20)),
+        start: StartHandshake {
+            state: match pod {
+                Pod::Running => StartState::Ready,
+                Pod::Told => StartState::Acknowledged,
+                _ => StartState::Loading,
+            },
+            instant: (*pod == Pod::Told).then(|| at(3)),
+            attempt: u8::MAX,
+            sent_at: None,
+            ack_deadline: Some(Timestamp::MIN),
+        },
+        snapshot: None,
+        pod_outlives_worker: false,
+        deleted: deleted.map(Box::new),
+        state,
+    }
+}

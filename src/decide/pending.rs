@@ -1,0 +1,142 @@
+//! Tests that have no Job yet: what blocks them, and their start.
+
+use k8s_openapi::jiff::SignedDuration;
+use kube::ResourceExt;
+use loadtest_api::duration;
+use loadtest_api::v1alpha1::{Phase, Reason, Threshold};
+use loadtest_results::thresholds::MAX_THRESHOLDS;
+use loadtest_script::ScriptInfo;
+
+use super::script::{ScriptProblem, judge_script};
+use super::{
+    Action, Decision, Dependency, EventRecord, FinalPhase, Plan, messages, progressing_conditions,
+    saturating_add,
+};
+use crate::build;
+use crate::state::{JobState, Observed};
+
+/// How long a blocked test waits before it is reconciled again by itself: the event it waits for may have come too early.
+const RESYNC_INTERVAL: SignedDuration = SignedDuration::from_secs(30);
+
+impl Decision<'_> {
+    /// No Job exists that the test owns.
+    pub(super) fn without_job(&self, observed: &Observed) -> Plan {
+        let name = self.test.name_any();
+        if self.test.spec.stop == Some(true) {
+            return self.finish_without_job(
+                FinalPhase::Stopped,
+                Reason::Stopped,
+                messages::STOPPED_BEFORE_START,
+            );
+        }
+        if self.test.spec.suspend == Some(true) {
+            return self.suspended(messages::suspended_by_spec(&name));
+        }
+        let no_watch = |reason, message| ScriptProblem {
+            reason,
+            message,
+            watch: None,
+        };
+        match &observed.job {
+            JobState::NotOwned => self.blocked(ScriptProblem {
+                watch: Some(Dependency::Job(name.clone())),
+                ..no_watch(Reason::NameConflict, messages::name_conflict(&name))
+            }),
+            JobState::Rejected(error) => {
+                let message = messages::job_rejected(error);
+                let plan = self.blocked(no_watch(Reason::JobRejected, message));
+                Plan {
+                    back_off: plan.requeue_at.is_some(),
+                    ..plan
+                }
+            }
+            _ => match judge_script(self.test, self.config, &observed.script) {
+                Ok(_) if !observed.has_worker_files => Plan {
+                    action: Some(Action::CreateWorkerFiles),
+                    requeue_at: Some(self.now),
+                    ..Plan::default()
+                },
+                Ok(script) => self.start(&script),
+                Err(problem) => self.blocked(problem),
+            },
+        }
+    }
+
+    pub(super) fn suspended(&self, message: String) -> Plan {
+        let status = self.status(
+            Phase::Suspended,
+            progressing_conditions(None, Reason::Suspended, message),
+        );
+        Plan {
+            status: self.if_changed(status),
+            ..Plan::default()
+        }
+    }
+
+    fn start(&self, script: &ScriptInfo) -> Plan {
+        let conditions = match self.recorded_progress("False") {
+            // A retry: what the test waits for, and since when, stays recorded until the Job exists.
+            Some(recorded) if recorded.reason == Reason::JobRejected => {
+                progressing_conditions(Some(false), recorded.reason, recorded.message)
+            }
+            _ => progressing_conditions(
+                Some(true),
+                Reason::Starting,
+                messages::waiting_for_workers(self.test.spec.count, &self.test.name_any()),
+            ),
+        };
+        let mut status = self.status(Phase::Starting, conditions);
+        status.expected_duration = script.expected_duration.map(duration::format);
+        let thresholds = self.thresholds(script);
+        status.thresholds =
+            (!thresholds.is_empty() || status.thresholds.is_some()).then_some(thresholds);
+        let job = build::build_job(self.test, self.config, script);
+        Plan {
+            // Written even where nothing changes: the write fails if the test was observed too late.
+            status: Some(status),
+            action: Some(Action::CreateJob(Box::new(job))),
+            ..Plan::default()
+        }
+    }
+
+    /// The thresholds as they are at the start, whatever becomes of the script later.
+    fn thresholds(&self, script: &ScriptInfo) -> Vec<Threshold> {
+        let own = self.test.spec.thresholds.iter().map(Threshold::strict);
+        let all = script.ensure.iter().flatten().cloned().chain(own);
+        // One more than are evaluated, so that an excess is noticed.
+        all.take(MAX_THRESHOLDS + 1).collect()
+    }
+
+    /// Something keeps the test from starting.
+    fn blocked(&self, problem: ScriptProblem) -> Plan {
+        let ScriptProblem {
+            reason,
+            message,
+            watch,
+        } = problem;
+        let since = self
+            .recorded_progress("False")
+            .map_or(self.now, |recorded| recorded.since);
+        let deadline = saturating_add(since, self.start_deadline());
+        if deadline <= self.now {
+            let seconds = self.test.spec.start_deadline_seconds;
+            return self.finish_without_job(
+                FinalPhase::Failed,
+                reason,
+                &messages::start_deadline_exceeded(seconds, &message),
+            );
+        }
+        let event = EventRecord::warning(reason, message.clone()).about(message.clone());
+        let status = self.status(
+            Phase::Pending,
+            progressing_conditions(Some(false), reason, message),
+        );
+        Plan {
+            events: vec![event],
+            status: self.if_changed(status),
+            watch,
+            requeue_at: Some(deadline.min(saturating_add(self.now, RESYNC_INTERVAL))),
+            ..Plan::default()
+        }
+    }
+}

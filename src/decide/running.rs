@@ -1,0 +1,595 @@
+//! Tests whose Job exists and has not ended.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+use loadtest_api::duration;
+use loadtest_api::v1alpha1::{FailurePolicy, LoadTest, LoadTestStatus, Phase, Reason, StopCause};
+
+use super::coordinated_start::StartBarrier;
+use super::messages::{self, list_workers};
+use super::{
+    Action, Decision, EventRecord, FinalPhase, JobField, JobPatch, Plan, TERMINATE_NOW_SECONDS,
+    progressing_conditions, saturating_add,
+};
+use crate::runtime::hash::fnv1a;
+use crate::state::{
+    JobOutcome, JobState, JobStatus, Observed, StartBlocker, WorkerState, WorkerStatus,
+};
+
+/// How often the counts and the duration of a running test are written, where few tests run.
+pub const STATUS_REFRESH_INTERVAL: SignedDuration = SignedDuration::from_secs(10);
+
+/// How many writes per second only refresh tests at most, over all running tests.
+const MAX_REFRESHES_PER_SECOND: usize = 40;
+
+/// Up to this number of workers, each has an event of its own when it runs.
+pub const MAX_WORKER_EVENTS: usize = 50;
+
+/// How long after the Job's start pods may be missing or waiting before that is reported. Where few tests run it is half of the
+/// refresh interval.
+const NORMAL_STARTUP: SignedDuration = SignedDuration::from_secs(30);
+
+/// How long after the Job's start events are read, at most half of the start deadline. The API server reads all events of a
+/// namespace to answer, so tests that start normally must not ask.
+const EVENT_LOOKUP_DELAY: SignedDuration = SignedDuration::from_secs(20);
+
+/// How much longer than the script's phases a worker may run: for its own start, and for the last virtual users.
+const OVERRUN_GRACE_PERIOD: SignedDuration = SignedDuration::from_secs(60);
+
+/// How long a status stays unchanged when only the text of a message differs. More than the one second in which the recorded
+/// duration is precise.
+const MESSAGE_INTERVAL: SignedDuration = SignedDuration::from_secs(3);
+
+/// How long after the end of a pod's grace period its node counts as lost.
+const NODE_LOST_GRACE_PERIOD: SignedDuration = SignedDuration::from_secs(30);
+
+/// How long other containers, such as a service mesh's, may keep a pod after its worker has ended.
+pub(super) const SIDECAR_GRACE_PERIOD: SignedDuration = SignedDuration::from_secs(10);
+
+/// The UID of the Job or pod whose events may explain why workers do not start: the Job where pods are missing, otherwise a pod
+/// that does not explain itself.
+#[must_use]
+pub fn object_to_explain(
+    test: &LoadTest,
+    job: &JobState,
+    workers: &[Arc<WorkerStatus>],
+    now: Timestamp,
+) -> Option<String> {
+    let JobState::Owned(job) = job else {
+        return None;
+    };
+    let half_deadline = SignedDuration::from_secs(test.spec.start_deadline_seconds / 2);
+    let started = job
+        .started
+        .filter(|_| job.outcome.is_none() && !job.failing && !job.suspended)?;
+    if test.phase().is_some_and(|p| p != Phase::Starting)
+        || saturating_add(started, EVENT_LOOKUP_DELAY.min(half_deadline)) > now
+    {
+        return None;
+    }
+    if workers.len() < usize::try_from(test.spec.count).ok()? {
+        return Some(job.uid.clone());
+    }
+    workers
+        .iter()
+        .find(|w| w.state == WorkerState::Pending { blocker: None })
+        .map(|w| w.uid.clone())
+}
+
+/// How far a test is: its phase and the condition Progressing.
+struct Progress {
+    phase: Phase,
+    progressing: bool,
+    reason: Reason,
+    message: String,
+}
+
+impl Progress {
+    fn stopping(progressing: bool, reason: Reason, message: String) -> Self {
+        Self {
+            phase: Phase::Stopping,
+            progressing,
+            reason,
+            message,
+        }
+    }
+
+    fn starting(reason: Reason, message: String) -> Self {
+        Self {
+            phase: Phase::Starting,
+            progressing: true,
+            reason,
+            message,
+        }
+    }
+
+    /// Whether people may have to do something.
+    fn is_warning(&self) -> bool {
+        !matches!(
+            self.reason,
+            Reason::Starting | Reason::WaitingForWorkers | Reason::Running | Reason::Stopping
+        )
+    }
+}
+
+/// The facts about a running Job that the checks share.
+struct Run<'a> {
+    decision: &'a Decision<'a>,
+    job: &'a JobStatus,
+    workers: &'a [Arc<WorkerStatus>],
+    /// Set while workers that have all started wait for each other.
+    barrier: Option<StartBarrier>,
+    all_started: bool,
+    blocker: Option<StartBlocker>,
+    start_deadline: Timestamp,
+    /// Until then missing or waiting pods are normal.
+    startup_ends: Timestamp,
+}
+
+impl<'a> Run<'a> {
+    fn new(decision: &'a Decision<'a>, job: &'a JobStatus, observed: &'a Observed) -> Self {
+        let workers = &observed.workers;
+        let has_run = decision.current.phase == Some(Phase::Running);
+        let started = workers.iter().filter(|w| w.started).count();
+        let barrier =
+            (!has_run && started >= decision.count()).then(|| decision.start_barrier(workers));
+        let all_started = has_run || matches!(barrier, Some(StartBarrier::Released { .. }));
+        let recorded = decision.recorded_progress("True").map(|r| r.since);
+        let begun = job.started.or(recorded).unwrap_or(decision.now);
+        let startup = NORMAL_STARTUP.min(refresh_interval(observed.running_jobs) / 2);
+        Self {
+            decision,
+            job,
+            workers,
+            barrier,
+            all_started,
+            blocker: start_blocker(observed),
+            start_deadline: saturating_add(begun, decision.start_deadline()),
+            startup_ends: saturating_add(begun, startup),
+        }
+    }
+
+    /// The first check that applies.
+    fn progress(&self) -> Progress {
+        let checks: [fn(&Self) -> Option<Progress>; 6] = [
+            Self::stopping,
+            Self::stop_requested,
+            Self::start_deadline_exceeded,
+            Self::failed_with_live_pod,
+            Self::running,
+            Self::waiting_for_barrier,
+        ];
+        checks
+            .iter()
+            .find_map(|check| check(self))
+            .unwrap_or_else(|| self.starting())
+    }
+
+    /// A test that is being stopped stays so, for the recorded cause.
+    fn stopping(&self) -> Option<Progress> {
+        let current = &self.decision.current;
+        if current.phase != Some(Phase::Stopping) {
+            return None;
+        }
+        let (progressing, recorded) = match self.decision.recorded_progress("True") {
+            Some(recorded) => (true, recorded),
+            None => (false, self.decision.recorded_progress("False")?),
+        };
+        let cause = current.stop_cause.as_ref();
+        let message = cause.map_or(recorded.message, |cause| &cause.message);
+        let reason = cause.and_then(|cause| Reason::parse(&cause.reason));
+        Some(Progress::stopping(
+            progressing,
+            reason.unwrap_or(recorded.reason),
+            message.to_owned(),
+        ))
+    }
+
+    fn stop_requested(&self) -> Option<Progress> {
+        (self.decision.test.spec.stop == Some(true))
+            .then(|| Progress::stopping(true, Reason::Stopping, messages::STOPPING.to_owned()))
+    }
+
+    fn start_deadline_exceeded(&self) -> Option<Progress> {
+        if self.all_started || self.start_deadline > self.decision.now {
+            return None;
+        }
+        let seconds = self.decision.test.spec.start_deadline_seconds;
+        let waiting_for = self.barrier.as_ref().and_then(StartBarrier::waiting_for);
+        let (reason, message) = match (waiting_for, &self.blocker) {
+            (Some(waiting_for), _) => (
+                Reason::StartDeadlineExceeded,
+                messages::barrier_deadline_exceeded(seconds, &waiting_for),
+            ),
+            (None, Some(blocker)) => (
+                blocker.reason,
+                messages::workers_not_started(seconds, Some(&blocker.message)),
+            ),
+            (None, None) => (
+                Reason::StartDeadlineExceeded,
+                messages::workers_not_started(seconds, None),
+            ),
+        };
+        Some(Progress::stopping(false, reason, message))
+    }
+
+    /// Workers have failed, and the Job cannot know: other containers keep their pods running.
+    fn failed_with_live_pod(&self) -> Option<Progress> {
+        let decision = self.decision;
+        let failed = self
+            .workers
+            .iter()
+            .any(|w| matches!(w.state, WorkerState::Failed { .. }) && decision.outlives_grace(w));
+        let ended = self.workers.iter().filter(|w| w.ended.is_some()).count();
+        let fail_fast = decision.test.spec.failure_policy == FailurePolicy::FailFast;
+        let decided = failed && (fail_fast || ended >= decision.count());
+        (decided && !self.job.failing).then(|| {
+            let failure = decision.classify_failure("BackoffLimitExceeded", "", self.workers);
+            Progress::stopping(false, failure.reason, failure.message)
+        })
+    }
+
+    fn running(&self) -> Option<Progress> {
+        self.all_started.then(|| Progress {
+            phase: Phase::Running,
+            progressing: true,
+            reason: Reason::Running,
+            message: messages::all_running(self.decision.test.spec.count),
+        })
+    }
+
+    fn waiting_for_barrier(&self) -> Option<Progress> {
+        let waiting_for = self.barrier.as_ref()?.waiting_for()?;
+        (self.startup_ends <= self.decision.now).then(|| {
+            let count = self.decision.test.spec.count;
+            Progress::starting(
+                Reason::WaitingForWorkers,
+                messages::waiting_for_barrier(count, &waiting_for),
+            )
+        })
+    }
+
+    fn starting(&self) -> Progress {
+        let test = self.decision.test;
+        let message = messages::waiting_for_workers(test.spec.count, &test.name_any());
+        match &self.blocker {
+            Some(blocker) => Progress::starting(
+                blocker.reason,
+                messages::with_blocker(&message, &blocker.message),
+            ),
+            None => Progress::starting(Reason::Starting, message),
+        }
+    }
+}
+
+impl Decision<'_> {
+    pub(super) fn with_running_job(&self, job: &JobStatus, observed: &Observed) -> Plan {
+        let workers = &observed.workers;
+        let has_started = self.current.start_time.is_some() || job.started.is_some();
+        if let Some(at) = self.all_succeeded(workers).filter(|_| has_started) {
+            // This is final, and the Job controller reports it only seconds later.
+            let job = JobStatus {
+                succeeded: self.test.spec.count,
+                ..job.clone()
+            };
+            let at = at.max(job.started.unwrap_or(at));
+            return self.job_finished(&job, &JobOutcome::Complete { at }, workers);
+        }
+        // A Job that is failing ends by itself, suspended or not.
+        if job.suspended && !job.failing {
+            return self.with_suspended_job(job, workers);
+        }
+        let run = Run::new(self, job, observed);
+        let mut progress = run.progress();
+        let stop_cause = (progress.phase == Phase::Stopping).then(|| StopCause {
+            reason: progress.reason.as_str().to_owned(),
+            message: progress.message.clone(),
+        });
+        if let Some((reason, problem)) = self.running_problem(workers) {
+            if progress.phase == Phase::Running {
+                progress.reason = reason;
+            }
+            if matches!(progress.phase, Phase::Running | Phase::Stopping) {
+                progress.message = messages::with_problem(&progress.message, &problem);
+            }
+        }
+        let in_startup = progress.phase == Phase::Starting && run.startup_ends > self.now;
+        let mut events = self.start_events(workers);
+        if progress.is_warning() && !in_startup {
+            events.push(EventRecord::warning(
+                progress.reason,
+                progress.message.clone(),
+            ));
+        }
+        let phase = progress.phase;
+        let conditions = progressing_conditions(
+            Some(progress.progressing),
+            progress.reason,
+            progress.message,
+        );
+        let mut status = self.with_counts(self.status(phase, conditions), job, workers);
+        status.duration = Some(duration::format(
+            self.now.duration_since(job.started.unwrap_or(self.now)),
+        ));
+        status.start_time = status.start_time.or_else(|| job.started.map(Time));
+        status.stop_cause = status.stop_cause.or(stop_cause);
+        if let Some(StartBarrier::Released { at }) = run.barrier {
+            status.load_start_time = status.load_start_time.or(at.map(MicroTime));
+        }
+
+        let interval = refresh_interval(observed.running_jobs);
+        let write_at = self.write_at(&status, job.started, interval);
+        let is_due = write_at <= self.now;
+        let next_write = if is_due {
+            self.refresh_after(self.now, interval)
+        } else {
+            write_at
+        };
+        let (retry, next_retry) = match phase {
+            Phase::Running => self.start_retries(workers),
+            _ => (None, None),
+        };
+        let action = self
+            .job_patch(job, phase == Phase::Stopping)
+            .or_else(|| missing_worker_files(observed))
+            .or(match run.barrier {
+                Some(StartBarrier::Release(start)) if phase == Phase::Starting => {
+                    Some(Action::SendStartTime(start))
+                }
+                _ => retry.map(Action::SendStartTime),
+            });
+        // The store knows what is sent at once; no watch event announces it.
+        let at_once = matches!(
+            action,
+            Some(Action::SendStartTime(_) | Action::CreateWorkerFiles)
+        )
+        .then_some(self.now);
+        let requeue_at = [
+            Some(next_write),
+            next_retry,
+            (phase == Phase::Starting).then_some(run.start_deadline),
+            in_startup.then_some(run.startup_ends),
+            at_once,
+        ];
+        Plan {
+            events,
+            requeue_at: requeue_at.into_iter().flatten().min(),
+            status: is_due.then_some(status),
+            action,
+            ..Plan::default()
+        }
+    }
+
+    /// When a status is to be written: at once, unless it differs only in how far the test is or in the text of a message.
+    fn write_at(
+        &self,
+        status: &LoadTestStatus,
+        started: Option<Timestamp>,
+        interval: SignedDuration,
+    ) -> Timestamp {
+        let recorded = self.current.duration.as_deref().and_then(duration::parse);
+        let written = saturating_add(started.unwrap_or(self.now), recorded.unwrap_or_default());
+        if self.differs_only_in_progress(status) {
+            self.refresh_after(written, interval)
+        } else if self.differs_only_in_messages(status) {
+            saturating_add(written, MESSAGE_INTERVAL)
+        } else {
+            self.now
+        }
+    }
+
+    /// When progress is written next. Each test has its own second within the interval, by its UID, so that tests that started
+    /// together are not all written at once.
+    fn refresh_after(&self, written: Timestamp, interval: SignedDuration) -> Timestamp {
+        let interval = interval.as_secs().max(1);
+        let due = written.as_second().saturating_add(interval);
+        let hash = fnv1a(self.test.metadata.uid.iter().flat_map(|uid| uid.bytes()));
+        let offset = i64::try_from(hash >> 1)
+            .unwrap_or_default()
+            .rem_euclid(interval);
+        let wait = (offset - due).rem_euclid(interval);
+        Timestamp::from_second(due.saturating_add(wait)).unwrap_or(Timestamp::MAX)
+    }
+
+    /// Whether other containers keep a worker's pod for long after the worker has ended, and nobody has deleted the pod.
+    pub(super) fn outlives_grace(&self, worker: &WorkerStatus) -> bool {
+        worker.pod_outlives_worker
+            && worker.deleted.is_none()
+            && worker
+                .ended
+                .is_some_and(|at| saturating_add(at, SIDECAR_GRACE_PERIOD) <= self.now)
+    }
+
+    /// The Job is suspended: before its start by a queueing system, which is fine, or later, when resuming it would repeat the
+    /// load of its workers.
+    fn with_suspended_job(&self, job: &JobStatus, workers: &[Arc<WorkerStatus>]) -> Plan {
+        let name = self.test.name_any();
+        if self.current.start_time.is_some() || workers.iter().any(|w| w.started) {
+            let stopped =
+                self.current.phase == Some(Phase::Stopping) || self.test.spec.stop == Some(true);
+            let (end, reason, message) = if stopped {
+                (
+                    FinalPhase::Stopped,
+                    Reason::Stopped,
+                    messages::STOPPED_AND_JOB_SUSPENDED.to_owned(),
+                )
+            } else {
+                (
+                    FinalPhase::Failed,
+                    Reason::JobSuspended,
+                    messages::job_suspended_after_start(&name),
+                )
+            };
+            return self.finish(end, reason, &message, Some(job), workers, self.now);
+        }
+        if self.test.spec.stop == Some(true) {
+            return self.finish_without_job(
+                FinalPhase::Stopped,
+                Reason::Stopped,
+                messages::STOPPED_BEFORE_START,
+            );
+        }
+        Plan {
+            events: self.start_events(workers),
+            ..self.suspended(messages::job_suspended_by_queue(&name))
+        }
+    }
+
+    /// The patch that gives the Job the deadline it should have.
+    fn job_patch(&self, job: &JobStatus, terminate: bool) -> Option<Action> {
+        let deadline = if terminate {
+            Some(TERMINATE_NOW_SECONDS)
+        } else {
+            self.test.spec.active_deadline_seconds
+        };
+        (job.deadline != deadline && !job.failing).then(|| {
+            Action::PatchJob(JobPatch {
+                uid: job.uid.clone(),
+                field: JobField::ActiveDeadline(deadline),
+            })
+        })
+    }
+
+    /// The problem of workers that have started: a lost node, no acknowledgement of the start, or no end.
+    fn running_problem(&self, workers: &[Arc<WorkerStatus>]) -> Option<(Reason, String)> {
+        let on_lost_node = |w: &&WorkerStatus| {
+            let deleted = w.deleted.as_ref().filter(|_| !w.has_ended());
+            deleted.is_some_and(|d| {
+                saturating_add(d.grace_deadline, NODE_LOST_GRACE_PERIOD) <= self.now
+            })
+        };
+        let all = || workers.iter().map(Arc::as_ref);
+        let lost: Vec<_> = all().filter(on_lost_node).collect();
+        if let Some(first) = lost.first() {
+            return Some((
+                Reason::NodeLost,
+                messages::node_lost(&list_workers(&lost), &first.pod),
+            ));
+        }
+        if let Some(message) = self.unacknowledged_after_start(workers) {
+            return Some((Reason::StartNotAcknowledged, message));
+        }
+        let expected = self
+            .current
+            .expected_duration
+            .as_deref()
+            .and_then(duration::parse)?;
+        let load_start = self.current.load_start_time.as_ref();
+        let load_start = load_start.map_or(Timestamp::MIN, |t| t.0);
+        let runs_too_long = |w: &&WorkerStatus| {
+            w.running_since.is_some_and(|since| {
+                let end = saturating_add(since.max(load_start), expected);
+                saturating_add(end, OVERRUN_GRACE_PERIOD) <= self.now
+            })
+        };
+        let late: Vec<_> = all().filter(runs_too_long).collect();
+        let first = late.first()?;
+        let namespace = self.test.namespace().unwrap_or_default();
+        Some((
+            Reason::RunningTooLong,
+            messages::running_too_long(&list_workers(&late), expected, &namespace, &first.pod),
+        ))
+    }
+
+    /// When the last worker ended, if every worker of the test has succeeded.
+    fn all_succeeded(&self, workers: &[Arc<WorkerStatus>]) -> Option<Timestamp> {
+        let succeeded = workers.iter().filter(|w| w.state == WorkerState::Succeeded);
+        let indexes: BTreeSet<u32> = succeeded
+            .clone()
+            .filter_map(|w| w.index.filter(|_| w.ended.is_some()))
+            .collect();
+        if indexes.len() < usize::try_from(self.test.spec.count).ok()? {
+            return None;
+        }
+        succeeded.filter_map(|w| w.ended).max()
+    }
+
+    /// The events of a test's start. When `Running` is recorded, all of them exist.
+    pub(super) fn start_events(&self, workers: &[Arc<WorkerStatus>]) -> Vec<EventRecord> {
+        if self.current.phase == Some(Phase::Running) {
+            return Vec::new();
+        }
+        let created = messages::created_event(&self.test.name_any());
+        let mut events = vec![EventRecord::normal(Reason::Created, created)];
+        let started = workers.iter().filter(|w| w.started);
+        if self.count() <= MAX_WORKER_EVENTS {
+            events.extend(started.map(|w| {
+                EventRecord::normal(Reason::Running, messages::running_event(&w.pod))
+                    .about(w.uid.clone())
+            }));
+        } else if started.clone().count() >= self.count() {
+            let message = messages::all_running_event(started.count());
+            events.push(EventRecord::normal(Reason::Running, message));
+        }
+        events
+    }
+
+    /// Whether a status reports nothing new but how far the test is, which is written only now and then.
+    fn differs_only_in_progress(&self, status: &LoadTestStatus) -> bool {
+        *status
+            == LoadTestStatus {
+                active: status.active,
+                succeeded: status.succeeded,
+                failed: status.failed,
+                aborted: status.aborted,
+                failed_workers: status.failed_workers.clone(),
+                completions: status.completions.clone(),
+                duration: status.duration.clone(),
+                start_time: status.start_time.clone(),
+                ..self.current.clone()
+            }
+    }
+
+    /// Whether a status reports besides nothing new but the text of its messages.
+    fn differs_only_in_messages(&self, status: &LoadTestStatus) -> bool {
+        let mut status = status.clone();
+        for (condition, current) in status.conditions.iter_mut().zip(&self.current.conditions) {
+            condition.message.clone_from(&current.message);
+        }
+        self.differs_only_in_progress(&status)
+    }
+}
+
+/// Somebody may have deleted the worker files, which are among the volumes of pods.
+fn missing_worker_files(observed: &Observed) -> Option<Action> {
+    let blocker = observed.blocker.as_ref()?;
+    (blocker.reason == Reason::VolumeNotMounted && !observed.has_worker_files)
+        .then_some(Action::CreateWorkerFiles)
+}
+
+/// How often the progress of a running test is written: the more tests run, the less often.
+pub(super) fn refresh_interval(running_jobs: usize) -> SignedDuration {
+    let seconds = i64::try_from(running_jobs.div_ceil(MAX_REFRESHES_PER_SECOND));
+    STATUS_REFRESH_INTERVAL.max(SignedDuration::from_secs(seconds.unwrap_or(i64::MAX)))
+}
+
+/// What keeps the workers from starting: what one of them reports, or what events do.
+fn start_blocker(observed: &Observed) -> Option<StartBlocker> {
+    let mut blocked: Vec<_> = observed
+        .workers
+        .iter()
+        .filter_map(|worker| match &worker.state {
+            WorkerState::Pending {
+                blocker: Some(blocker),
+            } => Some((worker, blocker)),
+            _ => None,
+        })
+        .collect();
+    blocked.sort_by_key(|(worker, _)| worker.index);
+    let StartBlocker { reason, message } = match blocked.split_first() {
+        Some(((worker, first), others)) => StartBlocker {
+            reason: first.reason,
+            message: messages::pod_blocked(&worker.pod, others.len(), &first.message),
+        },
+        None => observed.blocker.clone()?,
+    };
+    let message = match messages::advice(reason) {
+        Some(advice) => messages::with_advice(&message, advice),
+        None => message,
+    };
+    Some(StartBlocker { reason, message })
+}

@@ -1,0 +1,289 @@
+//! Workers that begin their load together.
+
+use super::*;
+
+/// A worker to which the instant was sent.
+fn with_start(worker: WorkerStatus, change: impl FnOnce(&mut StartHandshake)) -> WorkerStatus {
+    let mut worker = worker;
+    change(&mut worker.start);
+    worker
+}
+
+/// A worker that runs and has not received the instant.
+fn waits(index: u32, ready: bool) -> WorkerStatus {
+    let state = if ready {
+        StartState::Ready
+    } else {
+        StartState::Loading
+    };
+    let worker = worker(index, WorkerState::Running);
+    WorkerStatus {
+        start: StartHandshake {
+            state,
+            instant: None,
+            ..worker.start
+        },
+        ..worker
+    }
+}
+
+fn started(plan: &Plan) -> Option<(i64, Vec<&str>)> {
+    match &plan.action {
+        Some(Action::SendStartTime(start)) => {
+            let pods = start.pods.iter().map(|pod| pod.name.as_str()).collect();
+            Some((
+                start
+                    .at
+                    .duration_since(at(0))
+                    .as_millis()
+                    .try_into()
+                    .unwrap(),
+                pods,
+            ))
+        }
+        _ => None,
+    }
+}
+
+fn progress(test: &LoadTest) -> (&str, &str) {
+    let condition = &test.status.as_ref().unwrap().conditions[0];
+    (&condition.reason, &condition.message)
+}
+
+/// A test whose Job is there.
+fn begun(count: i32) -> LoadTest {
+    let mut test = test(count);
+    step(&mut test, &seen(JobState::Absent, vec![]), 0);
+    test
+}
+
+fn ours(workers: Vec<WorkerStatus>) -> Observed {
+    seen(JobState::Owned(job()), workers)
+}
+
+#[test]
+fn all_workers_receive_one_instant_when_all_are_ready() {
+    let mut test = begun(2);
+    let plan = step(&mut test, &ours(vec![waits(0, true), waits(1, false)]), 3);
+    assert_eq!(
+        (started(&plan), reasons(&plan)),
+        (None, vec!["Created", "Running", "Running"])
+    );
+    assert_eq!(progress(&test).0, "Starting", "most are ready in a moment");
+    step(&mut test, &ours(vec![waits(0, true), waits(1, false)]), 5);
+    let message =
+        "All 2 workers are running; the synchronized start waits for t-1-x to become ready.";
+    assert_eq!(
+        (progress(&test), test.status.as_ref().unwrap().phase),
+        (("WaitingForWorkers", message), Some(Phase::Starting))
+    );
+
+    let plan = step(&mut test, &ours(vec![waits(0, true), waits(1, true)]), 6);
+    assert_eq!(
+        started(&plan),
+        Some((7816, vec!["t-0-x", "t-1-x"])),
+        "1.8 s ahead, and eight milliseconds for each"
+    );
+    assert!(
+        plan.status.is_none(),
+        "which workers are missing is written at intervals"
+    );
+    assert_eq!(test.status.as_ref().unwrap().load_start_time, None);
+
+    let sent = |index| with_start(waits(index, true), |start| start.instant = Some(at(8)));
+    let plan = step(&mut test, &ours(vec![sent(0), sent(1)]), 7);
+    assert_eq!(
+        (plan.action.is_none(), progress(&test).0),
+        (true, "Running")
+    );
+    assert_eq!(test.status.unwrap().load_start_time.unwrap().0, at(8));
+}
+
+#[test]
+fn a_restarted_operator_sends_the_remaining_workers_the_same_instant() {
+    let mut test = begun(3);
+    let sent = with_start(waits(1, true), |start| start.instant = Some(at(9)));
+    // A worker that is no longer ready gets the instant as well.
+    let plan = step(
+        &mut test,
+        &ours(vec![waits(0, true), sent, waits(2, false)]),
+        30,
+    );
+    assert_eq!(started(&plan), Some((9000, vec!["t-0-x", "t-2-x"])));
+}
+
+#[test]
+fn unacknowledged_starts_are_sent_again_and_reported_when_late() {
+    let mut test = begun(3);
+    let sent = |index, attempt| {
+        with_start(waits(index, true), |start| {
+            start.instant = Some(at(5));
+            start.attempt = attempt;
+        })
+    };
+    let knows = |index| {
+        with_start(sent(index, 1), |start| {
+            start.state = StartState::Acknowledged;
+        })
+    };
+    let plan = step(&mut test, &ours(vec![sent(0, 1), sent(1, 1), knows(2)]), 4);
+    let before = at(5) - SignedDuration::from_millis(350);
+    assert_eq!(
+        (started(&plan), plan.requeue_at),
+        (None, Some(before)),
+        "once more before it is time"
+    );
+    let plan = step(&mut test, &ours(vec![sent(0, 1), sent(1, 2), knows(2)]), 5);
+    let after = at(5) + SignedDuration::from_millis(1500);
+    assert_eq!(
+        (started(&plan), plan.requeue_at),
+        (Some((5000, vec!["t-0-x"])), Some(at(5))),
+        "no watch event announces what was sent"
+    );
+    let checked = super::plan(&test, &ours(vec![sent(0, 2), sent(1, 2), knows(2)]), 5);
+    assert_eq!((started(&checked), checked.requeue_at), (None, Some(after)));
+    assert!(matches!(plan.action, Some(Action::SendStartTime(start)) if start.attempt == 2));
+    let behind = with_start(sent(0, 1), |start| start.ack_deadline = None);
+    assert_eq!(
+        started(&super::plan(
+            &test,
+            &ours(vec![behind, sent(1, 2), knows(2)]),
+            5
+        )),
+        None,
+        "the watch does not show it yet"
+    );
+    let slow = with_start(sent(0, 1), |start| start.ack_deadline = Some(at(6)));
+    let waits = super::plan(&test, &ours(vec![slow, sent(1, 2), knows(2)]), 5);
+    assert_eq!(
+        (started(&waits), waits.requeue_at),
+        (None, Some(at(6))),
+        "its acknowledgement is not due"
+    );
+    let none_knows = vec![sent(0, 1), sent(1, 1), sent(2, 1)];
+    assert_eq!(
+        started(&super::plan(&test, &ours(none_knows), 5)),
+        Some((5000, vec!["t-0-x", "t-1-x", "t-2-x"]))
+    );
+    let ended = WorkerStatus {
+        ended: Some(at(7)),
+        ..sent(0, 2)
+    };
+    let plan = step(
+        &mut test,
+        &ours(vec![ended.clone(), sent(1, 2), knows(2)]),
+        7,
+    );
+    assert_eq!(
+        (started(&plan), progress(&test).0),
+        (Some((5000, vec!["t-1-x"])), "Running")
+    );
+
+    let plan = step(
+        &mut test,
+        &ours(vec![ended.clone(), sent(1, 7), knows(2)]),
+        15,
+    );
+    let (reason, message) = progress(&test);
+    assert_eq!(
+        (reason, reasons(&plan)),
+        ("StartNotAcknowledged", vec!["StartNotAcknowledged"])
+    );
+    assert!(
+        message.contains("Worker t-1-x has not acknowledged the start time "),
+        "{message}"
+    );
+    let plan = step(
+        &mut test,
+        &ours(vec![ended.clone(), sent(1, 7), knows(2)]),
+        100,
+    );
+    assert_eq!(started(&plan), None, "retries end");
+    let plan = step(&mut test, &ours(vec![ended, knows(1), knows(2)]), 101);
+    assert_eq!((progress(&test).0, reasons(&plan)), ("Running", vec![]));
+}
+
+#[test]
+fn ended_workers_do_not_hold_the_start() {
+    let mut test = with(begun(2), &json!({"failurePolicy": "Continue"}));
+    let failed = WorkerStatus {
+        ended: Some(at(2)),
+        ..with_start(failed(0, 1, "Error: x"), |start| start.instant = None)
+    };
+    let plan = step(&mut test, &ours(vec![failed.clone(), waits(1, true)]), 3);
+    assert_eq!(started(&plan).unwrap().1, ["t-1-x"]);
+    let plan = step(
+        &mut test,
+        &ours(vec![
+            failed.clone(),
+            WorkerStatus {
+                ended: Some(at(3)),
+                ..failed
+            },
+        ]),
+        4,
+    );
+    assert_eq!((started(&plan), progress(&test).0), (None, "Running"));
+}
+
+#[test]
+fn start_deadline_fails_the_test_and_lists_workers_that_are_not_ready() {
+    let mut test = with(begun(2), &json!({"startDeadlineSeconds": 30}));
+    let both = ours(vec![
+        waits(0, true),
+        WorkerStatus {
+            node: Some("n1".into()),
+            ..waits(1, false)
+        },
+    ]);
+    assert_eq!(step(&mut test, &both, 29).requeue_at, Some(at(30)));
+    let late = step(&mut test, &both, 30);
+    assert_eq!(
+        (steer(&late), started(&late)),
+        (
+            Some(JobField::ActiveDeadline(Some(TERMINATE_NOW_SECONDS))),
+            None
+        )
+    );
+    let (reason, message) = progress(&test);
+    assert_eq!(reason, "StartDeadlineExceeded");
+    assert!(
+        message.contains("did not happen within 30s (startDeadlineSeconds): it waited for t-1-x on n1 to become ready"),
+        "{message}"
+    );
+}
+
+#[test]
+fn single_workers_and_immediate_starts_do_not_wait() {
+    for (mut test, workers) in [
+        (begun(1), vec![waits(0, false)]),
+        (
+            with(begun(2), &json!({"start": "Immediate"})),
+            vec![waits(0, false), waits(1, false)],
+        ),
+    ] {
+        let plan = step(&mut test, &ours(workers), 1);
+        assert_eq!(
+            (plan.action.is_none(), progress(&test).0),
+            (true, "Running")
+        );
+    }
+}
+
+#[test]
+fn waiting_for_the_start_does_not_count_as_load() {
+    let mut test = begun(2);
+    test.status.as_mut().unwrap().expected_duration = Some("1m40s".into());
+    let sent = |index| {
+        with_start(waits(index, true), |start| {
+            start.instant = Some(at(200));
+            start.state = StartState::Acknowledged;
+        })
+    };
+    let both = ours(vec![sent(0), sent(1)]);
+    step(&mut test, &both, 200);
+    step(&mut test, &both, 359);
+    assert_eq!(progress(&test).0, "Running");
+    step(&mut test, &both, 360);
+    assert_eq!(progress(&test).0, "RunningTooLong");
+}

@@ -1,0 +1,67 @@
+//! Everything that is read about a test, and nothing that is decided. Reads come from the store, which watches fill, and from
+//! the API server where the store cannot know: the script, a Job that the store misses, a dry run of a new Job.
+
+mod events;
+mod job;
+mod script;
+
+use std::time::Instant;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use loadtest_api::v1alpha1::{LoadTest, Phase};
+
+use crate::cache::object_ref;
+use crate::context::Context;
+use crate::decide::object_to_explain;
+use crate::error::Error;
+use crate::state::{JobState, Observed, ScriptState};
+
+pub use job::read_job;
+
+/// Reads what a decision about a test needs.
+///
+/// # Errors
+/// [`Error::Observe`] if the API server does not answer a read.
+pub async fn observe(ctx: &Context, test: &LoadTest, now: Timestamp) -> Result<Observed, Error> {
+    let key = object_ref(&test.metadata);
+    let stored = ctx.store().job(&key, &test.uid().unwrap_or_default());
+    let has_worker_files = ctx
+        .worker_files
+        .get(&key.namespace, Instant::now())
+        .is_some();
+    let mut job = match stored {
+        Some(job) => job,
+        // A Job of others under this name is found by the next attempt to create one.
+        None if test.phase().is_some_and(|p| !Phase::is_terminal(p))
+            && !test.last_create_was_rejected() =>
+        {
+            job::find_job(ctx, test).await?
+        }
+        None => JobState::Absent,
+    };
+    let script = if job == JobState::Absent && !test.needs_no_script() {
+        script::read_script(ctx, test).await?
+    } else {
+        ScriptState::NotRead
+    };
+    if job == JobState::Absent && has_worker_files && !test.needs_no_script() {
+        job = job::dry_run_job(ctx, test, &script).await?;
+    }
+    let workers = match &job {
+        JobState::Owned(job) | JobState::Deleted(Some(job)) => ctx.store().workers(&job.uid),
+        _ => Vec::new(),
+    };
+    let blocker = match object_to_explain(test, &job, &workers, now) {
+        Some(object) => events::warning_about(ctx, &key.namespace, &object).await?,
+        None => None,
+    };
+    Ok(Observed {
+        job,
+        workers,
+        script,
+        has_worker_files,
+        blocker,
+        running_jobs: ctx.running_jobs(Instant::now()),
+    })
+}

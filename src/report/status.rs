@@ -1,0 +1,45 @@
+//! The status patch.
+
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use kube::api::{Api, Patch, PatchParams};
+use loadtest_api::v1alpha1::{LoadTest, LoadTestStatus};
+use serde_json::json;
+
+use crate::cache::prune;
+use crate::context::Context;
+use crate::error::Error;
+use crate::runtime::api_error::with_timeout;
+
+/// Writes the status of a test, if the test has not changed since it was observed. Returns the test as written.
+///
+/// # Errors
+/// [`Error::Report`]; [`Error::is_conflict`] holds if the test has changed or was deleted.
+pub(super) async fn write_status(
+    ctx: &Context,
+    test: &LoadTest,
+    status: &LoadTestStatus,
+    now: Timestamp,
+) -> Result<Arc<LoadTest>, Error> {
+    let api: Api<LoadTest> =
+        Api::namespaced(ctx.client.clone(), &test.namespace().unwrap_or_default());
+    // The version makes the write fail on a test that is newer than the decision, or another test of this name.
+    let metadata = json!({
+        "resourceVersion": test.metadata.resource_version,
+        "uid": test.metadata.uid,
+    });
+    let patch = Patch::Merge(json!({"metadata": metadata, "status": status}));
+    let mut written =
+        with_timeout(api.patch_status(&test.name_any(), &PatchParams::default(), &patch))
+            .await
+            .map_err(|source| Error::Report {
+                what: "the status",
+                source,
+            })?;
+    prune(&mut written);
+    ctx.metrics
+        .record_phase(test.phase(), status.phase, crate::error::age(test, now));
+    Ok(ctx.own_writes.record_write(test, written))
+}

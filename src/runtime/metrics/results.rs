@@ -1,0 +1,206 @@
+//! The results of the tests that ended last.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Unit;
+
+use super::Tests;
+use loadtest_api::v1alpha1::{LoadTest, Results, Verdict};
+
+/// The results of no more tests are shown: each has names of its own in its labels, and Prometheus keeps them all.
+const MAX_FINISHED: usize = 100;
+
+#[derive(Debug)]
+pub(super) struct Finished(pub(super) Tests);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Named {
+    namespace: String,
+    loadtest: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AtQuantile {
+    namespace: String,
+    loadtest: String,
+    quantile: &'static str,
+}
+
+/// What a gauge shows of a test.
+type Value = fn(&LoadTest, &Results) -> f64;
+
+/// Counts are far below 2^53, where a float begins to leave out integers.
+#[allow(clippy::cast_precision_loss)]
+const GAUGES: [(&str, &str, Value); 6] = [
+    (
+        "loadtest_passed",
+        "Whether the test has passed.",
+        |test, _| {
+            f64::from(u8::from(
+                test.status
+                    .as_ref()
+                    .is_some_and(|s| s.verdict == Some(Verdict::Passed)),
+            ))
+        },
+    ),
+    (
+        "loadtest_requests",
+        "Requests that the workers have sent.",
+        |_, results| results.requests as f64,
+    ),
+    (
+        "loadtest_request_rate",
+        "Requests a second.",
+        |_, results| results.request_rate,
+    ),
+    (
+        "loadtest_errors",
+        "Errors of all kinds; an HTTP status code is none.",
+        |_, results| results.errors as f64,
+    ),
+    (
+        "loadtest_vusers_completed",
+        "Virtual users whose scenario went through.",
+        |_, results| results.vusers_completed as f64,
+    ),
+    (
+        "loadtest_vusers_failed",
+        "Virtual users whose scenario failed.",
+        |_, results| results.vusers_failed as f64,
+    ),
+];
+
+/// The tests with results that ended last, the last one first.
+fn last(tests: Vec<Arc<LoadTest>>) -> Vec<Arc<LoadTest>> {
+    let ended = |test: &Arc<LoadTest>| {
+        test.status
+            .as_ref()
+            .and_then(|s| s.completion_time.as_ref())
+            .map(|t| t.0)
+    };
+    let mut tests: Vec<_> = tests
+        .into_iter()
+        .filter(|t| results(t).is_some() && ended(t).is_some())
+        .collect();
+    tests.sort_by_cached_key(|test| std::cmp::Reverse((ended(test), test.metadata.uid.clone())));
+    tests.truncate(MAX_FINISHED);
+    tests
+}
+
+fn results(test: &LoadTest) -> Option<&Results> {
+    test.status.as_ref()?.results.as_deref()
+}
+
+impl Collector for Finished {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let Some(tests) = self.0.all().map(last) else {
+            return Ok(());
+        };
+        let names = |test: &LoadTest| {
+            let metadata = test.metadata.clone();
+            (
+                metadata.namespace.unwrap_or_default(),
+                metadata.name.unwrap_or_default(),
+            )
+        };
+        for (gauge, help, value) in GAUGES {
+            let mut family = encoder.encode_descriptor(gauge, help, None, MetricType::Gauge)?;
+            for test in &tests {
+                let Some(results) = results(test) else {
+                    continue;
+                };
+                let (namespace, loadtest) = names(test);
+                family
+                    .encode_family(&Named {
+                        namespace,
+                        loadtest,
+                    })?
+                    .encode_gauge(&value(test, results))?;
+            }
+        }
+        let help = "Response time that this part of the responses had at most.";
+        let mut family = encoder.encode_descriptor(
+            "loadtest_response_time",
+            help,
+            Some(&Unit::Seconds),
+            MetricType::Gauge,
+        )?;
+        for test in &tests {
+            let Some(times) = results(test).and_then(Results::response_time) else {
+                continue;
+            };
+            for (quantile, ms) in [("0.5", times.p50), ("0.95", times.p95), ("0.99", times.p99)] {
+                let Some(ms) = ms else { continue };
+                let (namespace, loadtest) = names(test);
+                family
+                    .encode_family(&AtQuantile {
+                        namespace,
+                        loadtest,
+                        quantile,
+                    })?
+                    .encode_gauge(&(ms / 1000.0))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::super::{Format, Metrics};
+    use super::*;
+
+    /// A test that has ended so many seconds after some moment.
+    pub(in crate::runtime::metrics) fn finished(name: &str, seconds: i64) -> Arc<LoadTest> {
+        let time = k8s_openapi::jiff::Timestamp::from_second(1_800_000_000 + seconds).unwrap();
+        let results = Results {
+            requests: 12,
+            request_rate: 1.5,
+            errors: 2,
+            ..Results::default()
+        };
+        let mut results = serde_json::to_value(results).unwrap();
+        results["histograms"] = json!([{"name": "http.response_time", "count": 12, "p50": 20.0, "p95": 48.9, "errorBound": "1%"}]);
+        let test = json!({"apiVersion": "loadtest.artillery.io/v1alpha1", "kind": "LoadTest",
+            "metadata": {"name": name, "namespace": "n", "uid": name}, "spec": {"testScript": {}},
+            "status": {"phase": "Completed", "verdict": "Passed", "completionTime": time.to_string(), "results": results}});
+        Arc::new(serde_json::from_value(test).unwrap())
+    }
+
+    #[test]
+    fn the_results_of_the_tests_that_ended_last_are_shown_and_of_no_more() {
+        let metrics = Metrics::default();
+        metrics.add_source(|| (0..150).map(|n| finished(&format!("t{n}"), n)).collect());
+        let text = metrics.render(Format::Plain);
+        let lines = |name: &str| {
+            text.lines()
+                .filter(|l| l.starts_with(&format!("artillery_operator_{name}{{")))
+                .count()
+        };
+        assert_eq!(
+            (
+                lines("loadtest_passed"),
+                lines("loadtest_response_time_seconds")
+            ),
+            (MAX_FINISHED, 2 * MAX_FINISHED)
+        );
+        for line in [
+            r#"artillery_operator_loadtest_passed{namespace="n",loadtest="t149"} 1.0"#,
+            r#"artillery_operator_loadtest_errors{namespace="n",loadtest="t50"} 2.0"#,
+            r#"artillery_operator_loadtest_response_time_seconds{namespace="n",loadtest="t149",quantile="0.95"} 0.0489"#,
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} in:\n{text}");
+        }
+        assert!(
+            !text.contains(r#"loadtest="t49""#),
+            "one of those that ended first"
+        );
+    }
+}

@@ -1,0 +1,20 @@
+//! What every operator needs. Skip it on a first reading.
+
+pub mod api_error;
+pub mod client;
+pub mod hash;
+pub mod health;
+pub mod http;
+pub mod leader_election;
+pub mod logging;
+pub mod metrics;
+pub mod metrics_auth;
+pub mod request_metrics;
+pub mod tls;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks a mutex. A panic of another holder does not matter: no lock is held across a partial change.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,213 @@
+//! Counts the requests to the API server, and gives up those that are not answered.
+
+use std::sync::Arc;
+
+use http::{Method, Request, Uri};
+use kube::Client;
+use kube::client::Body;
+
+use crate::runtime::api_error::REQUEST_TIMEOUT;
+use crate::runtime::metrics::{ApiRequest, Metrics};
+
+/// The same client, whose requests are counted, and fail when no answer begins within [`REQUEST_TIMEOUT`].
+#[must_use]
+pub fn with_metrics(client: Client, metrics: Arc<Metrics>) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let counting = tower::service_fn(move |request: Request<Body>| {
+        let (client, metrics) = (client.clone(), metrics.clone());
+        async move {
+            let mut counted = label(request.method(), request.uri());
+            // A watch is answered at once too; its silence later is noticed by whoever reads it.
+            let answer = match tokio::time::timeout(REQUEST_TIMEOUT, client.send(request)).await {
+                Ok(answer) => answer,
+                Err(elapsed) => Err(kube::Error::Service(elapsed.into())),
+            };
+            counted.code = answer.as_ref().map_or(0, |a| a.status().as_u16());
+            metrics.record_request(&counted);
+            answer
+        }
+    });
+    Client::new(counting, namespace)
+}
+
+/// What the operator asks for. Anything else is `other`, so that no label grows with what is asked.
+const RESOURCES: [&str; 9] = [
+    "loadtests",
+    "loadtests/status",
+    "jobs",
+    "pods",
+    "configmaps",
+    "events",
+    "leases",
+    "tokenreviews",
+    "subjectaccessreviews",
+];
+
+fn label(method: &Method, uri: &Uri) -> ApiRequest {
+    let (verb, resource) = request_info(method, uri);
+    let resource = RESOURCES
+        .into_iter()
+        .find(|known| *known == resource)
+        .unwrap_or("other");
+    ApiRequest {
+        verb,
+        resource,
+        code: 0,
+    }
+}
+
+/// The verb and resource of a request, in the words of the API server. The path is `/api/VERSION` or
+/// `/apis/GROUP/VERSION`, then `/namespaces/NAME` if it is of one namespace, then `/RESOURCE[/NAME[/SUBRESOURCE]]`.
+#[must_use]
+pub fn request_info(method: &Method, uri: &Uri) -> (&'static str, String) {
+    let path: Vec<&str> = uri.path().split('/').skip(1).collect();
+    let rest = match path[..] {
+        ["api", _, "namespaces", _, ref rest @ ..]
+        | ["apis", _, _, "namespaces", _, ref rest @ ..]
+            if !rest.is_empty() =>
+        {
+            rest
+        }
+        ["api", _, ref rest @ ..] | ["apis", _, _, ref rest @ ..] => rest,
+        ref other => other,
+    };
+    let watches = uri
+        .query()
+        .is_some_and(|q| q.split('&').any(|p| matches!(p, "watch=true" | "watch=1")));
+    let verb = match *method {
+        Method::GET if watches => "watch",
+        Method::GET if rest.len() == 1 && path.len() > 1 => "list",
+        Method::GET => "get",
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        _ => "other",
+    };
+    let resource = match rest {
+        [resource] | [resource, _] => (*resource).to_owned(),
+        [resource, _, sub] => format!("{resource}/{sub}"),
+        _ => "other".to_owned(),
+    };
+    (verb, resource)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn requests_are_told_apart_as_the_api_server_does() {
+        let cases = [
+            (
+                "GET",
+                "/api/v1/pods?&labelSelector=a%3Db&watch=true&timeoutSeconds=60",
+                "watch",
+                "pods",
+            ),
+            (
+                "GET",
+                "/apis/batch/v1/namespaces/n/jobs?limit=500",
+                "list",
+                "jobs",
+            ),
+            (
+                "GET",
+                "/apis/batch/v1/namespaces/n/jobs/pods",
+                "get",
+                "jobs",
+            ),
+            ("POST", "/api/v1/namespaces/n/events?", "create", "events"),
+            (
+                "PATCH",
+                "/apis/loadtest.artillery.io/v1alpha1/namespaces/n/loadtests/t/status?",
+                "patch",
+                "loadtests/status",
+            ),
+            (
+                "PUT",
+                "/apis/coordination.k8s.io/v1/namespaces/n/leases/l",
+                "update",
+                "leases",
+            ),
+            (
+                "POST",
+                "/apis/authentication.k8s.io/v1/tokenreviews",
+                "create",
+                "tokenreviews",
+            ),
+            ("GET", "/version", "get", "other"),
+            ("GET", "/api/v1/namespaces/n", "get", "other"),
+            ("GET", "/api", "get", "other"),
+            (
+                "OPTIONS",
+                "/apis/x/y/namespaces/n/secrets/s",
+                "other",
+                "other",
+            ),
+            (
+                "GET",
+                "/apis/batch/v1/namespaces/n/jobs/a/b/c",
+                "get",
+                "other",
+            ),
+        ];
+        for (method, uri, verb, resource) in cases {
+            let seen = label(&method.parse().unwrap(), &uri.parse().unwrap());
+            assert_eq!(
+                (seen.verb, seen.resource),
+                (verb, resource),
+                "{method} {uri}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_the_operator_does_not_ask_for_has_its_name_too() {
+        let cases = [
+            (
+                "GET",
+                "/api/v1/namespaces/n/pods?&labelSelector=a%3Db&watch=true&timeoutSeconds=60",
+                "watch",
+                "pods",
+            ),
+            (
+                "GET",
+                "/apis/batch/v1/namespaces/n/jobs?limit=500",
+                "list",
+                "jobs",
+            ),
+            ("GET", "/apis/batch/v1/jobs", "list", "jobs"),
+            ("GET", "/apis/batch/v1/namespaces/n/jobs/t", "get", "jobs"),
+            ("POST", "/api/v1/namespaces/n/events?", "create", "events"),
+            (
+                "PATCH",
+                "/apis/loadtest.artillery.io/v1alpha1/namespaces/n/loadtests/t/status?",
+                "patch",
+                "loadtests/status",
+            ),
+            (
+                "PUT",
+                "/apis/coordination.k8s.io/v1/namespaces/n/leases/l",
+                "update",
+                "leases",
+            ),
+            (
+                "DELETE",
+                "/apis/batch/v1/namespaces/n/jobs/t",
+                "delete",
+                "jobs",
+            ),
+            ("GET", "/version", "get", "version"),
+        ];
+        for (method, uri, verb, resource) in cases {
+            let seen = request_info(&method.parse().unwrap(), &uri.parse().unwrap());
+            assert_eq!(
+                (seen.0, seen.1.as_str()),
+                (verb, resource),
+                "{method} {uri}"
+            );
+        }
+    }
+}

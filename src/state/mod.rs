@@ -1,0 +1,18 @@
+//! What the operator reads of the cluster, and what it means. Pure: no client, no clock.
+//!
+//! Start with [`Observed`], which is what every decision is made from.
+
+mod job;
+mod observed;
+mod partial;
+pub mod start_annotation;
+mod worker;
+
+pub use job::{JobOutcome, JobStatus};
+pub use observed::{ConfigMapFiles, JobState, Observed, ScriptState};
+pub(crate) use partial::partial_metadata;
+pub use partial::{PartialJob, PartialPod, controller_owner};
+pub use worker::{Deletion, StartBlocker, StartHandshake, StartState, WorkerState, WorkerStatus};
+
+#[cfg(test)]
+mod tests;

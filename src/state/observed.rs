@@ -1,0 +1,64 @@
+//! Everything a decision is made from.
+
+use std::sync::Arc;
+
+use loadtest_script::Analysis;
+
+use super::{JobStatus, StartBlocker, WorkerStatus};
+
+/// What was read about a test. Everything a decision needs besides the test itself.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The state of the test's Job.
+    pub job: JobState,
+    /// The test's workers.
+    pub workers: Vec<Arc<WorkerStatus>>,
+    /// The test's script. Read only while no Job exists.
+    pub script: ScriptState,
+    /// Whether the test's namespace is known to have the worker files.
+    pub has_worker_files: bool,
+    /// What events report about workers that do not start, where neither Job nor pods explain it.
+    pub blocker: Option<StartBlocker>,
+    /// How many Jobs run. The more there are, the less often the progress of each is written.
+    pub running_jobs: usize,
+}
+
+/// The state of a test's Job.
+#[derive(Clone, Debug, PartialEq)]
+pub enum JobState {
+    /// No Job exists, and as far as the cluster can show, none ever did.
+    Absent,
+    /// The Job exists and is controlled by the test.
+    Owned(JobStatus),
+    /// The Job was deleted; with its last known state, where that is known.
+    Deleted(Option<JobStatus>),
+    /// A Job of this name exists that the test does not control. It is never touched.
+    NotOwned,
+    /// The API server rejected the Job, with this message.
+    Rejected(String),
+}
+
+/// What was read of a test's script.
+#[derive(Clone, Debug)]
+pub enum ScriptState {
+    /// The script was not read.
+    NotRead,
+    /// The `ConfigMap` of this name does not exist.
+    ConfigMapMissing(String),
+    /// All `ConfigMap`s were read. Files in volumes only the workers see.
+    Read {
+        /// The `ConfigMap`s of the test, in the order of their mounts.
+        config_maps: Vec<ConfigMapFiles>,
+        /// The analysis of the script; empty where the script is in a volume.
+        analysis: Arc<Analysis>,
+    },
+}
+
+/// A `ConfigMap` whose keys are files of the workers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConfigMapFiles {
+    /// Its name.
+    pub name: String,
+    /// Its keys.
+    pub keys: Vec<String>,
+}

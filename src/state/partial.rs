@@ -1,0 +1,162 @@
+//! Pods and Jobs as far as they are read. Fields that nothing needs are skipped while parsing: objects stay small, and a new
+//! field cannot break a watch.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::batch::v1::{Job, JobStatus};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use kube::Resource;
+use serde::{Deserialize, Deserializer};
+
+/// A worker's pod, as far as it is read. Unknown and unused fields are skipped while parsing, so that a pod costs
+/// little and a new field cannot break the watch.
+#[derive(Resource, Clone, Debug, Deserialize)]
+#[resource(inherit = "Pod")]
+pub struct PartialPod {
+    /// The pod's metadata.
+    #[serde(default, deserialize_with = "partial_metadata")]
+    pub metadata: ObjectMeta,
+    #[serde(default)]
+    pub(super) spec: PodSpec,
+    #[serde(default)]
+    pub(super) status: PodStatus,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PodSpec {
+    pub(super) node_name: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PodStatus {
+    pub(super) phase: Option<String>,
+    pub(super) reason: Option<String>,
+    pub(super) message: Option<String>,
+    #[serde(default)]
+    pub(super) conditions: Vec<PodCondition>,
+    #[serde(default)]
+    pub(super) container_statuses: Vec<ContainerStatus>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct PodCondition {
+    pub(super) r#type: String,
+    pub(super) status: String,
+    pub(super) reason: Option<String>,
+    pub(super) message: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct ContainerStatus {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) started: Option<bool>,
+    #[serde(default)]
+    pub(super) ready: bool,
+    #[serde(default)]
+    pub(super) state: ContainerState,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct ContainerState {
+    pub(super) waiting: Option<Waiting>,
+    pub(super) running: Option<Running>,
+    pub(super) terminated: Option<Terminated>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Running {
+    pub(super) started_at: Option<Time>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Waiting {
+    pub(super) reason: Option<String>,
+    pub(super) message: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Terminated {
+    pub(super) exit_code: i32,
+    pub(super) reason: Option<String>,
+    pub(super) message: Option<String>,
+    pub(super) started_at: Option<Time>,
+    pub(super) finished_at: Option<Time>,
+}
+
+/// Reads of metadata only what is used: the managed fields are most of an object's JSON, and would become a tree of values.
+pub(crate) fn partial_metadata<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<ObjectMeta, D::Error> {
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Lean {
+        name: Option<String>,
+        namespace: Option<String>,
+        uid: Option<String>,
+        resource_version: Option<String>,
+        generation: Option<i64>,
+        creation_timestamp: Option<Time>,
+        deletion_timestamp: Option<Time>,
+        owner_references: Option<Vec<OwnerReference>>,
+        finalizers: Option<Vec<String>>,
+        labels: Option<BTreeMap<String, String>>,
+        annotations: Option<BTreeMap<String, String>>,
+    }
+    let lean = Lean::deserialize(deserializer)?;
+    Ok(ObjectMeta {
+        name: lean.name,
+        namespace: lean.namespace,
+        uid: lean.uid,
+        resource_version: lean.resource_version,
+        generation: lean.generation,
+        creation_timestamp: lean.creation_timestamp,
+        deletion_timestamp: lean.deletion_timestamp,
+        owner_references: lean.owner_references,
+        finalizers: lean.finalizers,
+        labels: lean.labels,
+        annotations: lean.annotations,
+        ..ObjectMeta::default()
+    })
+}
+
+/// The object that controls the one with this metadata.
+#[must_use]
+pub fn controller_owner(meta: &ObjectMeta) -> Option<&OwnerReference> {
+    meta.owner_references
+        .iter()
+        .flatten()
+        .find(|o| o.controller == Some(true))
+}
+
+/// A Job, as far as it is read.
+#[derive(Resource, Clone, Debug, Deserialize)]
+#[resource(inherit = "Job")]
+pub struct PartialJob {
+    /// The Job's metadata.
+    #[serde(default, deserialize_with = "partial_metadata")]
+    pub metadata: ObjectMeta,
+    /// What of the Job's spec can change.
+    #[serde(default)]
+    pub spec: PartialJobSpec,
+    /// The Job's status.
+    #[serde(default)]
+    pub status: JobStatus,
+}
+
+/// What of a Job's spec can change.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PartialJobSpec {
+    /// Whether it is held.
+    pub suspend: Option<bool>,
+    /// The seconds that it may run.
+    pub active_deadline_seconds: Option<i64>,
+    /// The seconds after its end until it is deleted.
+    pub ttl_seconds_after_finished: Option<i32>,
+}

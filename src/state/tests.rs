@@ -1,0 +1,152 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use loadtest_api::v1alpha1::Reason;
+use serde_json::json;
+
+fn worker(status: &serde_json::Value, deleted: bool) -> WorkerStatus {
+    let mut pod = json!({
+        "metadata": {"name": "t-0-abcde", "uid": "u", "annotations": {"batch.kubernetes.io/job-completion-index": "0"}},
+        "status": status,
+    });
+    if deleted {
+        pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:30Z");
+    }
+    WorkerStatus::from_pod(&serde_json::from_value(pod).unwrap(), "t")
+}
+
+fn pending(reason: Reason, message: &str) -> WorkerState {
+    WorkerState::Pending {
+        blocker: Some(StartBlocker {
+            reason,
+            message: message.into(),
+        }),
+    }
+}
+
+fn terminated(code: i32, reason: &str) -> serde_json::Value {
+    json!({"phase": "Failed", "containerStatuses": [{"name": "t", "state": {"terminated":
+        {"exitCode": code, "reason": reason, "startedAt": "2026-01-01T00:00:00Z", "message": "boom"}}}]})
+}
+
+#[test]
+fn a_worker_runs_only_when_its_own_container_runs() {
+    let sidecar_only = worker(
+        &json!({"phase": "Running", "containerStatuses": [
+        {"name": "mesh", "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}},
+        {"name": "t", "state": {"waiting": {"reason": "ContainerCreating"}}}]}),
+        false,
+    );
+    assert_eq!(
+        (sidecar_only.started, sidecar_only.state),
+        (false, WorkerState::Pending { blocker: None })
+    );
+    let running = worker(
+        &json!({"phase": "Running", "containerStatuses": [{"name": "t", "state": {"running": {}}}]}),
+        false,
+    );
+    assert_eq!(
+        (running.started, running.state, running.index),
+        (true, WorkerState::Running, Some(0))
+    );
+}
+
+#[test]
+fn a_worker_could_begin_once_it_has_started_and_knows_when_to_once_it_is_ready() {
+    for (started, ready, readiness) in [
+        (json!(null), false, StartState::Loading),
+        (json!(false), false, StartState::Loading),
+        (json!(true), false, StartState::Ready),
+        (json!(true), true, StartState::Acknowledged),
+    ] {
+        let status = json!({"phase": "Running", "containerStatuses": [
+            {"name": "t", "started": started, "ready": ready, "state": {"running": {}}}]});
+        assert_eq!(worker(&status, false).start.state, readiness, "{status}");
+    }
+}
+
+#[test]
+fn a_pod_that_cannot_start_tells_its_obstacle() {
+    let image = worker(
+        &json!({"phase": "Pending", "containerStatuses": [{"name": "t", "state": {"waiting":
+        {"reason": "ImagePullBackOff", "message": "no such image"}}}]}),
+        false,
+    );
+    assert_eq!(
+        image.state,
+        pending(Reason::ImageNotPullable, "ImagePullBackOff: no such image")
+    );
+    let full = worker(
+        &json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False",
+        "reason": "Unschedulable", "message": "0/1 nodes are available"}]}),
+        false,
+    );
+    assert_eq!(
+        full.state,
+        pending(
+            Reason::Unschedulable,
+            "Unschedulable: 0/1 nodes are available"
+        )
+    );
+}
+
+#[test]
+fn failed_is_told_from_aborted() {
+    let failed = WorkerState::Failed {
+        exit_code: Some(11),
+        reason: "Error".into(),
+        message: Some("boom".into()),
+    };
+    assert_eq!(worker(&terminated(11, "Error"), false).state, failed);
+    assert_eq!(
+        worker(&terminated(11, "Error"), true).state,
+        failed,
+        "failed by itself while it was being stopped"
+    );
+    assert_eq!(
+        worker(&terminated(143, "Error"), true).state,
+        WorkerState::Aborted
+    );
+    assert!(matches!(
+        worker(&terminated(137, "OOMKilled"), true).state,
+        WorkerState::Failed { .. }
+    ));
+    assert!(matches!(
+        worker(&terminated(143, "Error"), false).state,
+        WorkerState::Failed { .. }
+    ));
+    assert!(
+        matches!(worker(&json!({"phase": "Failed", "reason": "Evicted"}), false).state,
+        WorkerState::Failed { exit_code: None, reason, .. } if reason == "Evicted")
+    );
+}
+
+#[test]
+fn a_container_that_could_not_be_started_has_not_run() {
+    let w = worker(
+        &json!({"phase": "Failed", "containerStatuses": [{"name": "t", "state": {"terminated":
+        {"exitCode": 128, "reason": "StartError", "startedAt": "1970-01-01T00:00:00Z"}}}]}),
+        false,
+    );
+    assert!(!w.started);
+}
+
+#[test]
+fn only_true_conditions_end_a_job() {
+    let job = |type_: &str, status: &str| {
+        JobStatus::from_job(
+            &serde_json::from_value(json!({"metadata": {"uid": "j"}, "status": {"conditions": [
+            {"type": type_, "status": status, "reason": "R", "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}}))
+            .unwrap(),
+        )
+        .outcome
+    };
+    assert_eq!(job("FailureTarget", "True"), None);
+    assert_eq!(job("Complete", "False"), None);
+    assert!(matches!(
+        job("Complete", "True"),
+        Some(JobOutcome::Complete { .. })
+    ));
+    assert!(
+        matches!(job("Failed", "True"), Some(JobOutcome::Failed { reason, .. }) if reason == "R")
+    );
+}

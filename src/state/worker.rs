@@ -1,0 +1,389 @@
+//! One worker, as its pod shows it.
+
+use std::sync::Arc;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use loadtest_api::labels::{START_ANNOTATION, START_ATTEMPT_ANNOTATION};
+use loadtest_api::v1alpha1::Reason;
+use loadtest_results::{Snapshot, log_tail};
+
+use super::partial::{ContainerState, PartialPod, PodStatus, Terminated};
+use super::start_annotation::decode_attempt;
+
+/// How far a worker is on the way to a synchronized start, as its probes report it (see `build::worker_files::probes`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StartState {
+    /// Artillery is still loading.
+    #[default]
+    Loading,
+    /// The worker is ready to begin its load.
+    Ready,
+    /// The worker has acknowledged the start instant.
+    Acknowledged,
+}
+
+/// One worker, as its pod shows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WorkerStatus {
+    /// The pod's name.
+    pub pod: String,
+    /// The pod's UID.
+    pub uid: String,
+    /// The worker's number, from 0.
+    pub index: Option<u32>,
+    /// The node that it is on, once it has one.
+    pub node: Option<String>,
+    /// Whether its container has run, however it ended.
+    pub started: bool,
+    /// When its container began to run, while it runs.
+    pub running_since: Option<Timestamp>,
+    /// When its container ended, if it has run.
+    pub ended: Option<Timestamp>,
+    /// The handshake of a synchronized start.
+    pub start: StartHandshake,
+    /// What the worker measured, as its container left it.
+    pub snapshot: Option<Arc<Snapshot>>,
+    /// Whether the pod still runs although the worker's container has ended: other containers keep it.
+    pub pod_outlives_worker: bool,
+    /// The deletion of the pod, if it was deleted.
+    pub deleted: Option<Box<Deletion>>,
+    /// The state of the worker's container.
+    pub state: WorkerState,
+}
+
+/// The handshake of a synchronized start: the operator sends a start instant, the worker acknowledges it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct StartHandshake {
+    /// How far the worker is.
+    pub state: StartState,
+    /// The instant that was sent.
+    pub instant: Option<Timestamp>,
+    /// How often it was sent.
+    pub attempt: u8,
+    /// When this process sent it first.
+    pub sent_at: Option<Timestamp>,
+    /// When the acknowledgement is due. None until the watch shows the annotation: until then a missing acknowledgement means
+    /// nothing.
+    pub ack_deadline: Option<Timestamp>,
+}
+
+/// The deletion of a pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Deletion {
+    /// When the pod's grace period ends.
+    pub grace_deadline: Timestamp,
+    /// The pod's resource version when its deletion was first seen. The lower version was deleted first.
+    pub version: u64,
+    /// Whether the pod no longer exists.
+    pub removed: bool,
+}
+
+/// What keeps a worker from starting.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StartBlocker {
+    /// The reason that conditions and events report.
+    pub reason: Reason,
+    /// The message of the kubelet, the scheduler or the Job controller.
+    pub message: String,
+}
+
+/// The state of a worker's container.
+#[derive(Clone, Debug, PartialEq)]
+pub enum WorkerState {
+    /// The container does not run yet.
+    Pending {
+        /// What keeps it from starting, where that is more than a normal wait.
+        blocker: Option<StartBlocker>,
+    },
+    /// The container runs.
+    Running,
+    /// The container exited with 0.
+    Succeeded,
+    /// The worker failed.
+    Failed {
+        /// The exit code of the container, if it ran.
+        exit_code: Option<i32>,
+        /// `Error`, `OOMKilled`, `Evicted`, ...
+        reason: String,
+        /// The end of its log, or the message of the pod.
+        message: Option<String>,
+    },
+    /// The worker was stopped, as the Job's other workers are when one fails.
+    Aborted,
+}
+
+/// Within this time a kubelet delivers an annotation to a worker and reports the worker's acknowledgement.
+const ACK_TIMEOUT: SignedDuration = SignedDuration::from_millis(1250);
+
+/// Reasons of a waiting container that is about to start.
+const NORMAL_WAIT_REASONS: [&str; 2] = ["ContainerCreating", "PodInitializing"];
+
+impl WorkerStatus {
+    /// Reads a worker from its pod. `container` is the name of the worker's container: other containers of the pod, such
+    /// as a service mesh's, say nothing about the worker.
+    #[must_use]
+    pub fn from_pod(pod: &PartialPod, container: &str) -> Self {
+        let meta = &pod.metadata;
+        let status = pod
+            .status
+            .container_statuses
+            .iter()
+            .find(|c| c.name == container);
+        let state = status.map(|c| &c.state);
+        let annotation = |name: &str| meta.annotations.as_ref().and_then(|a| a.get(name));
+        let terminated = state.and_then(|s| s.terminated.as_ref());
+        // A container that could not be started at all is terminated too, with a start time of 0 or none.
+        let ran = terminated.is_some_and(|t| {
+            t.started_at
+                .as_ref()
+                .is_some_and(|t| t.0 > Timestamp::UNIX_EPOCH)
+        });
+        let running = state.and_then(|s| s.running.as_ref());
+        let version = || {
+            meta.resource_version
+                .as_ref()
+                .and_then(|v| v.parse().ok())
+                .unwrap_or_default()
+        };
+        let instant = annotation(START_ANNOTATION).and_then(|at| at.parse().ok());
+        Self {
+            pod: meta.name.clone().unwrap_or_default(),
+            uid: meta.uid.clone().unwrap_or_default(),
+            index: annotation("batch.kubernetes.io/job-completion-index")
+                .and_then(|i| i.parse().ok()),
+            node: pod.spec.node_name.clone(),
+            started: ran || running.is_some(),
+            running_since: running.and_then(|r| r.started_at.as_ref()).map(|t| t.0),
+            ended: terminated
+                .filter(|_| ran)
+                .and_then(|t| t.finished_at.as_ref())
+                .map(|t| t.0),
+            start: StartHandshake {
+                state: status.map_or(StartState::Loading, |s| match (s.ready, s.started) {
+                    (true, _) => StartState::Acknowledged,
+                    (false, Some(true)) => StartState::Ready,
+                    (false, _) => StartState::Loading,
+                }),
+                instant,
+                attempt: instant.map_or(0, |_| {
+                    decode_attempt(annotation(START_ATTEMPT_ANNOTATION).map(String::as_str))
+                }),
+                sent_at: None,
+                ack_deadline: None,
+            },
+            snapshot: terminated
+                .and_then(|t| t.message.as_deref())
+                .and_then(Snapshot::from_message)
+                .map(Arc::new),
+            pod_outlives_worker: ran
+                && matches!(pod.status.phase.as_deref(), Some("Pending" | "Running")),
+            deleted: meta.deletion_timestamp.as_ref().map(|t| {
+                Box::new(Deletion {
+                    grace_deadline: t.0,
+                    version: version(),
+                    removed: false,
+                })
+            }),
+            state: worker_state(pod, state, terminated),
+        }
+    }
+
+    /// Whether it has ended, however.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        matches!(
+            self.state,
+            WorkerState::Succeeded | WorkerState::Failed { .. }
+        ) || self.ended.is_some()
+            || self.deleted.as_ref().is_some_and(|d| d.removed)
+    }
+
+    /// Adds what only an earlier view of the same pod knew. `now` is when this view was received.
+    #[must_use]
+    pub fn merge_earlier(mut self, earlier: Option<&Self>, now: Timestamp) -> Self {
+        let earlier = earlier.filter(|earlier| self.uid == earlier.uid);
+        self.start = self.start.merge_earlier(earlier.map(|e| &e.start), now);
+        if let Some(earlier) = earlier {
+            if let (Some(deleted), Some(earlier)) = (&mut self.deleted, &earlier.deleted) {
+                deleted.version = earlier.version;
+            }
+            self.started |= earlier.started;
+            self.snapshot = self.snapshot.or_else(|| earlier.snapshot.clone());
+        }
+        self
+    }
+
+    /// Marks the pod as no longer existing.
+    #[must_use]
+    pub fn mark_deleted(mut self, version: u64, now: Timestamp) -> Self {
+        match &mut self.deleted {
+            Some(deleted) => deleted.removed = true,
+            None => {
+                self.deleted = Some(Box::new(Deletion {
+                    grace_deadline: now,
+                    version,
+                    removed: true,
+                }));
+            }
+        }
+        if !matches!(
+            self.state,
+            WorkerState::Succeeded | WorkerState::Failed { .. }
+        ) {
+            self.state = WorkerState::Aborted;
+        }
+        self.running_since = None;
+        self.pod_outlives_worker = false;
+        self
+    }
+}
+
+impl StartHandshake {
+    fn merge_earlier(self, earlier: Option<&Self>, now: Timestamp) -> Self {
+        // The acknowledgement takes as long to come back as the annotation took to arrive.
+        let delivery = earlier
+            .and_then(|e| e.sent_at)
+            .map(|at| now.duration_since(at))
+            .unwrap_or_default();
+        let ack_deadline = now
+            .checked_add(ACK_TIMEOUT.max(delivery.saturating_mul(2)))
+            .ok()
+            .filter(|_| self.attempt > 0);
+        let Some(earlier) = earlier else {
+            return Self {
+                ack_deadline,
+                ..self
+            };
+        };
+        Self {
+            state: self.state.max(earlier.state),
+            instant: earlier.instant.or(self.instant),
+            attempt: self.attempt.max(earlier.attempt),
+            sent_at: earlier.sent_at,
+            ack_deadline: earlier.ack_deadline.or(ack_deadline),
+        }
+    }
+}
+
+fn worker_state(
+    pod: &PartialPod,
+    state: Option<&ContainerState>,
+    terminated: Option<&Terminated>,
+) -> WorkerState {
+    let status = &pod.status;
+    let deleted = pod.metadata.deletion_timestamp.is_some();
+    let disrupted = status
+        .conditions
+        .iter()
+        .find(|c| c.r#type == "DisruptionTarget" && c.status == "True");
+    if let (Some(disruption), true) = (disrupted, terminated.is_none_or(|t| t.exit_code != 0)) {
+        return WorkerState::Failed {
+            exit_code: terminated.map(|t| t.exit_code),
+            reason: disruption
+                .reason
+                .clone()
+                .or_else(|| status.reason.clone())
+                .unwrap_or_else(|| "DisruptionTarget".into()),
+            message: status
+                .message
+                .clone()
+                .or_else(|| disruption.message.clone()),
+        };
+    }
+    if let Some(t) = terminated {
+        return match t.exit_code {
+            0 => WorkerState::Succeeded,
+            // 128 + SIGINT, SIGKILL, SIGTERM: what the kubelet's own signals leave.
+            130 | 137 | 143 if deleted && t.reason.as_deref() != Some("OOMKilled") => {
+                WorkerState::Aborted
+            }
+            exit_code => WorkerState::Failed {
+                exit_code: Some(exit_code),
+                reason: status
+                    .reason
+                    .clone()
+                    .or_else(|| t.reason.clone())
+                    .unwrap_or_else(|| "Error".into()),
+                message: t
+                    .message
+                    .as_deref()
+                    .map(log_tail)
+                    .filter(|m| !m.trim().is_empty())
+                    .or_else(|| status.message.clone()),
+            },
+        };
+    }
+    match status.phase.as_deref() {
+        Some("Succeeded") => WorkerState::Succeeded,
+        Some("Failed") if deleted => WorkerState::Aborted,
+        Some("Failed") => WorkerState::Failed {
+            exit_code: None,
+            reason: status.reason.clone().unwrap_or_else(|| "Error".into()),
+            message: status.message.clone(),
+        },
+        _ if deleted => WorkerState::Aborted,
+        _ if state.is_some_and(|s| s.running.is_some()) => WorkerState::Running,
+        _ => WorkerState::Pending {
+            blocker: start_blocker(status, state),
+        },
+    }
+}
+
+/// What keeps a pod from starting, where that is more than a normal wait.
+fn start_blocker(status: &PodStatus, state: Option<&ContainerState>) -> Option<StartBlocker> {
+    let text = |reason: &str, message: Option<&str>| match message {
+        Some(message) if !message.is_empty() => format!("{reason}: {message}"),
+        _ => reason.to_owned(),
+    };
+    let unscheduled = status
+        .conditions
+        .iter()
+        .find(|c| c.r#type == "PodScheduled" && c.status == "False")
+        .map(|c| StartBlocker {
+            reason: Reason::Unschedulable,
+            message: text(
+                c.reason.as_deref().unwrap_or("Unschedulable"),
+                c.message.as_deref(),
+            ),
+        });
+    let waiting = || {
+        let waiting = state?.waiting.as_ref()?;
+        let waiting_reason = waiting
+            .reason
+            .as_deref()
+            .filter(|r| !NORMAL_WAIT_REASONS.contains(r))?;
+        // `ErrImagePull`, `ImagePullBackOff`, `ErrImageNeverPull`, `InvalidImageName`, `RegistryUnavailable`, ...
+        let image = waiting_reason.contains("Image") || waiting_reason == "RegistryUnavailable";
+        let reason = if image {
+            Reason::ImageNotPullable
+        } else {
+            Reason::ContainerNotStarting
+        };
+        Some(StartBlocker {
+            reason,
+            message: text(waiting_reason, waiting.message.as_deref()),
+        })
+    };
+    // A container waits for something of its own only once its pod has a node.
+    waiting().or(unscheduled)
+}
+
+impl StartBlocker {
+    /// The blocker that an event of the cluster's own controllers about a Job or a pod reports, if it reports one.
+    #[must_use]
+    pub fn from_event(event_reason: &str, message: &str) -> Option<Self> {
+        let reason = match event_reason {
+            "FailedCreate" => Reason::PodCreationFailed,
+            "FailedMount" | "FailedAttachVolume" | "FailedMapVolume" => Reason::VolumeNotMounted,
+            "FailedScheduling" => Reason::Unschedulable,
+            "FailedCreatePodSandBox" | "FailedPodSandBoxStatus" | "Failed" => {
+                Reason::ContainerNotStarting
+            }
+            _ => return None,
+        };
+        Some(Self {
+            reason,
+            message: format!("{event_reason}: {message}"),
+        })
+    }
+}

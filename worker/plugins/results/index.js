@@ -1,0 +1,339 @@
+// An Artillery plugin that writes the measurements of its worker into the container's termination message, where the operator
+// reads them. This needs no network, no token and no permission, and works after an OOM kill.
+// Mounted as /opt/loadtest/artillery-plugin-loadtest-results/index.js and enabled by environment variables:
+//
+//   ARTILLERY_PLUGIN_PATH=/opt/loadtest
+//   ARTILLERY_PLUGINS={"loadtest-results":{"scope":"artillery-plugin-"}}
+//
+// The last line of the message is `loadtest.v1 `, followed by base64 of zlib (whose Adler-32 is the checksum) of this JSON:
+//   final       true if the test ran to its end; otherwise the snapshot is partial
+//   start       when the load of this worker started, in ms since 1970 by its clock: when the main thread received the first
+//               `phaseStarted` of a thread. This is some ms late. The time at which the threads were started would be too
+//               early, especially on a busy machine
+//   first, last when the first and the last counter was incremented, in ms since 1970
+//   counters    {name: sum}
+//   histograms  {name: [folds, min, max, sum, zeros, positive bins, negative bins]}, of a DDSketch. Bins are
+//               [first key, n, n, ...], where each n is the difference between the count of a key and that of the key before,
+//               because differences compress best
+//   dropped     [histograms, counters]: the number of metrics that did not fit
+//   lost        the names of dropped metrics that results or thresholds need; `*` if any may be missing
+//   errors      the sum of the dropped `errors.*`
+// `encode` defines how a snapshot that does not fit is reduced. The lines before the snapshot are the end of the log of a
+// worker that failed: Kubernetes falls back to the log only if the termination message is empty.
+'use strict';
+
+const fs = require('node:fs');
+const zlib = require('node:zlib');
+const { BroadcastChannel, isMainThread } = require('node:worker_threads');
+
+const PREFIX = 'loadtest.v1 ';
+// The limit of the kubelet (kubernetes, `MaxContainerTerminationMessageLength`).
+const MAX_BYTES = 4096;
+const MAX_LOG_BYTES = 1024;
+const MAX_ENTRIES = 2000;
+const ZLIB = { level: 9, memLevel: 9, strategy: zlib.constants.Z_FILTERED };
+// Each fold doubles the relative error of a sketch: 1 %, 2 %, 4 %.
+const MAX_FOLDS = 2;
+// Success, SIGINT and SIGTERM: the end of the log does not explain these.
+const EXPECTED_EXIT_CODES = [0, 130, 143];
+
+const MAIN_HISTOGRAMS = ['http.response_time', 'vusers.session_length', 'socketio.response_time', 'browser.page.dominteractive'];
+const CORE = /^(vusers\.(created|completed|failed|skipped)|http\.(requests|responses)|browser\.http_requests)$/;
+const ENGINES = /^(http\.codes|websocket|socketio)\./;
+const BUILT_IN = /^(http|vusers|browser)\./;
+
+const emptyMeasurements = () => ({ start: undefined, first: undefined, last: undefined, counters: new Map(), histograms: new Map() });
+
+// The measurements of one `stats` or `done` event of Artillery.
+function fromStats({ counters, histograms, firstCounterAt, lastCounterAt }) {
+  const bins = ({ bins, offset }) => new Map(bins.map((n, i) => [i + offset, n]).filter(([, n]) => n > 0));
+  return {
+    first: firstCounterAt || undefined,
+    last: lastCounterAt || undefined,
+    counters: new Map(Object.entries(counters ?? {})),
+    histograms: new Map(Object.entries(histograms ?? {}).map(([name, { min, max, sum, zeroCount, store, negativeStore }]) =>
+      [name, { min, max, sum, zeros: zeroCount, positive: bins(store), negative: bins(negativeStore) }])),
+  };
+}
+
+// DDSketch's own merge would lose the negative bins.
+function merge(into, other) {
+  const earliest = (a, b) => (b === undefined || a < b ? a : b);
+  const latest = (a, b) => (b === undefined || a > b ? a : b);
+  const addTo = (map, [key, n]) => map.set(key, (map.get(key) ?? 0) + n);
+  into.start = earliest(into.start, other.start);
+  into.first = earliest(into.first, other.first);
+  into.last = latest(into.last, other.last);
+  for (const counter of other.counters) addTo(into.counters, counter);
+  for (const [name, h] of other.histograms) {
+    const known = into.histograms.get(name);
+    if (!known) {
+      into.histograms.set(name, { ...h, positive: new Map(h.positive), negative: new Map(h.negative) });
+      continue;
+    }
+    known.min = Math.min(known.min, h.min);
+    known.max = Math.max(known.max, h.max);
+    known.sum += h.sum;
+    known.zeros += h.zeros;
+    for (const bin of h.positive) addTo(known.positive, bin);
+    for (const bin of h.negative) addTo(known.negative, bin);
+  }
+  return into;
+}
+
+// Bins in the format above. A fold merges the keys 2k-1 and 2k into k, which is the bin of a sketch with the square of gamma.
+function binsOf(map, folds) {
+  const folded = new Map();
+  for (const [key, n] of map) {
+    const at = Math.ceil(key / 2 ** folds);
+    folded.set(at, (folded.get(at) ?? 0) + n);
+  }
+  if (folded.size === 0) return [];
+  const keys = [...folded.keys()];
+  const [first, last] = [Math.min(...keys), Math.max(...keys)];
+  const list = [first];
+  for (let key = first; key <= last; key += 1) list.push((folded.get(key) ?? 0) - (folded.get(key - 1) ?? 0));
+  return list;
+}
+
+// The priority of a metric; metrics with a higher rank are dropped first. `keep` is the text of all thresholds.
+function rank(name, isHistogram, keep) {
+  if (!isHistogram && CORE.test(name)) return 0;
+  if (!isHistogram && ENGINES.test(name)) return 1;
+  const main = MAIN_HISTOGRAMS.indexOf(name);
+  if (isHistogram && main >= 0) return 2 + main / 10;
+  if (keep.includes(name)) return 3;
+  if (!isHistogram && name.startsWith('errors.')) return 4;
+  const kind = name.startsWith('plugins.') ? 2 : BUILT_IN.test(name) ? 0 : 1;
+  return (isHistogram ? 8 : 5) + kind;
+}
+const IMPORTANT = 3;
+
+// Encodes measurements as one line of at most `room` bytes. If they do not fit, they are reduced in this order:
+// 1. Histograms other than the main ones are folded once, then twice.
+// 2. Main histograms are folded once, then twice.
+// 3. Metrics are dropped: histograms of plugins (including those of endpoints), custom histograms, other histograms of
+//    Artillery; counters of plugins, custom counters, other counters of Artillery; kinds of errors (their sum is kept);
+//    metrics in thresholds; main histograms, http.response_time last. Among equals, those with fewer values are dropped first.
+// `folds` is the initial number of folds of all histograms.
+function encode(all, { final = false, keep = '', room = MAX_BYTES, folds = 0 } = {}) {
+  const size = ({ positive, negative, zeros }) => [...positive.values(), ...negative.values()].reduce((a, b) => a + b, zeros);
+  const entries = [
+    ...[...all.counters].map(([name, value]) => ({ name, value, size: value, rank: rank(name, false, keep) })),
+    ...[...all.histograms].map(([name, h]) => ({ name, h, size: size(h), rank: rank(name, true, keep) })),
+  ].sort((a, b) => a.rank - b.rank || b.size - a.size || (a.name < b.name ? -1 : 1));
+
+  const line = (kept, foldsOfMain, foldsOfOthers) => {
+    const [some, dropped] = [entries.slice(0, kept), entries.slice(kept)];
+    const histogram = ({ name, rank, h }) => {
+      const folds = rank <= IMPORTANT ? foldsOfMain : foldsOfOthers;
+      return [name, [folds, h.min, h.max, h.sum, h.zeros, binsOf(h.positive, folds), binsOf(h.negative, folds)]];
+    };
+    const snapshot = {
+      start: all.start,
+      first: all.first,
+      last: all.last,
+      counters: Object.fromEntries(some.filter((e) => !e.h).map((e) => [e.name, e.value])),
+      histograms: Object.fromEntries(some.filter((e) => e.h).map(histogram)),
+    };
+    if (final) snapshot.final = true;
+    if (dropped.length > 0) {
+      const histograms = dropped.filter((e) => e.h).length;
+      const errors = dropped.filter((e) => !e.h && e.name.startsWith('errors.')).reduce((sum, e) => sum + e.value, 0);
+      const lost = dropped.filter((e) => e.rank <= IMPORTANT).map((e) => e.name);
+      snapshot.dropped = [histograms, dropped.length - histograms];
+      if (lost.length > 0) snapshot.lost = kept > 0 ? lost : ['*'];
+      if (errors > 0) snapshot.errors = errors;
+    }
+    return PREFIX + zlib.deflateSync(JSON.stringify(snapshot), ZLIB).toString('base64');
+  };
+
+  if (entries.length <= MAX_ENTRIES) {
+    for (const [main, others] of [[folds, folds], [0, 1], [0, MAX_FOLDS], [1, MAX_FOLDS]]) {
+      const text = line(entries.length, main, others);
+      if (text.length <= room) return text;
+    }
+  }
+  let [fits, tooMany] = [0, Math.min(entries.length, MAX_ENTRIES) + 1];
+  while (tooMany - fits > 1) {
+    const middle = (fits + tooMany) >> 1;
+    if (line(middle, MAX_FOLDS, MAX_FOLDS).length <= room) fits = middle;
+    else tooMany = middle;
+  }
+  return line(fits, MAX_FOLDS, MAX_FOLDS);
+}
+
+// The end of a process's output, without blank lines and without the lines of Artillery's reports.
+function logTail(output) {
+  const lines = output.split('\n').map((l) => l.trimEnd()).filter((l) => /[\p{L}\p{N}]/u.test(l) && !/\.{3,} \S+$/.test(l));
+  // No line of the log may be read as a snapshot.
+  const log = Buffer.from(lines.filter((l) => !l.startsWith('loadtest.v')).join('\n'));
+  const start = Math.max(0, log.length - MAX_LOG_BYTES);
+  // The cut may be within a character.
+  return log.subarray(start).toString().replace(/^\uFFFD+/, '');
+}
+
+// In Artillery's main thread: collects the measurements of the threads and writes them.
+class Collector {
+  constructor(script, events) {
+    const { config = {} } = script ?? {};
+    const own = config.plugins?.['loadtest-results'];
+    this.path = process.env.LOADTEST_TERMINATION_LOG || '/dev/termination-log';
+    // The metrics in thresholds have priority if not all metrics fit.
+    this.keep = JSON.stringify([config.ensure, config.plugins?.ensure, own?.keep]);
+    this.reported = emptyMeasurements();
+    this.start = undefined;
+    this.final = false;
+    this.interrupted = false;
+    this.output = '';
+    this.threads = new Threads();
+
+    // The time at which the thread sent this event is not passed on.
+    events.once('phaseStarted', (phase) => {
+      this.start = phase.startTime;
+    });
+    events.on('stats', (stats) => this.safely(async () => {
+      merge(this.reported, fromStats(stats));
+      await this.save();
+    }));
+    events.on('done', (stats) => this.safely(() => {
+      this.final = true;
+      this.write(fromStats(stats));
+    }));
+    // Artillery awaits this before each exit. In some versions the test continues meanwhile.
+    global.artillery?.ext?.({ ext: 'beforeExit', method: () => this.safely(async () => {
+      this.interrupted = !this.final;
+      await this.save();
+    }) });
+    this.recordOutput();
+    process.once('exit', (code) => this.safely(() => {
+      if (!EXPECTED_EXIT_CODES.includes(code)) this.write(this.written, logTail(this.output));
+    }));
+  }
+
+  async save() {
+    const flushed = this.interrupted ? await this.threads.flushThreads() : undefined;
+    if (!this.final) this.write(flushed ?? this.reported);
+  }
+
+  recordOutput() {
+    const record = (text) => { this.output = (this.output + text).slice(-8192); };
+    for (const stream of [process.stdout, process.stderr]) {
+      const write = stream.write;
+      stream.write = function (chunk, ...rest) {
+        record(typeof chunk === 'string' ? chunk : Buffer.from(chunk).toString());
+        return write.call(this, chunk, ...rest);
+      };
+    }
+    // Node prints an uncaught exception without process.stderr.
+    process.on('uncaughtExceptionMonitor', (error) => record(`${error?.stack ?? error}\n`));
+  }
+
+  write(measurements, log = '') {
+    // If the message is empty, Kubernetes shows the log instead.
+    if (!measurements || (measurements.counters.size === 0 && measurements.histograms.size === 0)) return;
+    this.written = measurements;
+    const prefix = log && `${log}\n`;
+    const room = MAX_BYTES - Buffer.byteLength(prefix);
+    const line = encode({ ...measurements, start: this.start }, { final: this.final, keep: this.keep, room });
+    // Synchronous, because it also runs while the process exits.
+    fs.writeFileSync(this.path, prefix + line);
+  }
+
+  // An error in this plugin must not affect the test.
+  async safely(action) {
+    try {
+      await action();
+    } catch (error) {
+      if (!this.warned) {
+        console.error(`loadtest-results: Cannot save the results of this worker: ${error.message}. The test is not affected.`);
+      }
+      this.warned = true;
+    }
+  }
+}
+
+// Artillery's threads report a period of 10 s after it ends. On SIGTERM the main thread requests all that they have counted.
+const CHANNEL = 'loadtest-results';
+const READY = 'ready';
+const FLUSH = 'flush';
+const FLUSH_TIMEOUT_MS = 1000;
+
+class Threads {
+  constructor() {
+    this.count = 0;
+    this.responses = [];
+    this.completed = undefined;
+    this.channel = new BroadcastChannel(CHANNEL);
+    this.channel.onmessage = ({ data }) => {
+      if (data === READY) this.count += 1;
+      if (data?.counters) this.responses.push(data);
+      if (this.responses.length === this.count) this.completed?.();
+    };
+    this.channel.unref();
+  }
+
+  // The measurements of all threads. Undefined if a thread does not respond in time.
+  async flushThreads() {
+    if (this.count === 0) return undefined;
+    this.responses = [];
+    this.channel.postMessage(FLUSH);
+    await new Promise((resolve) => {
+      this.completed = resolve;
+      setTimeout(resolve, FLUSH_TIMEOUT_MS);
+    });
+    return this.responses.length === this.count ? this.responses.reduce(merge, emptyMeasurements()) : undefined;
+  }
+}
+
+// In each of Artillery's threads. The first use of the thread's metrics store, an `SSMS`, gives access to it.
+function respondToFlush() {
+  const store = global.artillery?.__SSMS?.prototype;
+  const incr = store?.incr;
+  if (typeof incr !== 'function') return;
+  let metrics;
+  store.incr = function (...args) {
+    metrics = this;
+    store.incr = incr;
+    return incr.apply(this, args);
+  };
+  const channel = new BroadcastChannel(CHANNEL);
+  channel.onmessage = ({ data }) => {
+    if (data !== FLUSH) return;
+    try {
+      channel.postMessage(metrics ? readStore(metrics) : emptyMeasurements());
+    } catch {
+      // Without a response the main thread writes what was reported before.
+    }
+  };
+  channel.unref();
+  channel.postMessage(READY);
+}
+
+// All measurements of a store: the periods that it has aggregated, and what was counted since. The store is not changed.
+function readStore(metrics) {
+  const since = Object.assign(Object.create(Object.getPrototypeOf(metrics)), {
+    _counters: [...metrics._counters],
+    _histograms: [...metrics._histograms],
+    _aggregatedCounters: {},
+    _aggregatedHistograms: {},
+    _aggregatedRates: {},
+    _counterEarliestMeasurementByPeriod: {},
+    _counterLastMeasurementByPeriod: {},
+    _histogramEarliestMeasurementByPeriod: {},
+    _histogramLastMeasurementByPeriod: {},
+  });
+  since._aggregateCounters(Infinity);
+  since._aggregateHistograms(Infinity);
+  const periods = [metrics, since].flatMap((store) => store.getBucketIds().map((id) => store.getMetrics(id)));
+  return periods.map(fromStats).reduce(merge, emptyMeasurements());
+}
+
+class Plugin {
+  constructor(script, events) {
+    if (isMainThread) this.collector = new Collector(script, events);
+    else respondToFlush();
+  }
+}
+
+module.exports = { Plugin, LEGACY_METRICS_FORMAT: false, emptyMeasurements, encode, fromStats, logTail, merge };

@@ -1,0 +1,74 @@
+// Generates the fixtures for tests of the operator, which compare its merged results with Artillery's: the messages of workers,
+// and Artillery's own summary of the same sketches. ARTILLERY selects another installation: a node_modules folder.
+//
+//   node test/generate-fixtures.mjs generated > test/fixtures/generated.json
+//   ARTILLERY=.. node test/generate-fixtures.mjs run MESSAGE=STATS.. > test/fixtures/artillery-2.0.x.json
+//
+// MESSAGE is a file with a worker's termination message. STATS is a file with its `done` event, written by
+// `SSMS.serializeMetrics`.
+import fs from 'node:fs';
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { ARTILLERY as modules, NO_ARTILLERY } from './helpers.mjs';
+import results from '../plugins/results/index.js';
+
+if (NO_ARTILLERY) throw new Error(NO_ARTILLERY);
+const { DDSketch } = createRequire(path.join(modules, 'artillery/package.json'))('@artilleryio/sketches-js');
+const places = ['artillery/dist/lib/core/ssms.js', '@artilleryio/int-core/lib/ssms.js', 'artillery/lib/core/ssms.js'];
+const { SSMS } = await import(pathToFileURL(places.map((p) => path.join(modules, p)).find((p) => fs.existsSync(p))));
+const { version } = JSON.parse(fs.readFileSync(path.join(modules, 'artillery/package.json')));
+
+function fixture(messages, stats) {
+  const total = SSMS.pack(stats);
+  const summaries = Object.fromEntries(Object.entries(total.histograms).map(([name, h]) => [name, SSMS.summarizeHistogram(h)]));
+  return { artillery: version, messages, counters: total.counters, summaries };
+}
+
+// A generator with a seed, so that the fixtures are reproducible.
+function random(seed) {
+  let state = seed;
+  return () => {
+    state = (state * 1103515245 + 12345) % 2 ** 31;
+    return (state + 0.5) / 2 ** 31;
+  };
+}
+
+function generated() {
+  const sketches = (seed, count, spread, folds, isOnlyWorker) => {
+    const next = random(seed);
+    // Folded bins equal those of a sketch with a larger relative error.
+    const gamma = ((1 + 0.01) / (1 - 0.01)) ** (2 ** folds);
+    const [whole, fine] = [{}, {}];
+    for (const [name, scale] of [['http.response_time', 40], ['vusers.session_length', 900], ['custom.small', 0.001]]) {
+      whole[name] = new DDSketch({ relativeAccuracy: (gamma - 1) / (gamma + 1) });
+      fine[name] = new DDSketch({ relativeAccuracy: 0.01 });
+      for (let i = 0; i < count; i += 1) {
+        let value = Math.round(scale * Math.exp(spread * (next() + next() + next() - 1.5)) * 1024) / 1024;
+        // DDSketch's own merge loses negative values, so only a test with one worker has some.
+        if (isOnlyWorker) value *= i % 4 === 0 ? 0 : i % 8 === 1 ? 1 : -1;
+        whole[name].accept(value);
+        fine[name].accept(value);
+      }
+    }
+    const counters = { 'http.requests': count, 'vusers.created': count, 'custom.half': count / 2 };
+    return { whole: { period: seed, counters, histograms: whole }, fine: { counters, histograms: fine } };
+  };
+  const fixtures = [];
+  for (const [counts, spread, folds] of [[[1], 1, 0], [[301], 3, 0], [[901], 3, 1], [[2, 1], 2, 0], [[400, 3, 1000], 3, 0], [[3000, 2000], 2, 1], [[4000, 10], 4, 2]]) {
+    const workers = counts.map((count, i) => sketches(i + 1, count, spread, folds, counts.length === 1));
+    const text = ({ fine }) => results.encode(results.fromStats(fine), { final: true, folds });
+    fixtures.push({ folds, ...fixture(workers.map(text), workers.map(({ whole }) => whole)) });
+  }
+  return fixtures;
+}
+
+function run(pairs) {
+  const files = pairs.map((pair) => pair.split('=').map((file) => fs.readFileSync(file, 'utf8')));
+  return [{ folds: 0, ...fixture(files.map(([message]) => message), files.map(([, stats]) => SSMS.deserializeMetrics(stats))) }];
+}
+
+const [kind, ...pairs] = process.argv.slice(2);
+console.log(JSON.stringify(kind === 'run' ? run(pairs) : generated(), null, 1));
+// SSMS may leave timers.
+process.exit(0);

@@ -1,0 +1,165 @@
+// Runs the workers of a test with real Artillery, against a target on the loopback interface that records the requests.
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import fs from 'node:fs';
+import http from 'node:http';
+import os from 'node:os';
+import path from 'node:path';
+import { createInterface } from 'node:readline';
+
+const PROJECT = path.join(import.meta.dirname, '..');
+
+/** The source of a plugin or preload, such as `plugins/divide/index.js`. */
+export const source = (name) => path.join(PROJECT, name);
+
+/** The node_modules folder with Artillery: ARTILLERY, or else that of this project. Undefined if it is not installed. */
+export const ARTILLERY = findArtillery();
+export const NO_ARTILLERY = ARTILLERY ? false : 'Artillery is not installed: run npm ci, or set ARTILLERY to a node_modules folder';
+/** The arguments of node that run a script with Artillery. */
+export const ARTILLERY_RUN = ARTILLERY ? [path.join(ARTILLERY, 'artillery/bin/run'), 'run'] : [];
+
+function findArtillery() {
+  const modules = path.resolve(process.env.ARTILLERY || path.join(PROJECT, 'node_modules'));
+  if (fs.existsSync(path.join(modules, 'artillery'))) return modules;
+  if (process.env.ARTILLERY) throw new Error(`ARTILLERY is ${modules}, which has no folder artillery`);
+  return undefined;
+}
+
+const MAX_RUNNING = Number(process.env.MAX_RUNNING_WORKERS ?? 16);
+// Artillery needs a whole CPU while it starts, and very little afterwards.
+const MAX_STARTING = os.availableParallelism();
+
+/** The phases of the tests, and below by name the number of virtual users that one worker creates in each. */
+export const PHASES = [
+  { name: 'even', duration: 2, arrivalRate: 7 },
+  { name: 'rare', duration: 2, arrivalRate: 2 },
+  { name: 'ramp', duration: 3, arrivalRate: 1, rampTo: 8 },
+  { name: 'down', duration: '2500ms', arrivalRate: 6, rampTo: 0 },
+  { name: 'count', duration: '1s', arrivalCount: 5 },
+  { name: 'limited', duration: 1, arrivalRate: 6, maxVusers: 3 },
+];
+export const EXPECTED = { even: 14, rare: 4, ramp: 14, down: 8, count: 5, limited: 6 };
+
+/** A script whose requests identify the row and the worker: the path is the row, and a header is the worker's index. */
+export const script = (config) => ({
+  config: {
+    target: 'http://127.0.0.1',
+    payload: { path: 'rows.csv', fields: ['row'], order: 'sequence' },
+    ...config,
+  },
+  scenarios: [{ flow: [{ get: { url: '/{{ row }}', headers: { worker: '{{ $env.JOB_COMPLETION_INDEX }}' } } }] }],
+});
+
+/** A script with all phases, or those with the given names. The pause after each phase separates its late requests from the next. */
+export const scriptOfPhases = (names = Object.keys(EXPECTED)) => script({
+  phases: PHASES.filter(({ name }) => names.includes(name)).flatMap((phase) => [phase, { pause: 1 }]),
+});
+
+// Mounts the files as the kubelet mounts a ConfigMap: each file is a link through `..data`.
+function mount(directory) {
+  const data = path.join(directory, '..data');
+  fs.mkdirSync(path.join(data, 'artillery-plugin-loadtest-divide'), { recursive: true });
+  fs.copyFileSync(source('plugins/divide/index.js'), path.join(data, 'artillery-plugin-loadtest-divide/index.js'));
+  fs.copyFileSync(source('preload/cpus.cjs'), path.join(data, 'cpus.cjs'));
+  for (const name of fs.readdirSync(data)) fs.symlinkSync(path.join('..data', name), path.join(directory, name));
+}
+
+/** A limit of concurrent holders. `acquire` waits for a free place and returns the function that frees it. */
+function limiter(max) {
+  const waiting = [];
+  let held = 0;
+  const release = () => {
+    const next = waiting.shift();
+    if (next) next();
+    else held -= 1;
+  };
+  return async function acquire() {
+    if (held === max) await new Promise((resolve) => { waiting.push(resolve); });
+    else held += 1;
+    let released = false;
+    return () => {
+      if (!released) release();
+      released = true;
+    };
+  };
+}
+
+// Shared by all tests of a file, so that concurrent tests do not slow down each other's workers.
+const acquireRun = limiter(MAX_RUNNING);
+const acquireStart = limiter(MAX_STARTING);
+
+async function runWorker({ directory, args, environment, worker }) {
+  const releaseRun = await acquireRun();
+  const releaseStart = await acquireStart();
+  try {
+    const child = spawn(process.execPath, [...ARTILLERY_RUN, 'script.json', ...args], {
+      cwd: directory,
+      env: { ...process.env, ...environment },
+      timeout: 300_000,
+    });
+    const closed = once(child, 'close');
+    child.stderr.on('data', (data) => { worker.output += data; });
+    for await (const line of createInterface({ input: child.stdout })) {
+      worker.output += `${line}\n`;
+      const [, phase] = /^Phase started: (\S+)/.exec(line) ?? [];
+      if (phase) releaseStart();
+      // A pause has no name.
+      if (phase && phase !== 'unnamed') worker.phases.push({ phase, at: performance.now() });
+    }
+    [worker.code] = await closed;
+  } finally {
+    releaseStart();
+    releaseRun();
+  }
+}
+
+// The phase of a request, by its time. A request may arrive after the end of its phase, and before the worker has logged the
+// start of its phase, by up to half of the pause between phases.
+function phaseAt({ phases }, at) {
+  return phases.findLast((one) => one.at - 500 <= at)?.phase ?? 'none';
+}
+
+/** Runs a test. Returns the requests as {worker, phase, row} and the workers as {code, output}. */
+export async function runTest({ script: scriptObject, workers: count, threads = 1, rows = 100, args = [], environment = {} }) {
+  const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'divide-'));
+  const workers = Array.from({ length: count }, () => ({ output: '', phases: [] }));
+  const requests = [];
+  const target = http.createServer((request, response) => {
+    const worker = Number(request.headers.worker);
+    requests.push({ worker, row: request.url, at: performance.now() });
+    response.end();
+  });
+  try {
+    target.listen(0, '127.0.0.1');
+    await once(target, 'listening');
+    mount(directory);
+    fs.writeFileSync(path.join(directory, 'rows.csv'), Array.from({ length: rows }, (_, row) => `row-${row}\n`).join(''));
+    fs.writeFileSync(path.join(directory, 'script.json'), JSON.stringify(scriptObject));
+    await Promise.all(workers.map((worker, index) => runWorker({
+      directory,
+      worker,
+      args: ['-t', `http://127.0.0.1:${target.address().port}`, ...args],
+      environment: {
+        ARTILLERY_DISABLE_TELEMETRY: 'true',
+        ARTILLERY_PLUGIN_PATH: directory,
+        ARTILLERY_PLUGINS: '{"loadtest-divide":{"scope":"artillery-plugin-"}}',
+        NODE_OPTIONS: `--require=${directory}/cpus.cjs`,
+        WORKERS: String(threads),
+        LOADTEST_WORKERS: String(count),
+        JOB_COMPLETION_INDEX: String(index),
+        ...environment,
+      },
+    })));
+  } finally {
+    target.close();
+    fs.rmSync(directory, { recursive: true });
+  }
+  return { requests: requests.map(({ at, ...request }) => ({ ...request, phase: phaseAt(workers[request.worker], at) })), workers };
+}
+
+/** The number of occurrences of each value. */
+export function countValues(values) {
+  const counts = {};
+  for (const value of values) counts[value] = (counts[value] ?? 0) + 1;
+  return counts;
+}

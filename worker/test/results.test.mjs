@@ -1,0 +1,235 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import fs from 'node:fs';
+import http from 'node:http';
+import os from 'node:os';
+import path from 'node:path';
+import { after, describe, test } from 'node:test';
+import zlib from 'node:zlib';
+import { ARTILLERY_RUN, NO_ARTILLERY, source } from './helpers.mjs';
+import results from '../plugins/results/index.js';
+
+const { emptyMeasurements, encode, fromStats, logTail, merge } = results;
+
+function decode(message) {
+  const line = message.split('\n').pop();
+  assert.match(line, /^loadtest\.v1 [A-Za-z0-9+/]+=*$/);
+  return JSON.parse(zlib.inflateSync(Buffer.from(line.split(' ')[1], 'base64')));
+}
+
+// A random histogram, in the format of Artillery's DDSketch.
+function sketch(count, spread) {
+  const store = () => ({ bins: [], offset: -2000 });
+  const h = { min: Infinity, max: -Infinity, sum: 0, zeroCount: 0, store: store(), negativeStore: store() };
+  for (let i = 0; i < count; i += 1) {
+    const value = 50 * Math.exp(spread * (Math.random() + Math.random() + Math.random() + Math.random() - 2));
+    const key = Math.ceil(Math.log(value) / Math.log(1.01 / 0.99));
+    h.store.bins[key + 2000] = (h.store.bins[key + 2000] ?? 0) + 1;
+    h.min = Math.min(h.min, value);
+    h.max = Math.max(h.max, value);
+    h.sum += value;
+  }
+  h.store.bins = Array.from(h.store.bins, (n) => n ?? 0);
+  return h;
+}
+
+const CORE = { 'vusers.created': 9000, 'vusers.completed': 8000, 'http.requests': 20000, 'http.codes.200': 19000, 'errors.ETIMEDOUT': 12 };
+const MAIN = ['http.response_time', 'vusers.session_length'];
+
+function stats(histograms, count, spread = 2, counters = CORE) {
+  const names = [...MAIN, 'http.response_time.2xx', 'my.own'].slice(0, histograms);
+  while (names.length < histograms) names.push(`plugins.metrics-by-endpoint.response_time./api/v1/things/${names.length}`);
+  return { counters, histograms: Object.fromEntries(names.map((n) => [n, sketch(count, spread)])), firstCounterAt: 1000, lastCounterAt: 61000 };
+}
+
+const countOf = ([, , , , zeros, ...bins]) => bins.flatMap(([, ...differences]) => {
+  let count = 0;
+  return differences.map((difference) => (count += difference));
+}).reduce((a, b) => a + b, zeros);
+
+describe('a snapshot', () => {
+  test('contains all measurements', () => {
+    const histogram = { min: -3, max: 9.5, sum: 20.25, zeroCount: 2, store: { bins: [0, 4, 0, 1, 0], offset: 5 }, negativeStore: { bins: [3], offset: -1 } };
+    const all = { ...fromStats({ counters: CORE, histograms: { h: histogram }, firstCounterAt: 5, lastCounterAt: 8 }), start: 4 };
+    assert.deepEqual(decode(encode(all, { final: true })), {
+      final: true, start: 4, first: 5, last: 8, counters: CORE, histograms: { h: [0, -3, 9.5, 20.25, 2, [6, 4, -4, 1], [-1, 3]] },
+    });
+    assert.equal(decode(encode(all)).final, undefined);
+    assert.equal('start' in decode(encode({ ...all, start: undefined })), false);
+  });
+
+  test('of several reports contains their sum', () => {
+    const histogram = (key) => ({ min: key, max: key, sum: key, zeroCount: 1, store: { bins: [2], offset: key }, negativeStore: { bins: [1], offset: key } });
+    const report = (key) => fromStats({ counters: { a: key }, histograms: { h: histogram(key) }, firstCounterAt: 100 - key, lastCounterAt: 100 + key });
+    const started = [90, 91].map((start) => ({ ...emptyMeasurements(), start }));
+    const all = [fromStats({}), ...started, report(1), report(3), report(2), fromStats({ counters: { b: 1 } })].reduce(merge, emptyMeasurements());
+    assert.deepEqual(decode(encode(all)), {
+      start: 90, first: 97, last: 103, counters: { a: 6, b: 1 }, histograms: { h: [0, 1, 3, 6, 3, [1, 2, 0, 0], [1, 1, 0, 0]] },
+    });
+  });
+
+  test('folds adjacent bins, and keeps all other values exact', () => {
+    const all = fromStats({ histograms: { h: { min: 1, max: 2, sum: 3, zeroCount: 0, store: { bins: [1, 2, 4, 8, 16], offset: -2 }, negativeStore: { bins: [], offset: 0 } } } });
+    const bins = (folds) => decode(encode(all, { folds })).histograms.h;
+    assert.deepEqual(bins(1), [1, 1, 2, 3, 0, [-1, 1, 5, 18], []]);
+    assert.deepEqual(bins(2), [2, 1, 2, 3, 0, [0, 7, 17], []]);
+  });
+
+  for (const [histograms, count, spread] of [[2, 1e3, 2], [6, 1e5, 2], [6, 1e5, 6], [23, 1e6, 2], [23, 1e6, 6]]) {
+    test(`of ${histograms} histograms of ${count} values fits, and contains the numbers of folds and of dropped histograms`, () => {
+      const all = fromStats(stats(histograms, count, spread));
+      const text = encode(all);
+      assert.ok(Buffer.byteLength(text) <= 4096, `${text.length}`);
+      const snapshot = decode(text);
+      const kept = Object.entries(snapshot.histograms);
+      assert.equal(kept.length + (snapshot.dropped?.[0] ?? 0), histograms);
+      assert.deepEqual(snapshot.counters, CORE);
+      for (const [name, histogram] of kept) assert.equal(countOf(histogram), count, name);
+      const whole = encode(all, { room: Infinity });
+      assert.equal(whole.length <= 4096, kept.every(([, [folds]]) => folds === 0), `${whole.length} bytes without a limit`);
+      assert.ok(MAIN.every((name) => kept.some(([known]) => known === name)));
+      assert.equal(snapshot.lost, undefined);
+    });
+  }
+
+  test('drops the least important metrics first', () => {
+    const all = fromStats({
+      ...stats(8, 1e5),
+      counters: { ...CORE, 'errors.EMANY': 40, 'my.counter': 3, 'plugins.x': 5, 'http.downloaded_bytes': 7 },
+    });
+    const left = new Set([...all.counters.keys(), ...all.histograms.keys()]);
+    const order = [];
+    for (let room = encode(all).length; room > 160; room -= 4) {
+      const text = encode(all, { room, keep: 'my.counter < 5' });
+      assert.ok(text.length <= room, `${text.length} > ${room}`);
+      const { counters, histograms, dropped = [0, 0], errors = 0, lost = [] } = decode(text);
+      const gone = [...left].filter((name) => counters[name] === undefined && !histograms[name]);
+      gone.forEach((name) => left.delete(name));
+      if (gone.length > 0) order.push(gone);
+      assert.equal(Object.keys(counters).length + dropped[1], all.counters.size);
+      assert.equal(Object.keys(histograms).length + dropped[0], all.histograms.size);
+      assert.equal((counters['errors.EMANY'] ?? 0) + (counters['errors.ETIMEDOUT'] ?? 0) + errors, 52);
+      const important = [...MAIN, 'my.counter', 'vusers.created'].filter((name) => !left.has(name));
+      if (lost[0] !== '*') assert.deepEqual(lost.filter((name) => important.includes(name)).sort(), important.sort());
+    }
+    const at = (name) => order.findIndex((gone) => gone.includes(name));
+    const plugin = 'plugins.metrics-by-endpoint.response_time./api/v1/things/4';
+    const inOrder = [plugin, 'my.own', 'http.response_time.2xx', 'plugins.x', 'http.downloaded_bytes', 'errors.ETIMEDOUT', 'my.counter'];
+    assert.deepEqual(inOrder.map(at), inOrder.map(at).sort((a, b) => a - b));
+    assert.ok(at(plugin) >= 0 && at('my.counter') >= 0 && at('my.counter') <= at('http.response_time'));
+    assert.ok(at('vusers.session_length') <= at('http.response_time'));
+  });
+
+  test('of 50,000 metrics is encoded within 2 s', () => {
+    const counters = Object.fromEntries(Array.from({ length: 50000 }, (_, i) => [`plugins.metrics-by-endpoint./thing/${Math.random()}.codes.${i}`, i]));
+    const started = performance.now();
+    const text = encode(fromStats({ ...stats(2, 1000), counters: { ...CORE, ...counters } }));
+    assert.ok(text.length <= 4096 && decode(text).counters['http.requests'] === 20000);
+    assert.ok(performance.now() - started < 2000);
+  });
+});
+
+test('the end of the log omits blank lines, reports and snapshots, and is cut at its start', () => {
+  assert.equal(logTail('a\n\n  \n---\nhttp.requests: ....... 5\nloadtest.v1 x\nError: no\n    at x\n'), 'a\nError: no\n    at x');
+  const long = logTail('é'.repeat(2000));
+  assert.ok(Buffer.byteLength(long) <= 1024 && /^é+$/.test(long));
+});
+
+describe('in Artillery', { skip: NO_ARTILLERY, concurrency: 3 }, () => {
+  const root = fs.mkdtempSync(path.join(os.tmpdir(), 'results-'));
+  after(() => fs.rmSync(root, { recursive: true }));
+  const plugin = path.join(root, 'artillery-plugin-loadtest-results');
+  fs.mkdirSync(plugin);
+  fs.copyFileSync(source('plugins/results/index.js'), path.join(plugin, 'index.js'));
+
+  // Runs a script in a folder of its own. Sends SIGTERM after a number of requests, or when the output matches a pattern.
+  async function run(script, { files = {}, stopAfter = Infinity, stopAt, log, preload } = {}) {
+    const folder = fs.mkdtempSync(path.join(root, 'test-'));
+    const message = path.join(folder, 'message');
+    let requests = 0;
+    let child;
+    const server = http.createServer((_, response) => {
+      requests += 1;
+      if (requests === stopAfter) child.kill('SIGTERM');
+      response.end('ok');
+    });
+    await once(server.listen(0, '127.0.0.1'), 'listening');
+    const config = { target: `http://127.0.0.1:${server.address().port}`, phases: [{ duration: 2, arrivalRate: 10 }], ...script.config };
+    for (const [name, text] of Object.entries({ 'test.json': JSON.stringify({ ...script, config }), ...files })) {
+      fs.writeFileSync(path.join(folder, name), text);
+    }
+    const env = {
+      ...process.env, HOME: folder, ARTILLERY_DISABLE_TELEMETRY: '1', ARTILLERY_DISABLE_ENSURE: '1', ARTILLERY_PLUGIN_PATH: root,
+      ARTILLERY_PLUGINS: '{"loadtest-results":{}}', LOADTEST_TERMINATION_LOG: log ?? message,
+      NODE_OPTIONS: preload ? `--require ${path.join(folder, preload)}` : '',
+    };
+    child = spawn(process.execPath, [...ARTILLERY_RUN, path.join(folder, 'test.json')], { env });
+    let output = '';
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.on('data', (data) => {
+        output += data;
+        if (stopAt?.test(output)) child.kill('SIGTERM');
+      });
+    }
+    const [code] = await once(child, 'close');
+    server.closeAllConnections();
+    server.close();
+    return { code, output, requests, text: fs.existsSync(message) ? fs.readFileSync(message, 'utf8') : '' };
+  }
+  const scenarios = [{ flow: [{ get: { url: '/' } }] }];
+
+  test('a complete test leaves a final snapshot, and `ensure` does not fail it', async () => {
+    const script = { config: { plugins: { ensure: {} }, ensure: { thresholds: [{ 'http.response_time.p95': 0 }] } }, scenarios };
+    const before = Date.now();
+    const { code, requests, text } = await run(script);
+    assert.equal(code, 0);
+    const snapshot = decode(text);
+    assert.equal(snapshot.final, true);
+    assert.ok(snapshot.start > before && snapshot.start <= snapshot.first, JSON.stringify(snapshot));
+    assert.equal(snapshot.counters['http.requests'], requests);
+    assert.equal(countOf(snapshot.histograms['http.response_time']), requests);
+  });
+
+  for (const threads of [1, 3]) {
+    test(`a worker with ${threads} threads that receives SIGTERM leaves all that it has counted`, async () => {
+      const files = { 'cpus.cjs': `require('os').cpus = () => Array(${threads + 1}).fill({});` };
+      const script = { config: { phases: [{ duration: 60, arrivalRate: 20 }] }, scenarios };
+      const { requests, text } = await run(script, { files, stopAfter: 50, preload: 'cpus.cjs' });
+      const snapshot = decode(text);
+      assert.equal(snapshot.final, undefined);
+      assert.ok(snapshot.start <= snapshot.first);
+      assert.ok(snapshot.counters['http.requests'] >= 50 && snapshot.counters['http.requests'] <= requests, snapshot.counters['http.requests']);
+    });
+  }
+
+  test('a worker that crashes leaves the error, and what it has counted', async () => {
+    const crash = `
+      let n = 0;
+      module.exports.crash = (_, __, done) => (++n < 130 ? done() : setImmediate(() => { throw new Error('out of luck'); }));`;
+    const flow = [{ get: { url: '/' } }, { function: 'crash' }];
+    const config = { processor: './crash.js', phases: [{ duration: 30, arrivalRate: 10 }] };
+    const { code, text } = await run({ config, scenarios: [{ flow }] }, { files: { 'crash.js': crash } });
+    assert.equal(code, 11);
+    assert.match(text, /Error: out of luck/);
+    assert.ok(text.length <= 4096);
+    assert.ok(decode(text).counters['http.requests'] > 0);
+  });
+
+  test('a worker that fails before it has counted anything leaves no message, so that Kubernetes shows the log', async () => {
+    const { code, text } = await run({ config: { processor: './none.js' }, scenarios });
+    assert.notEqual(code, 0);
+    assert.equal(text, '');
+  });
+
+  test('a worker that receives SIGTERM before it has counted anything leaves no message', async () => {
+    const { text } = await run({ config: { phases: [{ pause: 60 }] }, scenarios }, { stopAt: /Phase started/ });
+    assert.equal(text, '');
+  });
+
+  test('an unwritable termination message is logged once, and does not affect the test', async () => {
+    const { code, output } = await run({ scenarios }, { log: root });
+    assert.equal(code, 0);
+    assert.equal(output.match(/loadtest-results: Cannot save the results of this worker: /g).length, 1);
+  });
+});
