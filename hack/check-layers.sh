@@ -16,6 +16,7 @@ cache
 runtime config
 state'
 
+# shellcheck disable=SC2016 # the program is awk's
 find src -name '*.rs' ! -path 'src/main.rs' ! -path 'src/lib.rs' ! -path 'src/fixtures.rs' ! -path '*/tests/*' ! -name 'tests.rs' \
   ! -path '*/model_check/*' ! -name 'fuzz.rs' -print0 | sort -z | xargs -0 awk -v layers="$layers" '
   BEGIN {

@@ -226,23 +226,23 @@ mod tests {
     fn no_variable_of_a_user_switches_the_operators_off() {
         let from = |name: &str| from_field(name, "metadata.name");
         for (variable, why) in [
-            (env_var("LOADTEST_WORKERS", "1"), "is the operator's"),
-            (from("JOB_COMPLETION_INDEX"), "is the operator's"),
-            (env_var("WORKER_ID", "all"), "is the operator's"),
-            (from("NODE_OPTIONS"), "valueFrom is not read"),
-            (from("ARTILLERY_PLUGINS"), "valueFrom is not read"),
-            (from("ARTILLERY_PLUGIN_PATH"), "valueFrom is not read"),
+            (env_var("LOADTEST_WORKERS", "1"), "is reserved for the operator"),
+            (from("JOB_COMPLETION_INDEX"), "is reserved for the operator"),
+            (env_var("WORKER_ID", "all"), "is reserved for the operator"),
+            (from("NODE_OPTIONS"), "valueFrom is not supported"),
+            (from("ARTILLERY_PLUGINS"), "valueFrom is not supported"),
+            (from("ARTILLERY_PLUGIN_PATH"), "valueFrom is not supported"),
             (
                 env_var("ARTILLERY_PLUGINS", "{a: 1}"),
-                "is no JSON object: key must be a string at line 1 column 2",
+                "is not a JSON object: key must be a string at line 1 column 2",
             ),
-            (env_var("ARTILLERY_PLUGINS", "[]"), "is no JSON object"),
+            (env_var("ARTILLERY_PLUGINS", "[]"), "is not a JSON object"),
         ] {
-            let told =
+            let problem =
                 loadtest_api::v1alpha1::validate_env(std::slice::from_ref(&variable)).unwrap();
             assert!(
-                told.starts_with(&variable.name) && told.contains(why),
-                "{told}"
+                problem.starts_with(&variable.name) && problem.contains(why),
+                "{problem}"
             );
             let inputs = EnvInputs {
                 workers: 2,

@@ -139,15 +139,15 @@ dnsConfig: null
             ),
             (
                 "volumes: [{name: data, emptyDir: {}}]",
-                "the volume data has the name of one of the operator's own",
+                "the volume name data is reserved for the operator",
             ),
             (
                 "volumeMounts: [{name: a, mountPath: /data/more}]",
-                "nothing can be mounted at /data/more",
+                "the path /data/more is reserved for the operator",
             ),
             (
                 "env: [{name: LOADTEST_WORKERS, value: '1'}]",
-                "env: LOADTEST_WORKERS is the operator's",
+                "env: LOADTEST_WORKERS is reserved for the operator",
             ),
             ("image: [a]", "image: invalid type"),
         ] {
