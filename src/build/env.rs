@@ -226,7 +226,10 @@ mod tests {
     fn no_variable_of_a_user_switches_the_operators_off() {
         let from = |name: &str| from_field(name, "metadata.name");
         for (variable, why) in [
-            (env_var("LOADTEST_WORKERS", "1"), "is reserved for the operator"),
+            (
+                env_var("LOADTEST_WORKERS", "1"),
+                "is reserved for the operator",
+            ),
             (from("JOB_COMPLETION_INDEX"), "is reserved for the operator"),
             (env_var("WORKER_ID", "all"), "is reserved for the operator"),
             (from("NODE_OPTIONS"), "valueFrom is not supported"),
