@@ -1,4 +1,4 @@
-//! What the operator can be told: flags, each also an environment variable.
+//! The operator's configuration: flags, each of which can also be set by an environment variable.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -12,27 +12,28 @@ use loadtest_api::v1alpha1::WorkerTemplate;
 
 mod worker_defaults;
 
-/// Runs Artillery load tests: turns `LoadTest` resources into Jobs of Artillery workers and reports back on them.
+/// Runs Artillery load tests: creates a Job of Artillery workers for each `LoadTest` and reports its progress and
+/// results.
 ///
-/// Finds the cluster by KUBECONFIG, ~/.kube/config, or, inside a cluster, by its service account.
-/// The log's detail is set by `RUST_LOG` (such as `info` or `artillery_operator=debug`).
+/// Connects with KUBECONFIG, ~/.kube/config, or, inside a cluster, the service account.
+/// `RUST_LOG` sets the log level (for example `info` or `artillery_operator=debug`).
 #[derive(Parser, Clone, Debug)]
 #[command(name = "artillery-operator", version, verbatim_doc_comment)]
 pub struct Config {
-    /// Act only while holding a lease, so that several replicas can run: one works, the others stand by.
+    /// Enable leader election: of several replicas, only the holder of the lease is active.
     #[arg(long, env = "LEADER_ELECT", num_args = 0..=1, require_equals = true, default_value_t = false,
           default_missing_value = "true", action = ArgAction::Set)]
     pub leader_elect: bool,
 
-    /// The namespace of the lease. Default: that of the operator's own pod, else `default`.
+    /// Namespace of the lease. Default: the namespace of the operator's pod, or `default` outside a cluster.
     #[arg(long, env = "LEADER_ELECT_NAMESPACE", value_name = "NAMESPACE")]
     pub leader_elect_namespace: Option<String>,
 
-    /// The name of the lease. Operators that share the work, each with a selector of its own, need one each.
+    /// Name of the lease. Operators with different selectors need different leases.
     #[arg(long, env = "LEADER_ELECT_LEASE", value_name = "NAME", default_value = DEFAULT_LEASE_NAME)]
     pub leader_elect_lease: String,
 
-    /// Where Prometheus metrics are served; `0` switches them off.
+    /// Address of the Prometheus metrics. `0` disables them.
     #[arg(
         long,
         env = "METRICS_BIND_ADDRESS",
@@ -41,18 +42,18 @@ pub struct Config {
     )]
     pub metrics_bind_address: BindAddress,
 
-    /// Serve the metrics by HTTPS, and only to those who may: their token is shown to the API server, which has to let
-    /// them `get` the nonResourceURL /metrics.
+    /// Serve metrics over HTTPS and require authorization: clients send a bearer token and need permission to `get` the
+    /// nonResourceURL /metrics.
     #[arg(long, env = "METRICS_SECURE", num_args = 0..=1, require_equals = true, default_value_t = false,
           default_missing_value = "true", action = ArgAction::Set)]
     pub metrics_secure: bool,
 
-    /// The folder of tls.crt and tls.key, which the metrics are served with; they are read again when they change.
-    /// Default: a self-signed certificate, made at each start.
-    #[arg(long, env = "METRICS_CERT_DIR", value_name = "FOLDER")]
+    /// Directory with tls.crt and tls.key for the metrics. The files are reloaded when they change. Default: a
+    /// self-signed certificate, generated at each start.
+    #[arg(long, env = "METRICS_CERT_DIR", value_name = "DIRECTORY")]
     pub metrics_cert_dir: Option<PathBuf>,
 
-    /// Where the probes /healthz and /readyz are served; `0` switches them off.
+    /// Address of the probes /healthz and /readyz. `0` disables them.
     #[arg(
         long,
         env = "HEALTH_PROBE_BIND_ADDRESS",
@@ -61,42 +62,43 @@ pub struct Config {
     )]
     pub health_probe_bind_address: BindAddress,
 
-    /// Namespaces to work in, separated by commas. Default: all.
+    /// Namespaces to watch, separated by commas. Default: all.
     #[arg(long, env = "NAMESPACES", value_name = "NAMES", value_delimiter = ',')]
     pub namespaces: Vec<String>,
 
-    /// Take only `LoadTests` whose labels match, such as `shard=a` or `shard notin (a,b)`: several operators can then share the
-    /// work. Default: all.
+    /// Label selector of the LoadTests to reconcile, for example `shard=a` or `shard notin (a,b)`. Several operators
+    /// can share the work with different selectors. Default: all.
     #[arg(long, env = "LOADTEST_SELECTOR", value_name = "SELECTOR")]
     pub selector: Option<String>,
 
-    /// The form of the log lines.
+    /// Format of the log lines.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,
 
-    /// What all workers share.
+    /// The configuration of the workers.
     #[command(flatten)]
     pub worker: WorkerConfig,
 }
 
-/// What all workers share.
+/// The configuration of the workers.
 #[derive(clap::Args, Clone, Debug, PartialEq)]
 pub struct WorkerConfig {
-    /// The workers' image. Its entry point is the `artillery` command.
+    /// Image of the workers. Its entry point must be the `artillery` command.
     #[arg(id = "worker-image", long = "worker-image", env = "WORKER_IMAGE", value_name = "IMAGE", default_value = DEFAULT_IMAGE)]
     pub image: String,
 
-    /// When the workers' image is pulled: Always, `IfNotPresent` or Never. Default: as Kubernetes does by the image's tag.
+    /// Pull policy of the image: Always, `IfNotPresent` or Never. Default: Always for the tag latest, otherwise
+    /// `IfNotPresent`.
     #[arg(id = "worker-image-pull-policy", long = "worker-image-pull-policy", env = "WORKER_IMAGE_PULL_POLICY",
           value_name = "POLICY", value_parser = ["Always", "IfNotPresent", "Never"])]
     pub image_pull_policy: Option<String>,
 
-    /// The user that workers run as, a number; `none` leaves it to the cluster (`OpenShift` assigns one).
+    /// Numeric user ID of the workers. `none` leaves the choice to the cluster (`OpenShift` assigns one).
     #[arg(id = "worker-user", long = "worker-user", env = "WORKER_USER", value_name = "UID", default_value = "1000",
           value_parser = parse_user)]
     pub run_as_user: User,
 
-    /// A file with the YAML of `spec.worker` of a `LoadTest`: what it sets holds for all workers, unless a test sets it itself.
+    /// YAML file with defaults for `spec.worker` of all `LoadTests`. Fields that a `LoadTest` sets take precedence.
     #[arg(
         id = "worker-defaults",
         long = "worker-defaults",
@@ -105,54 +107,56 @@ pub struct WorkerConfig {
     )]
     pub defaults_file: Option<PathBuf>,
 
-    /// What the file says.
+    /// The content of the file.
     #[arg(skip)]
     pub defaults: WorkerTemplate,
 }
 
 impl Config {
-    /// The selector of `LoadTests`; an empty variable is none.
+    /// Returns the label selector of `LoadTests`. An empty variable counts as unset.
     ///
     /// # Errors
-    /// Where operators with different selectors would wait for the same lease, of which but one would work.
+    /// Fails if a selector is combined with the default lease. Operators with different selectors would then wait for
+    /// one lease, and only one of them would be active.
     pub fn validated_selector(&self) -> Result<Option<String>, String> {
         let selector = self.selector.clone().filter(|s| !s.trim().is_empty());
         if selector.is_some() && self.leader_elect && self.leader_elect_lease == DEFAULT_LEASE_NAME
         {
-            return Err("--selector with --leader-elect needs --leader-elect-lease: a lease for each selector".into());
+            return Err("--selector with --leader-elect requires --leader-elect-lease: use one lease per selector".into());
         }
         Ok(selector)
     }
 }
 
 impl WorkerConfig {
-    /// Reads the file of the workers' defaults, if there is one.
+    /// Reads the file of `--worker-defaults`, if it is set.
     ///
     /// # Errors
-    /// Says what is wrong with the file.
+    /// Fails if the file cannot be read or is invalid.
     pub fn read_defaults(&mut self) -> Result<(), String> {
         let Some(file) = &self.defaults_file else {
             return Ok(());
         };
-        let failed = |error: &dyn Display| format!("--worker-defaults {}: {error}", file.display());
-        let text = std::fs::read_to_string(file).map_err(|e| failed(&e))?;
-        self.defaults = worker_defaults::parse(&text).map_err(|e| failed(&e))?;
+        let describe =
+            |error: &dyn Display| format!("--worker-defaults {}: {error}", file.display());
+        let text = std::fs::read_to_string(file).map_err(|e| describe(&e))?;
+        self.defaults = worker_defaults::parse(&text).map_err(|e| describe(&e))?;
         Ok(())
     }
 }
 
 const DEFAULT_IMAGE: &str = "artilleryio/artillery:latest";
 
-/// A numeric user, or none. An alias, since clap gives `Option<T>` in a field a meaning of its own.
+/// A numeric user ID, or none. It is an alias because clap interprets a field of type `Option<T>` as an optional flag.
 pub type User = std::option::Option<i64>;
 
 fn parse_user(text: &str) -> Result<User, String> {
     match text {
         "none" => Ok(None),
         _ => match text.parse() {
-            Ok(0) => Err("workers may not run as root (user 0)".into()),
+            Ok(0) => Err("workers must not run as root (user 0)".into()),
             Ok(uid) => Ok(Some(uid)),
-            Err(_) => Err("a user is a number, or `none`".into()),
+            Err(_) => Err("must be a number or `none`".into()),
         },
     }
 }
@@ -169,7 +173,7 @@ impl Default for WorkerConfig {
     }
 }
 
-/// Where a server listens: `host:port`, `:port` for all addresses as Go programs write it, or `0` for not at all.
+/// The address of a server: `host:port`, `:port` for all addresses (Go syntax), or `0` for disabled.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BindAddress(pub Option<SocketAddr>);
 
@@ -199,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn without_flags_it_is_as_the_go_manager_was() {
+    fn defaults_match_the_go_manager() {
         let config = parse(&[]).unwrap();
         assert!(!config.leader_elect);
         assert!(!config.metrics_secure);
@@ -209,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_are_written_as_for_the_go_manager() {
+    fn flags_accept_the_syntax_of_the_go_manager() {
         assert!(parse(&["--leader-elect"]).unwrap().leader_elect);
         assert!(!parse(&["--leader-elect=false"]).unwrap().leader_elect);
         assert!(parse(&["--metrics-secure"]).unwrap().metrics_secure);
@@ -236,29 +240,32 @@ mod tests {
     }
 
     #[test]
-    fn operators_with_selectors_do_not_share_a_lease() {
-        let checked = |args: &[&str]| parse(args).unwrap().validated_selector();
-        assert_eq!(checked(&["--leader-elect"]), Ok(None));
-        assert_eq!(checked(&["--leader-elect", "--selector="]), Ok(None));
-        assert_eq!(checked(&["--selector=shard=a"]), Ok(Some("shard=a".into())));
-        assert!(checked(&["--leader-elect", "--selector=shard=a"]).is_err());
+    fn selector_with_leader_election_requires_its_own_lease() {
+        let selector = |args: &[&str]| parse(args).unwrap().validated_selector();
+        assert_eq!(selector(&["--leader-elect"]), Ok(None));
+        assert_eq!(selector(&["--leader-elect", "--selector="]), Ok(None));
+        assert_eq!(
+            selector(&["--selector=shard=a"]),
+            Ok(Some("shard=a".into()))
+        );
+        assert!(selector(&["--leader-elect", "--selector=shard=a"]).is_err());
         let own = [
             "--leader-elect",
             "--selector=shard=a",
             "--leader-elect-lease=artillery-shard-a",
         ];
-        assert_eq!(checked(&own), Ok(Some("shard=a".into())));
+        assert_eq!(selector(&own), Ok(Some("shard=a".into())));
     }
 
     #[test]
-    fn what_cannot_be_is_refused_with_a_reason() {
-        for (arg, why) in [
+    fn invalid_values_are_rejected_with_a_reason() {
+        for (arg, reason) in [
             ("--metrics-bind-address=x", "host:port"),
             ("--worker-user=0", "root"),
             ("--worker-user=me", "number"),
         ] {
             assert!(
-                parse(&[arg]).unwrap_err().to_string().contains(why),
+                parse(&[arg]).unwrap_err().to_string().contains(reason),
                 "{arg}"
             );
         }

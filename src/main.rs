@@ -1,4 +1,4 @@
-//! The operator's program: flags, log, servers, leader election, and the controller.
+//! The operator's entry point: starts logging, servers, leader election and controllers.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -106,7 +106,7 @@ async fn run(config: Config) -> Result<(), Box<dyn Error>> {
     metrics.set_leader(true);
     let telemetry = Telemetry { metrics, health };
 
-    // An empty variable names no namespace.
+    // An empty environment variable parses as one empty name.
     let mut scopes: Vec<_> = config
         .namespaces
         .iter()
@@ -150,11 +150,11 @@ async fn run(config: Config) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What keeps the metrics from those who may not read them, if that is asked for.
+/// Returns the access control of the metrics, if `--metrics-secure` is set.
 fn metrics_auth(config: &Config, client: &Client) -> Result<Option<MetricsAuth>, Box<dyn Error>> {
     let tls = match (config.metrics_secure, config.metrics_cert_dir.clone()) {
         (false, None) => return Ok(None),
-        (false, Some(_)) => return Err("--metrics-cert-dir needs --metrics-secure".into()),
+        (false, Some(_)) => return Err("--metrics-cert-dir requires --metrics-secure".into()),
         (true, None) => Tls::self_signed()?,
         (true, Some(folder)) => Tls::from_folder(folder)?,
     };
@@ -164,7 +164,7 @@ fn metrics_auth(config: &Config, client: &Client) -> Result<Option<MetricsAuth>,
     }))
 }
 
-/// Done when the lease is lost; never without leader election.
+/// Returns when the lease is lost. Without leader election, it never returns.
 async fn lease_lost(elector: Option<&mut LeaderElector>) {
     match elector {
         Some(elector) => elector.renew_until_lost().await,
@@ -172,11 +172,11 @@ async fn lease_lost(elector: Option<&mut LeaderElector>) {
     }
 }
 
-/// A name unlike that of any other process: the host's (a pod's own name), and the time and process it began with.
+/// Returns an identity that no other process ever has: host name (a pod's name), process ID and start time.
 fn holder_identity() -> String {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "artillery-operator".into());
-    let began = std::time::SystemTime::now()
+    let started = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();
-    format!("{host}_{}_{}", std::process::id(), began.as_nanos())
+    format!("{host}_{}_{}", std::process::id(), started.as_nanos())
 }

@@ -13,32 +13,32 @@ use serde_json::{Map, Value, json};
 
 use super::worker_files::MOUNT_PATH;
 
-/// What the environment of a worker depends on.
+/// The inputs of a worker's environment.
 #[derive(Default)]
 pub struct EnvInputs<'a> {
-    /// How many workers there are.
+    /// The number of workers.
     pub workers: i32,
-    /// Whether they inputs the script's load.
+    /// How the script's load is distributed over the workers.
     pub load: Load,
-    /// Whether they begin their load together.
+    /// Whether the start is synchronized.
     pub together: bool,
-    /// Whether the script's `ensure` is judged over all workers, and so not by each.
+    /// Whether the operator evaluates the script's `ensure` over all workers, which disables it in each worker.
     pub is_judged: bool,
-    /// The test's own thresholds: what these name the workers keep in their results.
+    /// The thresholds of the test. Workers always keep the metrics that these name in their results.
     pub thresholds: &'a [String],
-    /// The folders whose files are to be linked into /data, where they are not mounted there.
+    /// The folders whose files are linked into /data, if they are not mounted there.
     pub folders: Vec<&'static str>,
 }
 
-/// The environment of a worker's container, with the user's own variables: those that are of us both are joined, of others
-/// the user's come later, and so hold.
+/// Builds the environment of a worker's container. Variables in [`MERGED_ENV_VARS`] combine the operator's and the
+/// user's values. Other variables of the user come after the operator's and take precedence.
 #[must_use]
 pub fn env_vars(inputs: &EnvInputs<'_>, users: Vec<EnvVar>) -> Vec<EnvVar> {
     let mut plugins = vec!["loadtest-results"];
     let mut environment = vec![
-        // Artillery's Prometheus reporter names its group on the Pushgateway by this.
+        // Artillery's Prometheus reporter uses this as its group on the Pushgateway.
         from_field("WORKER_ID", "metadata.name"),
-        // Artillery crashes without a home, and a numeric user has none.
+        // Artillery crashes without a home directory, and a numeric user has none.
         env_var("HOME", "/tmp"),
         env_var("ARTILLERY_DISABLE_TELEMETRY", "true"),
         EnvVar {
@@ -54,12 +54,12 @@ pub fn env_vars(inputs: &EnvInputs<'_>, users: Vec<EnvVar>) -> Vec<EnvVar> {
             ..EnvVar::default()
         },
     ];
-    // Where it matters it is said even of one: `envFrom` could say otherwise.
+    // With a divided load, the variable is set even for one worker, because `envFrom` could set another value.
     if inputs.workers > 1 || inputs.load == Load::Divide {
         environment.push(env_var("LOADTEST_WORKERS", &inputs.workers.to_string()));
     }
     if inputs.load == Load::Divide {
-        // Without the plugin it names each worker would send the whole load: it ends at once then.
+        // The variable makes a worker fail if the plugin is missing. Otherwise each worker would send the whole load.
         environment.push(env_var("LOADTEST_DIVIDE", "true"));
         plugins.insert(0, "loadtest-divide");
     }
@@ -83,7 +83,7 @@ pub fn env_vars(inputs: &EnvInputs<'_>, users: Vec<EnvVar>) -> Vec<EnvVar> {
         environment.push(env_var("LOADTEST_FILES", &inputs.folders.join(":")));
         preloads = format!("--require={MOUNT_PATH}/files.cjs {preloads}");
     }
-    // The scope, in case that a script has another for its own plugins.
+    // The scope is explicit because a script can set another one for its own plugins.
     let mut plugins: Map<String, Value> = plugins
         .into_iter()
         .map(|name| (name.to_owned(), json!({"scope": "artillery-plugin-"})))
@@ -100,13 +100,13 @@ pub fn env_vars(inputs: &EnvInputs<'_>, users: Vec<EnvVar>) -> Vec<EnvVar> {
             (ARTILLERY_PLUGINS, Some(value)) => {
                 all.extend(serde_json::from_str::<Map<_, _>>(value).unwrap_or_default());
             }
-            // Such a test does not start: see `validate_env`.
+            // Tests with such variables do not start: see `validate_env`.
             (name, _) if MERGED_ENV_VARS.contains(&name) || is_reserved(name) => {}
             _ => others.push(variable),
         }
     }
     all.extend(plugins);
-    // They may refer to the user's others, which so have to come before.
+    // These values can refer to the user's variables, which therefore have to come first.
     environment.extend(others);
     environment.push(env_var("NODE_OPTIONS", &options));
     environment.push(env_var("ARTILLERY_PLUGIN_PATH", &path));
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_that_the_operator_needs_are_joined_with_the_users() {
+    fn merged_variables_combine_the_operators_and_the_users_values() {
         let users = [
             ("NODE_OPTIONS", "--max-old-space-size=200"),
             (
@@ -190,7 +190,7 @@ mod tests {
         assert_eq!(
             value_of(&all, "HOME").unwrap(),
             "/home",
-            "the user's own holds"
+            "the user's value takes precedence"
         );
         assert_eq!(value_of(&all, "LOADTEST_WORKERS").unwrap(), "3");
         assert_eq!(value_of(&all, "LOADTEST_DIVIDE").unwrap(), "true");
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_has_all_the_load_is_not_told_of_others() {
+    fn single_worker_gets_no_load_distribution_variables() {
         let inputs = EnvInputs {
             workers: 1,
             folders: vec!["/sources/a", "/sources/b"],
@@ -223,9 +223,9 @@ mod tests {
     }
 
     #[test]
-    fn no_variable_of_a_user_switches_the_operators_off() {
+    fn user_variables_cannot_override_reserved_ones() {
         let from = |name: &str| from_field(name, "metadata.name");
-        for (variable, why) in [
+        for (variable, reason) in [
             (
                 env_var("LOADTEST_WORKERS", "1"),
                 "is reserved for the operator",
@@ -244,7 +244,7 @@ mod tests {
             let problem =
                 loadtest_api::v1alpha1::validate_env(std::slice::from_ref(&variable)).unwrap();
             assert!(
-                problem.starts_with(&variable.name) && problem.contains(why),
+                problem.starts_with(&variable.name) && problem.contains(reason),
                 "{problem}"
             );
             let inputs = EnvInputs {
@@ -266,10 +266,10 @@ mod tests {
         ];
         assert_eq!(loadtest_api::v1alpha1::validate_env(&fine), None);
         let all = env_vars(&EnvInputs::default(), fine.into());
-        let place = |name| all.iter().position(|v| v.name == name);
+        let position = |name| all.iter().position(|v| v.name == name);
         assert!(
-            place("MORE") < place("NODE_OPTIONS"),
-            "what is referred to comes before"
+            position("MORE") < position("NODE_OPTIONS"),
+            "a referenced variable comes first"
         );
         let alone = env_vars(
             &EnvInputs {

@@ -1,4 +1,4 @@
-//! The Job of a test: pure.
+//! The Job of a test.
 
 use std::collections::BTreeMap;
 
@@ -14,8 +14,8 @@ use loadtest_script::ScriptInfo;
 use super::pod::build_pod_template;
 use crate::config::WorkerConfig;
 
-/// The Indexed Job that runs a test: one pod a worker, none of them ever started a second time. It has the test's name
-/// and is owned by it, so it goes when the test goes.
+/// Builds the Indexed Job that runs a test. Each worker has one pod, which is never retried. The Job has the test's
+/// name and is owned by the test, so that it is garbage-collected with the test.
 #[must_use]
 pub fn build_job(test: &LoadTest, config: &WorkerConfig, script: &ScriptInfo) -> Job {
     Job {
@@ -34,7 +34,7 @@ pub fn build_job(test: &LoadTest, config: &WorkerConfig, script: &ScriptInfo) ->
             completion_mode: Some("Indexed".into()),
             completions: Some(test.spec.count),
             parallelism: Some(test.spec.count),
-            // Either way no worker is ever started a second time.
+            // Both settings disable retries of a worker.
             backoff_limit: (test.spec.failure_policy == FailurePolicy::FailFast).then_some(0),
             backoff_limit_per_index: (test.spec.failure_policy == FailurePolicy::Continue)
                 .then_some(0),
@@ -46,9 +46,7 @@ pub fn build_job(test: &LoadTest, config: &WorkerConfig, script: &ScriptInfo) ->
     }
 }
 
-/// The labels by which a queueing system knows what to hold, and in which queue: passed on to the Job.
-///
-/// Source: Kueue, `pkg/controller/constants`.
+/// Returns the labels of Kueue, which are copied to the Job (Kueue, `pkg/controller/constants`).
 fn kueue_labels(test: &LoadTest) -> impl Iterator<Item = (String, String)> {
     let labels = test.metadata.labels.clone().unwrap_or_default();
     labels
@@ -81,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_test_becomes_an_indexed_job_that_is_never_retried() {
+    fn job_is_indexed_and_never_retried() {
         let test = test(
             &json!({"count": 3, "environment": "dev", "testScript": {"config": {"configMap": "script"}}}),
         );
@@ -122,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_that_go_on_when_one_fails_are_not_retried_either() {
+    fn failure_policy_continue_does_not_retry_workers() {
         let test = test(
             &json!({"failurePolicy": "Continue", "activeDeadlineSeconds": 60, "testScript": {"config": {"configMap": "s"}}}),
         );
@@ -140,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_labels_of_queues_are_passed_on() {
+    fn job_copies_only_kueue_labels() {
         let mut test = test(&json!({"testScript": {"config": {"configMap": "s"}}}));
         test.metadata.labels = Some(
             [
@@ -165,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_environment_none_is_passed() {
+    fn environment_argument_is_omitted_without_an_environment() {
         let job = build_job(
             &test(&json!({"testScript": {"config": {"configMap": "s"}}})),
             &WorkerConfig::default(),
@@ -185,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_passed_arrives_as_it_is() {
+    fn dollar_signs_in_arguments_are_escaped() {
         let test = test(
             &json!({"environment": "$(A)", "target": "http://$$(HOME)/a$b", "variables": {"p": "pa$$word"},
             "testScript": {"config": {"configMap": "s", "key": "$a.yaml"}}}),
@@ -201,11 +199,11 @@ mod tests {
             .remove(0)
             .args
             .unwrap();
-        // Kubernetes makes one `$` of two, and takes none of them for a variable.
+        // Kubernetes replaces `$$` with `$` and does not expand it as a variable.
         assert!(!args.join(" ").replace("$$", "").contains('$'), "{args:?}");
-        let arrived: Vec<_> = args.iter().map(|arg| arg.replace("$$", "$")).collect();
+        let expanded: Vec<_> = args.iter().map(|arg| arg.replace("$$", "$")).collect();
         assert_eq!(
-            arrived[1..],
+            expanded[1..],
             [
                 "/data/$a.yaml",
                 "--environment",
@@ -219,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn the_files_of_an_image_are_linked_beside_the_script() {
+    fn image_files_are_linked_next_to_the_script() {
         let test = test(
             &json!({"testScript": {"config": {"configMap": "s"}, "external": {
             "image": {"reference": "example/files:v1", "pullPolicy": "Always"}}}}),

@@ -1,4 +1,4 @@
-//! The objects that the operator creates. Pure.
+//! The objects that the operator creates.
 
 mod env;
 mod job;

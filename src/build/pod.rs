@@ -1,4 +1,4 @@
-//! The pod of a worker: pure.
+//! The pod template of a worker.
 
 use std::collections::BTreeMap;
 
@@ -22,12 +22,12 @@ use crate::config::WorkerConfig;
 
 /// The folder of the script and its files in a worker.
 const DATA: &str = "/data";
-/// Where files are that are linked into the folder.
+/// The mount paths of files that are linked into [`DATA`].
 const CONFIG_MAPS: &str = "/sources/config-maps";
 const CLAIM: &str = "/sources/persistent-volume-claim";
 const IMAGE: &str = "/sources/image";
 
-/// The image of a test's workers.
+/// Returns the image of a test's workers.
 #[must_use]
 pub fn image(test: &LoadTest, config: &WorkerConfig) -> String {
     let own = test.spec.worker.as_ref().and_then(|w| w.image.as_ref());
@@ -36,7 +36,8 @@ pub fn image(test: &LoadTest, config: &WorkerConfig) -> String {
         .clone()
 }
 
-/// A worker's pod. It passes Pod Security `restricted` and carries no token of a service account, whatever is asked for.
+/// Builds the pod template. Whatever the test sets, the pod meets the Pod Security Standard `restricted` and has no
+/// service account token.
 pub(super) fn build_pod_template(
     test: &LoadTest,
     config: &WorkerConfig,
@@ -78,7 +79,7 @@ fn spec(
     worker: WorkerTemplate,
     files: Files,
 ) -> PodSpec {
-    let share = EnvInputs {
+    let inputs = EnvInputs {
         workers: test.spec.count,
         load: test.spec.load,
         together: test.spec.starts_together(),
@@ -98,7 +99,7 @@ fn spec(
             .image_pull_policy
             .or_else(|| config.image_pull_policy.clone()),
         args: Some(arguments(test, worker.args)),
-        env: Some(env_vars(&share, worker.env)),
+        env: Some(env_vars(&inputs, worker.env)),
         env_from: non_empty(worker.env_from),
         resources: worker.resources,
         startup_probe,
@@ -110,7 +111,7 @@ fn spec(
                 .chain(worker.volume_mounts)
                 .collect(),
         ),
-        // A worker that fails says why in its last lines.
+        // Artillery reports the cause of a failure in the last lines of its log.
         termination_message_policy: Some("FallbackToLogsOnError".into()),
         security_context: Some(container_security(worker.security_context)),
         ..Container::default()
@@ -123,7 +124,7 @@ fn spec(
     PodSpec {
         restart_policy: Some("Never".into()),
         automount_service_account_token: Some(false),
-        // The variables of all services of a namespace would only burden the workers' environment.
+        // Workers do not use the variables of the namespace's services.
         enable_service_links: Some(false),
         security_context: Some(pod_security(worker.pod_security_context, config)),
         init_containers: non_empty(worker.sidecars.into_iter().map(sidecar).collect()),
@@ -145,7 +146,8 @@ fn spec(
     }
 }
 
-/// The arguments of `artillery`. What they quote is taken as it is: to Kubernetes `$(NAME)` is a variable, and `$$` is `$`.
+/// Builds the arguments of `artillery`. Values of the spec are escaped, because Kubernetes expands `$(NAME)` as a
+/// variable and replaces `$$` with `$`.
 fn arguments(test: &LoadTest, more: Vec<String>) -> Vec<String> {
     let literal = |text: &str| text.replace('$', "$$");
     let spec = &test.spec;
@@ -174,7 +176,8 @@ struct Files {
     folders: Vec<&'static str>,
 }
 
-/// All `ConfigMap`s are one volume. It is the folder itself, unless there is more to be in the folder.
+/// Builds the volumes of the script. All ConfigMaps form one projected volume. It is mounted at [`DATA`], unless files
+/// of other volumes have to be linked there too.
 fn script_volumes(test: &LoadTest, needs_folder: bool) -> Files {
     let mount = |name: &str, path: &str, read_only: bool| VolumeMount {
         name: name.into(),
@@ -306,7 +309,8 @@ fn pod_security(own: Option<PodSecurityContext>, config: &WorkerConfig) -> PodSe
     let own = own.unwrap_or_default();
     PodSecurityContext {
         run_as_non_root: Some(true),
-        // The public image runs as root, which `restricted` refuses: so the pod names a user, unless the cluster does.
+        // The public image runs as root, which `restricted` forbids, so the pod sets a user unless the cluster assigns
+        // one.
         run_as_user: own.run_as_user.or(config.run_as_user),
         seccomp_profile: own.seccomp_profile.or_else(|| {
             Some(SeccompProfile {
@@ -318,7 +322,8 @@ fn pod_security(own: Option<PodSecurityContext>, config: &WorkerConfig) -> PodSe
     }
 }
 
-/// A test's own wishes before the operator's defaults: maps and variables by their names, anything else as a whole.
+/// Merges the operator's defaults into a test's worker template. Maps and variables are merged by key, other fields are
+/// replaced as a whole.
 fn merge_defaults(own: WorkerTemplate, defaults: WorkerTemplate) -> WorkerTemplate {
     fn list<T>(own: Vec<T>, default: Vec<T>) -> Vec<T> {
         if own.is_empty() { default } else { own }
@@ -333,7 +338,7 @@ fn merge_defaults(own: WorkerTemplate, defaults: WorkerTemplate) -> WorkerTempla
         default.extend(own);
         default
     }
-    // All fields are named: one that is new has to be thought of here.
+    // All fields are listed, so that the compiler reports a new field that is not handled here.
     WorkerTemplate {
         image: own.image.or(defaults.image),
         image_pull_policy: own.image_pull_policy.or(defaults.image_pull_policy),

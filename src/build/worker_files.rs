@@ -1,5 +1,5 @@
-//! The files that the operator mounts into every worker: the JavaScript of `worker/`, in one `ConfigMap` per namespace, and the
-//! file with the start instant.
+//! The files that the operator mounts into every worker: the JavaScript of `worker/`, in one `ConfigMap` per namespace,
+//! and the file with the start instant.
 
 use k8s_openapi::api::core::v1::{
     ConfigMap, ConfigMapProjection, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath,
@@ -17,7 +17,7 @@ use crate::runtime::hash::fnv1a;
 /// The mount path of the files in a worker.
 pub const MOUNT_PATH: &str = "/opt/loadtest";
 
-/// The files by their names in the `ConfigMap`, their paths in the folder, and their texts.
+/// The files: key in the `ConfigMap`, path below [`MOUNT_PATH`], and content.
 const FILES: [(&str, &str, &str); 5] = [
     (
         "files.cjs",
@@ -46,7 +46,8 @@ const FILES: [(&str, &str, &str); 5] = [
     ),
 ];
 
-/// The name of the `ConfigMap`: another for other files, so that workers of an older operator keep theirs.
+/// Returns the name of the `ConfigMap`. It contains a hash of the files, so that workers of an older operator keep
+/// their version.
 #[must_use]
 pub fn config_map_name() -> String {
     let all = FILES
@@ -55,7 +56,7 @@ pub fn config_map_name() -> String {
     format!("loadtest-worker-{:016x}", fnv1a(all))
 }
 
-/// The `ConfigMap` of the files.
+/// Builds the `ConfigMap` of the files.
 #[must_use]
 pub fn config_map(namespace: &str) -> ConfigMap {
     ConfigMap {
@@ -83,7 +84,7 @@ pub fn config_map(namespace: &str) -> ConfigMap {
     }
 }
 
-/// The volume of the files, and of the file that tells the worker when its load is to begin.
+/// Builds the volume of the files and of the file with the start instant.
 #[must_use]
 pub fn volume(volume: &str) -> Volume {
     let item = |(key, path, _): &(&str, &str, &str)| KeyToPath {
@@ -127,8 +128,9 @@ pub fn volume(volume: &str) -> Volume {
     }
 }
 
-/// The startup probe and the readiness probe of a worker that waits for the others: whether it could begin, and whether it
-/// knows when to. A readiness probe begins once the startup probe has succeeded, and the pod is ready while its load runs.
+/// Returns the startup probe and the readiness probe of a worker with a synchronized start. The startup probe succeeds
+/// when the worker is ready to begin, the readiness probe when the worker has acknowledged the start instant. The
+/// kubelet runs the readiness probe only after the startup probe has succeeded.
 #[must_use]
 pub fn probes() -> (Probe, Probe) {
     let listens = |port| Probe {
@@ -139,7 +141,7 @@ pub fn probes() -> (Probe, Probe) {
         period_seconds: Some(1),
         ..Probe::default()
     };
-    // How long a worker may take is for `startDeadlineSeconds` to say.
+    // The startup probe never fails, because `startDeadlineSeconds` limits the time of a start.
     (
         Probe {
             failure_threshold: Some(i32::MAX),
@@ -155,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_mounted_file_is_in_the_config_map() {
+    fn config_map_contains_every_mounted_file() {
         assert!(config_map_name().len() <= 63);
         let map = config_map("n");
         let items = volume("v")

@@ -1,48 +1,46 @@
-//! The workers' defaults, as the operator's file has them: pure.
+//! Parses the file of `--worker-defaults`.
 
 use serde_json::Value;
 
 use loadtest_api::v1alpha1::{WorkerTemplate, validate_env};
 
-/// Takes what a test itself could ask for, and no more: a field that there is not would be left out in silence, and another could
-/// keep the pods of all tests from passing Pod Security `restricted`.
+/// Parses and validates the defaults. They have the limits of `spec.worker`: unknown fields would be ignored silently,
+/// and others could violate the Pod Security Standard `restricted` for the pods of all tests.
 pub(super) fn parse(text: &str) -> Result<WorkerTemplate, String> {
     let given: Value = serde_yaml::from_str(text).map_err(|e| e.to_string())?;
     let worker: WorkerTemplate = serde_yaml::from_str(text).map_err(|e| e.to_string())?;
-    let taken = serde_json::to_value(&worker).map_err(|e| e.to_string())?;
-    if let Some(field) = first_unknown_field(&given, &taken) {
+    let parsed = serde_json::to_value(&worker).map_err(|e| e.to_string())?;
+    if let Some(field) = first_unknown_field(&given, &parsed) {
         return Err(format!("spec.worker has no field {field}"));
     }
-    if let Some(fault) = worker.validate() {
-        return Err(fault);
+    if let Some(problem) = worker.validate() {
+        return Err(problem);
     }
     match validate_env(&worker.env) {
-        Some(fault) => Err(format!("env: {fault}")),
+        Some(problem) => Err(format!("env: {problem}")),
         None => Ok(worker),
     }
 }
 
-/// The path of something that is given and was not taken, if anything is. What is empty says nothing.
-fn first_unknown_field(given: &Value, taken: &Value) -> Option<String> {
-    match (given, taken) {
-        (Value::Object(given), taken) => given
+/// Returns the path of the first non-empty value in `given` that `parsed` does not contain.
+fn first_unknown_field(given: &Value, parsed: &Value) -> Option<String> {
+    match (given, parsed) {
+        (Value::Object(given), parsed) => given
             .iter()
             .filter(|(_, value)| !is_empty(value))
             .find_map(|(name, value)| {
-                let Some(taken) = taken.get(name) else {
+                let Some(parsed) = parsed.get(name) else {
                     return Some(name.clone());
                 };
-                first_unknown_field(value, taken).map(|path| join(name, &path))
+                first_unknown_field(value, parsed).map(|path| join(name, &path))
             }),
-        (Value::Array(given), Value::Array(taken)) => {
-            given
-                .iter()
-                .zip(taken)
-                .enumerate()
-                .find_map(|(n, (given, taken))| {
-                    first_unknown_field(given, taken).map(|path| join(&format!("[{n}]"), &path))
-                })
-        }
+        (Value::Array(given), Value::Array(parsed)) => given
+            .iter()
+            .zip(parsed)
+            .enumerate()
+            .find_map(|(n, (given, parsed))| {
+                first_unknown_field(given, parsed).map(|path| join(&format!("[{n}]"), &path))
+            }),
         _ => None,
     }
 }
@@ -66,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_installed_changes_nothing() {
+    fn installed_file_sets_no_defaults() {
         assert_eq!(
             parse(include_str!("../../config/manager/worker-defaults.yaml")).unwrap(),
             WorkerTemplate::default()
@@ -74,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_test_could_ask_for_is_taken() {
+    fn fields_of_spec_worker_are_accepted() {
         let text = "
 image: example/default
 resources: {requests: {cpu: 1, memory: 1Gi}, limits: {}}
@@ -90,8 +88,8 @@ dnsConfig: null
     }
 
     #[test]
-    fn what_would_be_left_out_or_is_not_allowed_is_named() {
-        for (text, why) in [
+    fn unknown_and_forbidden_fields_are_rejected_by_name() {
+        for (text, reason) in [
             ("hostNetwork: true", "spec.worker has no field hostNetwork"),
             (
                 "resources: {limit: {cpu: 1}}",
@@ -151,8 +149,8 @@ dnsConfig: null
             ),
             ("image: [a]", "image: invalid type"),
         ] {
-            let refused = parse(text).unwrap_err();
-            assert!(refused.contains(why), "{text}: {refused}");
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(reason), "{text}: {error}");
         }
     }
 }

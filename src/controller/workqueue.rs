@@ -1,39 +1,38 @@
-//! Which tests are looked at next: pure. Each is in it at most once, and looked at by one at a time; what happens to it
-//! meanwhile has it looked at once more.
+//! The workqueue: decides which test is reconciled next. A test is queued at most once and is processed by one
+//! reconcile at a time. A test that changes while it is processed is queued again afterwards.
 //!
-//! It takes the place of kube-runtime's `Controller`, which has a future for each test that waits for its turn and polls all of
-//! them with each event: with thousands of tests at once that was most of what the operator did.
+//! The workqueue replaces kube-runtime's `Controller`, which keeps a future for each waiting test and polls all of them
+//! at each event. This does not scale to thousands of tests.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
 
 use crate::cache::{ObjectRef, shrink_if_sparse};
 
-/// What a test is looked at for. Each kind has capacity of its own: however much there is to say of tests that run, those that are
-/// to start do not wait behind it.
+/// The priority of a test. Each priority has its own capacity, so that updates of running tests never delay starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Priority {
-    /// It may have to be started.
+    /// The test may have to be started.
     Start,
-    /// It has started: there may be something to say of it.
+    /// The test has started, and its status may have to be updated.
     Update,
 }
 
-/// The tests that are to be looked at.
+/// The tests to reconcile.
 #[derive(Debug, Default)]
 pub struct Workqueue {
     starts: FairQueue,
     updates: FairQueue,
     tests: HashMap<ObjectRef, ItemState>,
-    /// When those are to be looked at that have nothing else to wait for.
+    /// The tests that are scheduled for a later time.
     timers: BTreeSet<(Instant, ObjectRef)>,
 }
 
-/// The tests that wait for a priority, and how many have one. Namespaces take round_robin, so that a few tests of one do not wait
-/// behind a thousand of another, such as one whose quota refuses them all, dirty and dirty.
+/// The tests of one priority. Namespaces are served round-robin, so that one namespace with many tests does not delay
+/// the others, for example when its quota rejects all of them again and again.
 #[derive(Debug, Default)]
 struct FairQueue {
-    /// The namespaces that have a line.
+    /// The namespaces with queued tests.
     round_robin: VecDeque<String>,
     by_namespace: HashMap<String, VecDeque<ObjectRef>>,
     in_flight: usize,
@@ -41,8 +40,8 @@ struct FairQueue {
 
 impl FairQueue {
     fn push(&mut self, key: ObjectRef) {
-        if let Some(line) = self.by_namespace.get_mut(&key.namespace) {
-            line.push_back(key);
+        if let Some(queue) = self.by_namespace.get_mut(&key.namespace) {
+            queue.push_back(key);
         } else {
             self.round_robin.push_back(key.namespace.clone());
             self.by_namespace
@@ -52,9 +51,9 @@ impl FairQueue {
 
     fn pop(&mut self) -> Option<ObjectRef> {
         let namespace = self.round_robin.pop_front()?;
-        let line = self.by_namespace.get_mut(&namespace)?;
-        let key = line.pop_front();
-        if line.is_empty() {
+        let queue = self.by_namespace.get_mut(&namespace)?;
+        let key = queue.pop_front();
+        if queue.is_empty() {
             self.by_namespace.remove(&namespace);
         } else {
             self.round_robin.push_back(namespace);
@@ -65,11 +64,11 @@ impl FairQueue {
 
 #[derive(Clone, Copy, Debug)]
 enum ItemState {
-    /// Until then nothing is to be done about it.
+    /// The test is reconciled at this time, unless an event comes first.
     Scheduled(Instant),
-    /// It stands in a line.
+    /// The test waits in a queue.
     Queued,
-    /// It is looked at, and whether something has happened to it since.
+    /// The test is being reconciled. `dirty` is set if it has changed meanwhile.
     Processing {
         priority: Priority,
         dirty: Option<Priority>,
@@ -77,7 +76,7 @@ enum ItemState {
 }
 
 impl Workqueue {
-    /// Something has happened to a test: it is looked at as soon as there is a priority.
+    /// Queues a test that has changed.
     pub fn add(&mut self, key: ObjectRef, priority: Priority) {
         match self.tests.get_mut(&key) {
             Some(ItemState::Queued) => {}
@@ -103,7 +102,8 @@ impl Workqueue {
         }
     }
 
-    /// The next test to be looked at, if one waits and a priority is free; it has the priority until [`Workqueue::done`].
+    /// Returns the next test to reconcile, if one is queued and its priority has free capacity. The test occupies the
+    /// capacity until [`Workqueue::done`].
     pub fn get(&mut self, capacity: impl Fn(Priority) -> usize) -> Option<ObjectRef> {
         [Priority::Start, Priority::Update]
             .into_iter()
@@ -126,7 +126,7 @@ impl Workqueue {
             })
     }
 
-    /// A test was looked at, and is to be dirty at that time, if nothing happens to it before.
+    /// Finishes the processing of a test. The test is queued again if it is dirty, or else scheduled for `requeue_at`.
     pub fn done(&mut self, key: ObjectRef, requeue_at: Option<Instant>) {
         let Some(ItemState::Processing { priority, dirty }) = self.tests.remove(&key) else {
             return;
@@ -142,13 +142,13 @@ impl Workqueue {
         }
     }
 
-    /// When the next test is to be looked at to which nothing has happened.
+    /// Returns the time of the earliest scheduled test.
     #[must_use]
     pub fn next_requeue(&self) -> Option<Instant> {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// The next test whose time has come; to be given to [`Workqueue::add`].
+    /// Returns a scheduled test that is due. The caller passes it to [`Workqueue::add`].
     #[must_use]
     pub fn pop_due(&self, now: Instant) -> Option<ObjectRef> {
         self.timers
@@ -157,7 +157,7 @@ impl Workqueue {
             .map(|(_, key)| key.clone())
     }
 
-    /// Forgets when to look at a test that is gone.
+    /// Cancels the schedule of a deleted test.
     pub fn forget(&mut self, key: &ObjectRef) {
         if let Some(ItemState::Scheduled(at)) = self.tests.get(key) {
             self.timers.remove(&(*at, key.clone()));
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn each_test_is_looked_at_by_one_at_a_time_and_once_more_for_all_that_happened_meanwhile() {
+    fn changed_test_is_processed_again_once_after_the_running_reconcile() {
         let mut queue = Workqueue::default();
         for _ in 0..3 {
             queue.add(key("a"), Priority::Update);
@@ -197,7 +197,7 @@ mod tests {
         for _ in 0..3 {
             queue.add(key("a"), Priority::Update);
         }
-        assert_eq!(take(&mut queue), None, "it is looked at");
+        assert_eq!(take(&mut queue), None, "the test is being processed");
         queue.done(key("a"), Some(Instant::now()));
         assert_eq!(
             (take(&mut queue), queue.next_requeue()),
@@ -205,14 +205,11 @@ mod tests {
         );
         queue.done(key("a"), None);
         assert_eq!(take(&mut queue), None);
-        assert!(
-            queue.tests.is_empty(),
-            "nothing is kept of a test that nothing is to be done about"
-        );
+        assert!(queue.tests.is_empty(), "idle tests are not kept");
     }
 
     #[test]
-    fn starts_do_not_wait_behind_reports_and_none_takes_more_lanes_than_there_are() {
+    fn priorities_have_separate_capacity() {
         let mut queue = Workqueue::default();
         for name in ["r1", "r2"] {
             queue.add(key(name), Priority::Update);
@@ -224,7 +221,7 @@ mod tests {
         assert_eq!(taken, ["s1", "r1"]);
         queue.done(key("s1"), None);
         assert_eq!(take(&mut queue), Some("s2".into()));
-        // What happened while it was looked at may make it one of another kind.
+        // The event changes the priority of the test that is being processed.
         queue.add(key("s2"), Priority::Update);
         queue.done(key("s2"), None);
         queue.done(key("r1"), None);
@@ -237,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_take_turns() {
+    fn namespaces_are_served_round_robin() {
         let mut queue = Workqueue::default();
         let of = |namespace: &str, name: &str| {
             Arc::new(NamespacedName {
@@ -264,7 +261,7 @@ mod tests {
             std::array::from_fn(|_| taken(&mut queue)),
             ["1", "4", "5", "2"].map(|name| Some(name.to_owned()))
         );
-        // One that comes back stands behind those that wait.
+        // A namespace that returns is queued behind the waiting namespaces.
         queue.add(of("one", "7"), Priority::Start);
         assert_eq!(
             std::array::from_fn(|_| taken(&mut queue)),
@@ -278,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_test_is_looked_at_when_its_time_has_come_or_something_happens_to_it_before() {
+    fn scheduled_test_is_due_at_its_time_or_at_an_earlier_event() {
         let (mut queue, now) = (Workqueue::default(), Instant::now());
         let at = |seconds| now + Duration::from_secs(seconds);
         for (name, seconds) in [("b", 20), ("a", 10), ("c", 30)] {

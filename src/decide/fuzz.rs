@@ -1,5 +1,5 @@
-//! Whatever the cluster shows, however strange: it is read without a panic, and decided on without one. Pods, their
-//! statuses and messages are written by others, and a status may have been edited by hand.
+//! Fuzz tests: arbitrary cluster state must not cause a panic in parsing or in [`decide`]. Other programs write pods
+//! and their statuses, and users can edit a LoadTest's status.
 #![allow(clippy::unwrap_used)]
 
 use kube::runtime::watcher::Event;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::cache::NamespacedName;
 use crate::state::{PartialJob, PartialPod, ScriptState};
 
-/// A value such as is found in an object, or such as nobody expects there.
+/// Generates plausible and unexpected values.
 fn value() -> BoxedStrategy<Value> {
     let word = prop::sample::select(vec![
         "",
@@ -57,7 +57,7 @@ fn value() -> BoxedStrategy<Value> {
     .boxed()
 }
 
-/// An object with some of these fields.
+/// Generates an object with a subset of `fields`.
 fn object(fields: &[&'static str], value: &BoxedStrategy<Value>) -> BoxedStrategy<Value> {
     let fields: Vec<_> = fields
         .iter()
@@ -190,8 +190,8 @@ fn load_test() -> BoxedStrategy<Value> {
         .boxed()
 }
 
-/// What can be read of strange values: the field that cannot be is left out, until the rest can be read.
-fn read<T: serde::de::DeserializeOwned>(mut object: Value, part: &str) -> Option<T> {
+/// Parses an object after dropping the fields of `part` that do not parse.
+fn parse_leniently<T: serde::de::DeserializeOwned>(mut object: Value, part: &str) -> Option<T> {
     let fields: Vec<String> = object[part].as_object()?.keys().cloned().collect();
     for field in fields {
         let mut only = object.clone();
@@ -212,34 +212,34 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn nothing_that_the_cluster_shows_makes_it_panic(
+    fn decide_never_panics_on_arbitrary_cluster_state(
         pods in prop::collection::vec(pod(), 0..4), job in job(), test in load_test(), gone in any::<bool>(), seconds in value(),
     ) {
         let now = seconds.as_i64().and_then(|s| Timestamp::from_second(s).ok()).unwrap_or_else(|| "2026-01-01T00:00:00Z".parse().unwrap());
         let mut store = Store::default();
-        if let Some(job) = read::<PartialJob>(job, "status") {
+        if let Some(job) = parse_leniently::<PartialJob>(job, "status") {
             store.apply_job_event(Event::Apply(job));
         }
         for (i, pod) in pods.into_iter().enumerate() {
-            let Some(pod) = read::<PartialPod>(pod, "status") else { continue };
+            let Some(pod) = parse_leniently::<PartialPod>(pod, "status") else { continue };
             store.apply_pod_event(if i == 2 { Event::Delete(pod) } else { Event::Apply(pod) }, now);
         }
-        let Some(test) = read::<LoadTest>(test.clone(), "status").or_else(|| read(test, "spec")) else { return Ok(()) };
+        let Some(test) = parse_leniently::<LoadTest>(test.clone(), "status").or_else(|| parse_leniently(test, "spec")) else { return Ok(()) };
         let job = store.job(&Arc::new(NamespacedName { namespace: "n".into(), name: "t".into() }), "u").unwrap_or(JobState::Absent);
         let job = match job {
             JobState::Owned(job) if gone => JobState::Deleted(Some(job)),
             other => other,
         };
-        let seen = Observed { job, workers: store.workers("j"), script: ScriptState::NotRead, has_worker_files: true, blocker: None, running_jobs: 0, };
-        let _ = object_to_explain(&test, &seen.job, &seen.workers, now);
-        let plan = decide(&test, &seen, &WorkerConfig::default(), now);
+        let observed = Observed { job, workers: store.workers("j"), script: ScriptState::NotRead, has_worker_files: true, blocker: None, running_jobs: 0, };
+        let _ = object_to_explain(&test, &observed.job, &observed.workers, now);
+        let plan = decide(&test, &observed, &WorkerConfig::default(), now);
         if let Some(status) = plan.status {
-            prop_assert!(serde_json::to_string(&status).unwrap().len() < 40_000, "a status stays small");
+            prop_assert!(serde_json::to_string(&status).unwrap().len() < 40_000, "the status stays small");
         }
     }
 
     #[test]
-    fn no_script_makes_it_panic(text in "(config|phases|duration|pause|environments|ensure|thresholds|conditions|expression|[-:{}\\[\\],&*!|> \\n'\"0-9a-z.])*") {
+    fn analyze_never_panics_on_arbitrary_scripts(text in "(config|phases|duration|pause|environments|ensure|thresholds|conditions|expression|[-:{}\\[\\],&*!|> \\n'\"0-9a-z.])*") {
         let _ = loadtest_script::analyze(&text, "a.yaml", Some("a"));
     }
 }

@@ -1,10 +1,10 @@
-//! Requests to the API server that fail.
+//! Errors of requests to the API server.
 
 use std::time::Duration;
 
 use thiserror::Error;
 
-/// How long one request may take. The client itself would wait forever.
+/// The timeout of one request. The client itself has none.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Why a request to the API server failed.
@@ -18,10 +18,10 @@ pub enum ApiError {
     Timeout,
 }
 
-/// What kind of error a request met, for metrics.
+/// The class of an error, for metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorClass {
-    /// The object changed or exists.
+    /// The object has changed or already exists.
     Conflict,
     /// The API server could not be reached.
     Connection,
@@ -31,11 +31,11 @@ pub enum ErrorClass {
     Forbidden,
     /// The object does not exist.
     NotFound,
-    /// The API server rejected the request.
+    /// The API server rejected the request as invalid.
     Rejected,
-    /// The API server failed.
+    /// The API server returned a 5xx status.
     Server,
-    /// The API server asks for fewer requests.
+    /// The API server throttled the request.
     Throttled,
 }
 
@@ -52,7 +52,7 @@ impl ErrorClass {
         Self::Throttled,
     ];
 
-    /// The value of the metrics' label.
+    /// Returns the value of the label `class`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -69,7 +69,7 @@ impl ErrorClass {
 }
 
 impl ApiError {
-    /// The HTTP status of the answer, if there was one.
+    /// Returns the HTTP status of the response, if there was one.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         match self {
@@ -78,7 +78,7 @@ impl ApiError {
         }
     }
 
-    /// The API server's message, or the error itself.
+    /// Returns the API server's message, or the error itself.
     #[must_use]
     pub fn message(self) -> String {
         match self {
@@ -87,7 +87,7 @@ impl ApiError {
         }
     }
 
-    /// What kind of error it is.
+    /// Returns the class of the error.
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         match self.status() {
@@ -103,10 +103,10 @@ impl ApiError {
     }
 }
 
-/// Makes one request within [`REQUEST_TIMEOUT`].
+/// Awaits one request for at most [`REQUEST_TIMEOUT`].
 ///
 /// # Errors
-/// Those of the request, and [`ApiError::Timeout`].
+/// Fails if the request fails, or with [`ApiError::Timeout`].
 pub async fn with_timeout<T>(
     request: impl Future<Output = kube::Result<T>>,
 ) -> Result<T, ApiError> {

@@ -1,9 +1,9 @@
-//! The connections to the API server: one for each request that is under way, by HTTP/1.1, and one by HTTP/2 that all tellings
-//! of workers share, of which there may be a thousand at once.
+//! The client of the API server. Patches of pods share one HTTP/2 connection, and every other request in flight uses
+//! its own HTTP/1.1 connection.
 //!
-//! Connections of fifty tellings held more memory than all that is kept of a thousand workers. But to share one is no good
-//! where somebody waits: an API server that is busy gives each connection its turn. With one for all, the first request for a
-//! test, of a thousand that came at once, reached it after 4.4 s instead of 0.6, and watches fell so far behind that it ended them.
+//! A synchronized start patches every worker at once, and a connection for each patch would need too much memory. Other
+//! requests do not share a connection, because a busy API server serves connections in turn: on a shared connection,
+//! urgent requests would be delayed and watches would fall behind.
 
 use std::error::Error;
 use std::time::Duration;
@@ -28,28 +28,29 @@ use tower_http::timeout::TimeoutBody;
 use crate::runtime::api_error::{ApiError, with_timeout};
 use crate::runtime::request_metrics::request_info;
 
-/// After this many seconds a watch ends and restarts, so that a dead connection is noticed.
+/// The API server ends a watch after this many seconds. The watch then restarts, so that a dead connection is noticed.
 pub const WATCH_TIMEOUT: u32 = 60;
 
-/// An answer that stops in its middle would be waited for for ever. Longer than a watch may be silent.
+/// A response body that stalls for this long fails. It is longer than a watch can be silent.
 const READ_TIMEOUT: Duration = Duration::from_secs(WATCH_TIMEOUT as u64 + 15);
 
-/// So long a connection is kept that nothing is asked for.
+/// An idle connection is closed after this long.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A shared connection that says nothing for so long is asked whether it is there, and given up if it does not answer: all
-/// workers wait for it. client-go waits 30 and 15 s (`ReadIdleTimeout` and `PingTimeout` in apimachinery's `pkg/util/net`).
+/// The shared connection is pinged at this interval and closed if no response arrives in time. The values are lower
+/// than client-go's `ReadIdleTimeout` and `PingTimeout` (apimachinery, `pkg/util/net`), because all workers wait for
+/// this connection.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(5);
 const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A client of the API server of this configuration. It repeats nothing by itself.
+/// Builds a client that does not retry requests.
 ///
 /// # Errors
-/// Credentials or certificates that cannot be used, or a proxy, which is not supported.
+/// Fails if credentials or certificates are unusable, or if a proxy is configured, which is not supported.
 pub fn build_client(config: &Config) -> Result<Client, Box<dyn Error>> {
     if let Some(proxy) = &config.proxy_url {
         return Err(format!(
-            "proxies to the API server are not supported, and the configuration has {proxy}"
+            "proxies to the API server are not supported, but the kubeconfig sets proxy-url {proxy}"
         )
         .into());
     }
@@ -74,8 +75,8 @@ pub fn build_client(config: &Config) -> Result<Client, Box<dyn Error>> {
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)
-        .map_response(|answer: Response<Incoming>| {
-            answer.map(|body| TimeoutBody::new(READ_TIMEOUT, body))
+        .map_response(|response: Response<Incoming>| {
+            response.map(|body| TimeoutBody::new(READ_TIMEOUT, body))
         })
         .map_err(BoxError::from)
         .service(http);
@@ -104,10 +105,10 @@ fn connector(
     })
 }
 
-/// Creates a Job. Only `T` is parsed of the answer, which is many times as long as what is needed of it.
+/// Creates a Job. Only the fields of `T` are parsed from the response, which is much larger than what callers need.
 ///
 /// # Errors
-/// Those of the request.
+/// Fails if the request fails.
 pub async fn create_job<T: DeserializeOwned>(
     client: &Client,
     job: &Job,

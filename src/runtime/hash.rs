@@ -1,6 +1,7 @@
-//! Hash.
+//! A stable hash.
 
-/// FNV-1a, which is the same in every version of this program, as the standard library's hashes need not be.
+/// Computes FNV-1a. Its values are stable across versions of the operator, unlike those of the standard library's
+/// hashers.
 #[must_use]
 pub fn fnv1a(bytes: impl Iterator<Item = u8>) -> u64 {
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {

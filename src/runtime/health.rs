@@ -1,4 +1,4 @@
-//! What the probes report.
+//! The state behind the liveness and readiness probes.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,38 +6,38 @@ use std::time::{Duration, Instant};
 
 use super::lock;
 
-/// What the probes tell.
+/// The health of this replica.
 #[derive(Debug, Default)]
 pub struct Health {
     ready: AtomicBool,
     watch_failures: Mutex<Option<Failures>>,
 }
 
-/// A row of failures of watches with no long pause in between.
+/// A series of watch failures, each within [`FAILURE_WINDOW`] of the previous one.
 #[derive(Clone, Copy, Debug)]
 struct Failures {
     first: Instant,
     last: Instant,
 }
 
-/// A watch that fails is tried again within half a minute or so: without a failure for this long, it works again.
+/// Watches count as recovered after this long without a failure. It is longer than the maximum retry delay of a watch.
 const FAILURE_WINDOW: Duration = Duration::from_secs(60);
 
-/// After watches have failed for this long, what is known of the cluster is stale.
+/// The cached state of the cluster counts as stale after watches have failed for this long.
 const STALE_AFTER: Duration = Duration::from_secs(180);
 
 impl Health {
-    /// Notes that this replica can do its part: to work, or to stand by.
+    /// Marks this replica as ready, either to lead or to stand by.
     pub fn set_ready(&self) {
         self.ready.store(true, Ordering::Relaxed);
     }
 
-    /// Whether this replica can do its part.
+    /// Returns whether this replica is ready.
     pub(super) fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)
     }
 
-    /// Notes that a watch has failed.
+    /// Records a failure of a watch.
     pub fn watch_failed(&self, now: Instant) {
         let mut failures = lock(&self.watch_failures);
         let first = failures
@@ -46,7 +46,7 @@ impl Health {
         *failures = Some(Failures { first, last: now });
     }
 
-    /// Whether watches have failed again and again, and still do.
+    /// Returns whether watches have failed for [`STALE_AFTER`] and still fail.
     pub(super) fn is_stale(&self, now: Instant) -> bool {
         let failures = lock(&self.watch_failures);
         failures.is_some_and(|f| {

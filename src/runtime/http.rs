@@ -1,5 +1,5 @@
-//! The HTTP servers of probes and metrics. They are open to all who reach them, so no client may hold much or for long:
-//! each connection has one request and an end, and there are only so many.
+//! The HTTP servers of probes and metrics. Any client can connect to them, so they limit the number of connections, the
+//! duration of a connection, and the requests per connection (one).
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -24,10 +24,10 @@ use crate::runtime::metrics::{Format, Metrics};
 use crate::runtime::metrics_auth::{Access, Authorizer, METRICS_PATH};
 use crate::runtime::tls::Tls;
 
-/// Opens the port of a server. Where the machine has no IPv6, "all addresses" are those of IPv4.
+/// Binds a server's address. If the host has no IPv6, the unspecified address falls back to IPv4.
 ///
 /// # Errors
-/// Those of the operating system, such as an address in use.
+/// Fails if the address cannot be bound, for example because it is in use.
 pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     match TcpListener::bind(address).await {
         Err(error) if address.ip().is_unspecified() && error.kind() != io::ErrorKind::AddrInUse => {
@@ -37,7 +37,7 @@ pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     }
 }
 
-/// Serves `/healthz` and `/readyz`, for ever.
+/// Serves `/healthz` and `/readyz`. Never returns.
 pub async fn serve_probes(listener: TcpListener, health: Arc<Health>) {
     serve(listener, move |stream| {
         let health = health.clone();
@@ -49,31 +49,32 @@ pub async fn serve_probes(listener: TcpListener, health: Arc<Health>) {
     .await;
 }
 
-fn probe(health: &Health, path: &str) -> Answer {
+fn probe(health: &Health, path: &str) -> HttpResponse {
     match path {
-        "/healthz" if health.is_stale(Instant::now()) => answer(
+        "/healthz" if health.is_stale(Instant::now()) => text_response(
             StatusCode::SERVICE_UNAVAILABLE,
-            "stale: the API server cannot be watched; the log says why",
+            "stale: watches of the API server keep failing (see the log)",
         ),
-        "/healthz" => answer(StatusCode::OK, "ok"),
-        "/readyz" if health.is_ready() => answer(StatusCode::OK, "ok"),
-        "/readyz" => answer(
+        "/healthz" => text_response(StatusCode::OK, "ok"),
+        "/readyz" if health.is_ready() => text_response(StatusCode::OK, "ok"),
+        "/readyz" => text_response(
             StatusCode::SERVICE_UNAVAILABLE,
             "not ready: the API server has not been reached yet",
         ),
-        _ => answer(StatusCode::NOT_FOUND, "only /healthz and /readyz are here"),
+        _ => text_response(StatusCode::NOT_FOUND, "not found: use /healthz or /readyz"),
     }
 }
 
-/// What keeps the metrics from those who may not read them.
+/// Encryption and access control of the metrics.
 pub struct MetricsAuth {
-    /// Keeps what is read from listeners.
+    /// The server certificate.
     pub tls: Tls,
-    /// Knows who may read.
+    /// Decides which clients may read the metrics.
     pub authorizer: Authorizer,
 }
 
-/// Serves `/metrics`, for ever: to those whom the auth lets in, or, without one, to all.
+/// Serves `/metrics`: to authorized clients over HTTPS if `auth` is set, otherwise to everybody over HTTP. Never
+/// returns.
 pub async fn serve_metrics(
     listener: TcpListener,
     metrics: Arc<Metrics>,
@@ -101,9 +102,9 @@ pub async fn serve_metrics(
             {
                 Ok(Ok(stream)) => serve_one_request(stream, respond).await,
                 Ok(Err(error)) => {
-                    tracing::debug!(%error, "a client of the metrics does not speak TLS");
+                    tracing::debug!(%error, "TLS handshake of a metrics client failed");
                 }
-                Err(_) => tracing::debug!("a client of the metrics is too slow"),
+                Err(_) => tracing::debug!("TLS handshake of a metrics client timed out"),
             }
         }
     })
@@ -114,38 +115,41 @@ async fn scrape(
     metrics: &Metrics,
     auth: Option<&MetricsAuth>,
     request: &Request<Incoming>,
-) -> Answer {
+) -> HttpResponse {
     if request.uri().path() != METRICS_PATH {
-        return answer(StatusCode::NOT_FOUND, "only /metrics is here");
+        return text_response(StatusCode::NOT_FOUND, "not found: use /metrics");
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return with(
-            answer(StatusCode::METHOD_NOT_ALLOWED, "only GET"),
+        return with_header(
+            text_response(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method not allowed: use GET",
+            ),
             ALLOW,
             "GET, HEAD",
         );
     }
     if let Some(auth) = auth {
-        match auth.authorizer.verdict(request.headers()).await {
+        match auth.authorizer.access(request.headers()).await {
             Ok(Access::Allowed) => {}
             Ok(Access::Unauthenticated) => {
-                let text = "a valid token is needed: Authorization: Bearer TOKEN";
-                return with(
-                    answer(StatusCode::UNAUTHORIZED, text),
+                let text = "unauthorized: send a valid token (Authorization: Bearer TOKEN)";
+                return with_header(
+                    text_response(StatusCode::UNAUTHORIZED, text),
                     WWW_AUTHENTICATE,
                     "Bearer",
                 );
             }
             Ok(Access::Forbidden) => {
-                return answer(
+                return text_response(
                     StatusCode::FORBIDDEN,
-                    "the token's owner may not get the nonResourceURL /metrics",
+                    "forbidden: not allowed to get nonResourceURL /metrics",
                 );
             }
             Err(_) => {
-                return answer(
+                return text_response(
                     StatusCode::SERVICE_UNAVAILABLE,
-                    "the API server does not say who may read; the log says why",
+                    "cannot authorize: the API server did not review the token (see the log)",
                 );
             }
         }
@@ -157,35 +161,35 @@ async fn scrape(
         .filter_map(|v| v.to_str().ok())
         .collect();
     let format = Format::accepted(&accept.join(","));
-    with(
-        answer(StatusCode::OK, metrics.render(format)),
+    with_header(
+        text_response(StatusCode::OK, metrics.render(format)),
         CONTENT_TYPE,
         format.content_type(),
     )
 }
 
-/// How long a client may take to shake hands, and to send its request's head.
+/// The timeout of the TLS handshake, and of reading the request head.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a connection may last.
+/// The maximum duration of a connection.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The longest head of a request. The tokens of service accounts have a thousand characters or so.
+/// The maximum size of a request head. It leaves ample room for a service account token.
 const MAX_HEAD_SIZE: usize = 16 * 1024;
 
-/// The most connections to one server.
+/// The maximum number of connections to one server.
 const MAX_CONNECTIONS: usize = 64;
 
-/// The most connections from one address.
+/// The maximum number of connections from one address.
 const MAX_CONNECTIONS_PER_PEER: usize = 16;
 
-/// The connections to a server. They are few enough to be counted anew each time.
+/// The open connections of a server, oldest first.
 #[derive(Default)]
 struct ConnectionLimiter(VecDeque<(IpAddr, AbortHandle)>);
 
 impl ConnectionLimiter {
-    /// Whether one more from this address may come in. If all places are taken, the one that came first has to go: an
-    /// honest client's work is done by then, and one that holds its place for as long as it can keeps nobody out.
+    /// Returns whether a connection from `peer` is accepted. At the limit, the oldest connection is closed. A
+    /// well-behaved client has finished by then, and a client that holds connections open cannot lock out others.
     fn admit(&mut self, peer: IpAddr) -> bool {
         self.0.retain(|(_, connection)| !connection.is_finished());
         if self.0.iter().filter(|(other, _)| *other == peer).count() >= MAX_CONNECTIONS_PER_PEER {
@@ -205,34 +209,34 @@ async fn serve<F>(listener: TcpListener, serve_one_request: impl Fn(TcpStream) -
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let mut door = ConnectionLimiter::default();
+    let mut limiter = ConnectionLimiter::default();
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok((stream, peer)) => (stream, peer.ip().to_canonical()),
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection of a probe or of Prometheus");
-                // Such as too many open files, which would be told again at once.
+                tracing::warn!(%error, "cannot accept a connection");
+                // Errors such as too many open files persist, so an immediate retry would spin.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
-        if door.admit(peer) {
+        if limiter.admit(peer) {
             let connection = tokio::spawn(timeout(CONNECTION_TIMEOUT, serve_one_request(stream)));
-            door.0.push_back((peer, connection.abort_handle()));
+            limiter.0.push_back((peer, connection.abort_handle()));
         }
     }
 }
 
-/// Reads one request, answers it, and hangs up.
+/// Serves one request and closes the connection.
 async fn serve_one_request<F>(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     respond: impl Fn(Request<Incoming>) -> F + Send,
 ) where
-    F: Future<Output = Answer> + Send,
+    F: Future<Output = HttpResponse> + Send,
 {
     let service = service_fn(|request| {
-        let answered = respond(request);
-        async { Ok::<_, Infallible>(answered.await) }
+        let response = respond(request);
+        async { Ok::<_, Infallible>(response.await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -241,23 +245,27 @@ async fn serve_one_request<F>(
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
     if let Err(error) = connection.await {
-        tracing::debug!(%error, "a connection of a probe or of Prometheus broke off");
+        tracing::debug!(%error, "connection failed");
     }
 }
 
-type Answer = Response<Full<Bytes>>;
+type HttpResponse = Response<Full<Bytes>>;
 
-fn answer(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+fn text_response(status: StatusCode, text: impl Into<Bytes>) -> HttpResponse {
     let mut response = Response::new(Full::new(text.into()));
     *response.status_mut() = status;
-    with(response, CONTENT_TYPE, "text/plain; charset=utf-8")
+    with_header(response, CONTENT_TYPE, "text/plain; charset=utf-8")
 }
 
-fn with(mut answer: Answer, name: hyper::header::HeaderName, value: &'static str) -> Answer {
-    answer
+fn with_header(
+    mut response: HttpResponse,
+    name: hyper::header::HeaderName,
+    value: &'static str,
+) -> HttpResponse {
+    response
         .headers_mut()
         .insert(name, HeaderValue::from_static(value));
-    answer
+    response
 }
 
 #[cfg(test)]
@@ -265,9 +273,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn health_fails_only_while_watches_fail_again_and_again() {
-        let (health, begun) = (Health::default(), Instant::now());
-        let at = |seconds| begun + Duration::from_secs(seconds);
+    fn health_is_stale_only_while_watches_keep_failing() {
+        let (health, start) = (Health::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
         assert!(!health.is_stale(at(0)));
         for second in (0..=150).step_by(30) {
             health.watch_failed(at(second));
@@ -275,11 +283,8 @@ mod tests {
         }
         health.watch_failed(at(180));
         assert!(health.is_stale(at(190)));
-        assert!(
-            !health.is_stale(at(241)),
-            "no failure for a minute: it works again"
-        );
+        assert!(!health.is_stale(at(241)), "no failure for FAILURE_WINDOW");
         health.watch_failed(at(300));
-        assert!(!health.is_stale(at(301)), "a new row begins");
+        assert!(!health.is_stale(at(301)), "a new series of failures");
     }
 }

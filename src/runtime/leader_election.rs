@@ -1,8 +1,8 @@
-//! Leader election by a Lease, with the meaning of client-go's `tools/leaderelection`: a holder renews every 2 s; others
-//! take over when they have seen no renewal for 15 s by their own clock; a holder that could not renew for 10 s gives up.
-//! A [`Fence`] keeps what a former holder still wants to write from being sent.
+//! Leader election with a Lease, with the semantics of client-go's `tools/leaderelection`. The holder renews the lease
+//! periodically and gives up after [`RENEW_DEADLINE`] without success. Another replica takes over after it has observed
+//! no renewal for [`LEASE_DURATION`] by its own clock. A [`Fence`] blocks the writes of a former holder.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -10,47 +10,48 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, PostParams};
-
 use kube::client::Body;
 use thiserror::Error;
 
 use crate::runtime::api_error::{ApiError, with_timeout};
+use crate::runtime::lock;
 
-/// The lease's usual name, that of the original operator: the two never work side by side.
+/// The default name of the lease. The original Go operator uses the same name, so the two never run concurrently.
 pub const DEFAULT_LEASE_NAME: &str = "84f84c74.artillery.io";
 
 const LEASE_DURATION: Duration = Duration::from_secs(15);
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
-/// Clocks are not read twice at the same time.
+/// A candidate retries this long after the lease expires, because an attempt exactly at expiry would be too early.
 const CLOCK_MARGIN: Duration = Duration::from_millis(50);
-/// One attempt that hangs leaves time for another.
+/// The timeout of one renewal. It leaves time for a second attempt within [`RENEW_DEADLINE`].
 const RENEW_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A candidate for the lease.
 pub struct LeaderElector {
     leases: Api<Lease>,
     lease: String,
-    me: String,
-    seen: Option<Seen>,
-    /// The lease as this candidate wrote it last.
-    mine: Option<Lease>,
+    identity: String,
+    observed: Option<ObservedLease>,
+    /// The lease as this candidate last wrote it.
+    last_written: Option<Lease>,
     fence: Fence,
 }
 
-/// Lets writes through only while the lease is surely held.
+/// Blocks writes unless this replica certainly holds the lease.
 #[derive(Clone, Debug, Default)]
 pub struct Fence {
     renewed: Arc<Mutex<Option<Instant>>>,
 }
 
-/// A write that was not sent, because the lease is not held.
+/// A write was not sent because this replica does not hold the lease.
 #[derive(Debug, Error)]
-#[error("not sent: this replica does not hold the lease any more")]
+#[error("request not sent: this replica no longer holds the lease")]
 struct Fenced;
 
 impl Fence {
-    /// A client whose writes are sent only while the lease is held, and given up before another replica can take it.
+    /// Wraps a client. A write is sent only while the lease is held, and is canceled before another replica can take
+    /// the lease.
     #[must_use]
     pub fn guard(&self, client: Client) -> Client {
         let fence = self.clone();
@@ -75,34 +76,35 @@ impl Fence {
     }
 
     fn renewed(&self) -> Option<Instant> {
-        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.renewed)
     }
 
     fn set(&self, renewed: Option<Instant>) {
-        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = renewed;
+        *lock(&self.renewed) = renewed;
     }
 }
 
-/// The lease as it was when it last changed, and when that was seen: other clocks are not trusted.
-struct Seen {
+/// The lease when it last changed, and the local time at which this was observed. Timestamps in the lease come from
+/// another clock and are not trusted.
+struct ObservedLease {
     spec: LeaseSpec,
     at: Instant,
 }
 
-/// What a candidate may do about a lease.
+/// What a candidate does about a lease.
 #[derive(Debug, PartialEq)]
 enum LeaseAction {
-    /// It holds the lease, and is to renew it.
+    /// The candidate holds the lease and renews it.
     Renew,
-    /// Nobody holds it any more.
+    /// The lease is free or expired.
     Take,
-    /// Somebody else holds it.
+    /// Another candidate holds the lease.
     Wait,
 }
 
-fn evaluate(spec: &LeaseSpec, me: &str, unchanged_for: Duration) -> LeaseAction {
+fn evaluate(spec: &LeaseSpec, identity: &str, unchanged_for: Duration) -> LeaseAction {
     match spec.holder_identity.as_deref() {
-        Some(holder) if holder == me => LeaseAction::Renew,
+        Some(holder) if holder == identity => LeaseAction::Renew,
         None | Some("") => LeaseAction::Take,
         Some(_) => {
             let seconds = spec
@@ -119,38 +121,37 @@ fn evaluate(spec: &LeaseSpec, me: &str, unchanged_for: Duration) -> LeaseAction 
 }
 
 impl LeaderElector {
-    /// A candidate for the lease of this name in a namespace. `me` is to be unlike that of any other process, ever.
+    /// Creates a candidate for the named lease. `identity` must never be reused by another process.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, lease: &str, me: String) -> Self {
+    pub fn new(client: Client, namespace: &str, lease: &str, identity: String) -> Self {
         Self {
             leases: Api::namespaced(client, namespace),
             lease: lease.to_owned(),
-            me,
-            seen: None,
-            mine: None,
+            identity,
+            observed: None,
+            last_written: None,
             fence: Fence::default(),
         }
     }
 
-    /// The fence that this candidate opens and closes.
+    /// Returns the fence that this candidate opens and closes.
     #[must_use]
     pub fn fence(&self) -> Fence {
         self.fence.clone()
     }
 
-    /// Waits until this candidate holds the lease.
+    /// Waits until this replica holds the lease.
     pub async fn acquire(&mut self) {
         loop {
             match self.try_hold(Instant::now()).await {
                 Ok(true) => return,
                 Ok(false) => tracing::debug!("another replica holds the lease"),
-                Err(error) => tracing::warn!(%error, "cannot take the lease; trying on"),
+                Err(error) => tracing::warn!(%error, "cannot acquire lease, retrying"),
             }
-            // A lease that is not renewed is taken as soon as it may be.
-            let left = self
-                .seen
-                .as_ref()
-                .map(|seen| (LEASE_DURATION + CLOCK_MARGIN).saturating_sub(seen.at.elapsed()));
+            // Retry exactly when the lease expires, if that is sooner than the next regular attempt.
+            let left = self.observed.as_ref().map(|observed| {
+                (LEASE_DURATION + CLOCK_MARGIN).saturating_sub(observed.at.elapsed())
+            });
             tokio::time::sleep(
                 left.filter(|left| !left.is_zero())
                     .unwrap_or(RETRY_PERIOD)
@@ -160,25 +161,25 @@ impl LeaderElector {
         }
     }
 
-    /// Renews the lease for as long as that works. Returns when it is lost.
+    /// Renews the lease periodically. Returns when the lease is lost.
     pub async fn renew_until_lost(&mut self) {
         let mut renewed = Instant::now();
         while renewed.elapsed() < RENEW_DEADLINE {
             tokio::time::sleep(RETRY_PERIOD).await;
-            let begun = Instant::now();
+            let attempt = Instant::now();
             let left = RENEW_DEADLINE
                 .saturating_sub(renewed.elapsed())
                 .min(RENEW_TIMEOUT);
-            match tokio::time::timeout(left, self.try_hold(begun)).await {
-                Ok(Ok(true)) => renewed = begun,
+            match tokio::time::timeout(left, self.try_hold(attempt)).await {
+                Ok(Ok(true)) => renewed = attempt,
                 Ok(Ok(false)) => return,
-                Ok(Err(error)) => tracing::warn!(%error, "cannot renew the lease; trying on"),
-                Err(_) => tracing::warn!("the lease was not renewed in time"),
+                Ok(Err(error)) => tracing::warn!(%error, "cannot renew lease, retrying"),
+                Err(_) => tracing::warn!("lease renewal timed out"),
             }
         }
     }
 
-    /// Gives the lease up, so that another replica need not wait for its end. To be called when nothing is written any more.
+    /// Releases the lease, so that another replica does not wait for its expiry. Callers must have stopped writing.
     pub async fn release(&mut self) {
         let Ok(Some(mut lease)) = with_timeout(self.leases.get_opt(&self.lease)).await else {
             return;
@@ -186,7 +187,7 @@ impl LeaderElector {
         let Some(spec) = lease
             .spec
             .as_mut()
-            .filter(|s| s.holder_identity.as_deref() == Some(&self.me))
+            .filter(|s| s.holder_identity.as_deref() == Some(&self.identity))
         else {
             return;
         };
@@ -199,23 +200,24 @@ impl LeaderElector {
         ))
         .await
         {
-            tracing::warn!(%error, "cannot release the lease; it ends by itself");
+            tracing::warn!(%error, "cannot release lease; it will expire");
         }
     }
 
-    /// Takes or renews the lease if that is allowed; whether this candidate holds it then. A change by somebody else in the
-    /// meantime is refused by the API server, since the write carries the version that was read.
+    /// Takes or renews the lease if that is allowed. Returns whether this candidate then holds the lease. The API
+    /// server rejects the write if another candidate has changed the lease, because the write carries the resource
+    /// version.
     async fn try_hold(&mut self, now: Instant) -> Result<bool, ApiError> {
         let held = self.try_write(now).await?;
-        // Counted from before the write: the others count from when they see it.
+        // The fence counts from before the write. Other candidates count from when they observe it, which is later.
         self.fence.set(held.then_some(now));
         Ok(held)
     }
 
     async fn try_write(&mut self, now: Instant) -> Result<bool, ApiError> {
         let time = Some(MicroTime(Timestamp::now()));
-        // A renewal needs no look before: the write is refused if anybody else has written since.
-        if let Some(mut lease) = self.mine.take() {
+        // A renewal skips the read: the API server rejects the write if the lease has changed.
+        if let Some(mut lease) = self.last_written.take() {
             if let Some(spec) = &mut lease.spec {
                 spec.renew_time.clone_from(&time);
             }
@@ -231,27 +233,31 @@ impl LeaderElector {
                     name: Some(self.lease.clone()),
                     ..ObjectMeta::default()
                 },
-                spec: Some(self.held(time.clone(), time, 0)),
+                spec: Some(self.held_spec(time.clone(), time, 0)),
             };
             let created = with_timeout(self.leases.create(&PostParams::default(), &lease)).await;
-            return self.keep(created);
+            return self.record(created);
         };
         let spec = lease.spec.clone().unwrap_or_default();
-        if self.seen.as_ref().is_none_or(|seen| seen.spec != spec) {
-            self.seen = Some(Seen {
+        if self
+            .observed
+            .as_ref()
+            .is_none_or(|observed| observed.spec != spec)
+        {
+            self.observed = Some(ObservedLease {
                 spec: spec.clone(),
                 at: now,
             });
         }
         let unchanged_for = self
-            .seen
+            .observed
             .as_ref()
-            .map_or(Duration::ZERO, |seen| now.duration_since(seen.at));
+            .map_or(Duration::ZERO, |observed| now.duration_since(observed.at));
         let transitions = spec.lease_transitions.unwrap_or_default();
-        lease.spec = Some(match evaluate(&spec, &self.me, unchanged_for) {
+        lease.spec = Some(match evaluate(&spec, &self.identity, unchanged_for) {
             LeaseAction::Wait => return Ok(false),
-            LeaseAction::Renew => self.held(spec.acquire_time, time, transitions),
-            LeaseAction::Take => self.held(time.clone(), time, transitions.saturating_add(1)),
+            LeaseAction::Renew => self.held_spec(spec.acquire_time, time, transitions),
+            LeaseAction::Take => self.held_spec(time.clone(), time, transitions.saturating_add(1)),
         });
         self.write(&lease).await
     }
@@ -262,30 +268,30 @@ impl LeaderElector {
                 .replace(&self.lease, &PostParams::default(), lease),
         )
         .await;
-        self.keep(written)
+        self.record(written)
     }
 
-    /// Keeps a lease that was written; whether it was.
-    fn keep(&mut self, written: Result<Lease, ApiError>) -> Result<bool, ApiError> {
+    /// Records the result of a write. Returns whether the write succeeded.
+    fn record(&mut self, written: Result<Lease, ApiError>) -> Result<bool, ApiError> {
         match written {
             Ok(lease) => {
-                self.mine = Some(lease);
+                self.last_written = Some(lease);
                 Ok(true)
             }
-            // Somebody else was quicker.
+            // Another candidate wrote first.
             Err(error) if error.status() == Some(409) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    fn held(
+    fn held_spec(
         &self,
         acquired: Option<MicroTime>,
         renewed: Option<MicroTime>,
         transitions: i32,
     ) -> LeaseSpec {
         LeaseSpec {
-            holder_identity: Some(self.me.clone()),
+            holder_identity: Some(self.identity.clone()),
             lease_duration_seconds: i32::try_from(LEASE_DURATION.as_secs()).ok(),
             acquire_time: acquired,
             renew_time: renewed,
@@ -308,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_is_taken_only_when_it_is_free_or_was_not_renewed() {
+    fn lease_is_taken_only_when_it_is_free_or_expired() {
         let cases = [
             (Some("me"), 100, LeaseAction::Renew),
             (None, 0, LeaseAction::Take),
@@ -316,17 +322,17 @@ mod tests {
             (Some("other"), 15, LeaseAction::Wait),
             (Some("other"), 16, LeaseAction::Take),
         ];
-        for (holder, seconds, verdict) in cases {
+        for (holder, seconds, action) in cases {
             assert_eq!(
                 evaluate(&spec(holder), "me", Duration::from_secs(seconds)),
-                verdict,
+                action,
                 "{holder:?} {seconds}"
             );
         }
     }
 
     #[test]
-    fn a_negative_duration_is_not_believed() {
+    fn negative_lease_duration_is_ignored() {
         let spec = LeaseSpec {
             lease_duration_seconds: Some(-1),
             ..spec(Some("other"))

@@ -1,4 +1,4 @@
-//! The log. Nothing is ever sent anywhere.
+//! Logging to standard error.
 
 use std::io::{IsTerminal, stderr};
 
@@ -10,20 +10,20 @@ use tracing_subscriber::{Layer, fmt};
 /// The format of the log lines.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq)]
 pub enum LogFormat {
-    /// Lines for people.
+    /// Human-readable lines.
     Text,
     /// One JSON object per line.
     Json,
 }
 
-/// Starts the log, on standard error. Its detail is set by `RUST_LOG`: a level, or targets with theirs, separated by commas;
-/// `info` by default, and where it cannot be read.
+/// Initializes logging. `RUST_LOG` sets the level, or a comma-separated list of targets with levels. The level is
+/// `info` if the variable is unset or invalid.
 pub fn init(format: LogFormat) {
     let filter: Option<Targets> = std::env::var("RUST_LOG")
         .ok()
         .filter(|text| !text.is_empty())
         .and_then(|t| t.parse().ok());
-    // By targets alone: to filter by the values of fields takes 180 KB of the program more.
+    // `Targets` rather than `EnvFilter`, which makes the binary noticeably larger.
     let filter = filter.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     let lines = fmt::layer().with_writer(stderr);
     let lines = match format {

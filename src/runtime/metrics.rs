@@ -1,9 +1,8 @@
-//! Metrics for Prometheus. But for the results of the tests that ended last, no label holds the name of an object, and the
-//! values of each are few.
+//! Prometheus metrics. Labels have a small, fixed set of values, except for the results of recently finished tests.
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
@@ -18,6 +17,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use self::process::Process;
 use crate::runtime::api_error::ErrorClass;
+use crate::runtime::lock;
 use loadtest_api::v1alpha1::{LoadTest, Phase};
 
 mod process;
@@ -28,49 +28,49 @@ pub struct Metrics {
     registry: Registry,
     reconcile_duration: Histogram,
     reconciles_in_flight: Gauge,
-    reconcile_errors: Family<Class, Counter>,
-    watch_errors: Family<Resource, Counter>,
+    reconcile_errors: Family<ClassLabel, Counter>,
+    watch_errors: Family<ResourceLabel, Counter>,
     api_requests: Family<ApiRequest, Counter>,
-    unreadable: Counter,
+    invalid_load_tests: Counter,
     leader: Gauge,
-    phase_changes: Family<InPhase, Counter>,
+    phase_changes: Family<PhaseLabel, Counter>,
     time_to_job: Histogram,
     time_to_running: Histogram,
     tests: Tests,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Class {
+struct ClassLabel {
     class: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Resource {
+struct ResourceLabel {
     resource: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct InPhase {
+struct PhaseLabel {
     phase: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Version {
+struct VersionLabel {
     version: &'static str,
 }
 
-/// A request to the API server, in words from small fixed sets.
+/// The labels of a request to the API server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ApiRequest {
-    /// What it asked for, such as `list`.
+    /// The verb, such as `list`.
     pub verb: &'static str,
-    /// Of which resource, such as `loadtests/status`.
+    /// The resource, such as `loadtests/status`.
     pub resource: &'static str,
-    /// The HTTP status of the answer, or 0 where there was none.
+    /// The HTTP status of the response, or 0 without a response.
     pub code: u16,
 }
 
-/// The phases of tests, and `New` for tests that have none yet.
+/// The phases of tests. None stands for tests without a status, which are reported as `New`.
 const PHASES: [Option<Phase>; 9] = [
     None,
     Some(Phase::Pending),
@@ -87,10 +87,10 @@ fn name(phase: Option<Phase>) -> &'static str {
     phase.map_or("New", Phase::as_str)
 }
 
-/// The resources whose watches are counted.
-const WATCHED: [&str; 3] = ["loadtests", "jobs", "pods"];
+/// The resources that the operator watches.
+const WATCHED_RESOURCES: [&str; 3] = ["loadtests", "jobs", "pods"];
 
-/// Up to how many seconds a test may take to begin and still be told from slower ones.
+/// The histogram buckets of startup times, in seconds.
 const STARTUP_BUCKETS: [f64; 10] = [0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0];
 
 impl Default for Metrics {
@@ -99,95 +99,95 @@ impl Default for Metrics {
         all.register_collector(Box::new(Process::new()));
         let registry = all.sub_registry_with_prefix("artillery_operator");
 
-        let version: Family<Version, Gauge> = Family::default();
+        let version: Family<VersionLabel, Gauge> = Family::default();
         version
-            .get_or_create(&Version {
+            .get_or_create(&VersionLabel {
                 version: env!("CARGO_PKG_VERSION"),
             })
             .set(1);
         registry.register(
             "build_info",
-            "Always 1; the operator's version is in the label",
+            "Constant 1, labeled with the operator's version",
             version,
         );
         let leader = Gauge::default();
         registry.register(
             "leader",
-            "1 while this replica does the work, else 0",
+            "Whether this replica is the leader",
             leader.clone(),
         );
 
         let reconcile_duration = Histogram::new(exponential_buckets(0.001, 4.0, 8));
         registry.register_with_unit(
             "reconcile_duration",
-            "Time that reconciles took",
+            "Duration of reconciles",
             Unit::Seconds,
             reconcile_duration.clone(),
         );
         let reconciles_in_flight = Gauge::default();
         registry.register(
             "reconciles_in_flight",
-            "Reconciles under way",
+            "Reconciles in flight",
             reconciles_in_flight.clone(),
         );
-        let reconcile_errors: Family<Class, Counter> = Family::default();
+        let reconcile_errors: Family<ClassLabel, Counter> = Family::default();
         registry.register(
             "reconcile_errors",
-            "Reconciles that failed, by class of the error",
+            "Failed reconciles, by error class",
             reconcile_errors.clone(),
         );
-        let watch_errors: Family<Resource, Counter> = Family::default();
+        let watch_errors: Family<ResourceLabel, Counter> = Family::default();
         registry.register(
             "watch_errors",
-            "Watches that failed, by resource",
+            "Failed watches, by resource",
             watch_errors.clone(),
         );
         let api_requests = Family::default();
         registry.register(
             "api_requests",
-            "Requests to the API server; code 0: not answered",
+            "Requests to the API server; code 0 means no response",
             api_requests.clone(),
         );
-        let unreadable = Counter::default();
+        let invalid_load_tests = Counter::default();
         registry.register(
             "unreadable_loadtests",
             "LoadTests that could not be parsed",
-            unreadable.clone(),
+            invalid_load_tests.clone(),
         );
 
         let tests = Tests::default();
         registry.register_collector(Box::new(LoadTestsByPhase(tests.clone())));
         registry.register_collector(Box::new(results::Finished(tests.clone())));
-        let phase_changes: Family<InPhase, Counter> = Family::default();
+        let phase_changes: Family<PhaseLabel, Counter> = Family::default();
         registry.register(
             "phase_changes",
-            "LoadTests that came into a phase",
+            "Phase changes of LoadTests, by new phase",
             phase_changes.clone(),
         );
         let [time_to_job, time_to_running] = [(); 2].map(|()| Histogram::new(STARTUP_BUCKETS));
         registry.register_with_unit(
             "time_to_job",
-            "Time from the creation of a LoadTest to that of its Job",
+            "Time from the creation of a LoadTest to the creation of its Job",
             Unit::Seconds,
             time_to_job.clone(),
         );
         registry.register_with_unit(
             "time_to_running",
-            "Time from the creation of a LoadTest until all its workers had started",
+            "Time from the creation of a LoadTest until all its workers run",
             Unit::Seconds,
             time_to_running.clone(),
         );
 
-        // A series that begins with its first error would hide that error from rate().
+        // Series are initialized to 0, because rate() misses the first increment of a new series.
         for class in ErrorClass::ALL {
             let class = class.as_str();
-            drop(reconcile_errors.get_or_create(&Class { class }));
+            drop(reconcile_errors.get_or_create(&ClassLabel { class }));
         }
-        for resource in WATCHED {
-            drop(watch_errors.get_or_create(&Resource { resource }));
+        for resource in WATCHED_RESOURCES {
+            drop(watch_errors.get_or_create(&ResourceLabel { resource }));
         }
         for phase in PHASES.into_iter().flatten() {
-            drop(phase_changes.get_or_create(&InPhase {
+            drop(phase_changes.get_or_create(&PhaseLabel {
                 phase: phase.as_str(),
             }));
         }
@@ -198,7 +198,7 @@ impl Default for Metrics {
             reconcile_errors,
             watch_errors,
             api_requests,
-            unreadable,
+            invalid_load_tests,
             leader,
             phase_changes,
             time_to_job,
@@ -208,55 +208,57 @@ impl Default for Metrics {
     }
 }
 
-/// The text formats of metrics.
+/// The exposition formats of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// Prometheus' own, version 0.0.4, which everything reads.
-    Plain,
+    /// The Prometheus text format, version 0.0.4.
+    Prometheus,
     /// `OpenMetrics` 1.0.0.
     OpenMetrics,
 }
 
 impl Format {
-    /// The format for a client that accepts this.
+    /// Returns the format for the value of an `Accept` header.
     #[must_use]
     pub fn accepted(accept: &str) -> Self {
         if accept.contains("application/openmetrics-text") {
             Self::OpenMetrics
         } else {
-            Self::Plain
+            Self::Prometheus
         }
     }
 
-    /// Its media type.
+    /// Returns the media type of the format.
     #[must_use]
     pub fn content_type(self) -> &'static str {
         match self {
-            Self::Plain => "text/plain; version=0.0.4; charset=utf-8",
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
         }
     }
 }
 
 impl Metrics {
-    /// Notes that a reconcile begins.
+    /// Records the start of a reconcile.
     pub fn reconcile_started(&self) {
         self.reconciles_in_flight.inc();
     }
 
-    /// Counts a reconcile that ended, and its error by class.
+    /// Records the end of a reconcile, and the class of its error.
     pub fn reconcile_finished(&self, took: Duration, error: Option<ErrorClass>) {
         self.reconciles_in_flight.dec();
         self.reconcile_duration.observe(took.as_secs_f64());
         if let Some(class) = error.map(ErrorClass::as_str) {
-            self.reconcile_errors.get_or_create(&Class { class }).inc();
+            self.reconcile_errors
+                .get_or_create(&ClassLabel { class })
+                .inc();
         }
     }
 
     /// Counts a watch that failed.
     pub fn watch_failed(&self, resource: &'static str) {
         self.watch_errors
-            .get_or_create(&Resource { resource })
+            .get_or_create(&ResourceLabel { resource })
             .inc();
     }
 
@@ -267,26 +269,26 @@ impl Metrics {
 
     /// Counts a `LoadTest` that could not be parsed.
     pub fn load_test_invalid(&self) {
-        self.unreadable.inc();
+        self.invalid_load_tests.inc();
     }
 
-    /// Notes whether this replica does the work.
-    pub fn set_leader(&self, leads: bool) {
-        self.leader.set(i64::from(leads));
+    /// Records whether this replica is the leader.
+    pub fn set_leader(&self, is_leader: bool) {
+        self.leader.set(i64::from(is_leader));
     }
 
-    /// Counts a Job that was created for a test of this age.
+    /// Records the age of a test when its Job is created.
     pub fn job_created(&self, age: Duration) {
         self.time_to_job.observe(age.as_secs_f64());
     }
 
-    /// Counts a phase that was written for a test of this age.
+    /// Records a phase change, and the age of a test when its workers run.
     pub fn record_phase(&self, before: Option<Phase>, after: Option<Phase>, age: Duration) {
         let Some(phase) = after.filter(|_| before != after) else {
             return;
         };
         self.phase_changes
-            .get_or_create(&InPhase {
+            .get_or_create(&PhaseLabel {
                 phase: phase.as_str(),
             })
             .inc();
@@ -295,30 +297,26 @@ impl Metrics {
         }
     }
 
-    /// Lets the tests be looked at whenever metrics are read. Called once for each scope that is worked in.
+    /// Registers a source of LoadTests, one for each watch scope. Sources are read at each scrape.
     pub fn add_source(&self, tests: impl Fn() -> Vec<Arc<LoadTest>> + Send + Sync + 'static) {
-        self.tests
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Box::new(tests));
+        lock(&self.tests.0).push(Box::new(tests));
     }
 
-    /// All metrics.
+    /// Renders all metrics.
     #[must_use]
     pub fn render(&self, format: Format) -> String {
         let mut text = String::new();
-        // Writing into a string cannot fail.
+        // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);
         match format {
-            Format::Plain => to_prometheus_text(&text),
+            Format::Prometheus => to_prometheus_text(&text),
             Format::OpenMetrics => text,
         }
     }
 }
 
-/// Prometheus' own text format, from `OpenMetrics`: there a counter's help and type go without the `_total` of its
-/// samples, and there are two kinds of lines more.
+/// Converts `OpenMetrics` to the Prometheus text format, which uses the sample name of a counter (`_total`) in HELP and
+/// TYPE lines and has no UNIT and EOF lines.
 fn to_prometheus_text(open_metrics: &str) -> String {
     let type_of_counter =
         |line| str::strip_prefix(line, "# TYPE ").and_then(|l| l.strip_suffix(" counter"));
@@ -340,12 +338,12 @@ fn to_prometheus_text(open_metrics: &str) -> String {
     text
 }
 
-/// Gives the tests of one scope.
-type Scope = Box<dyn Fn() -> Vec<Arc<LoadTest>> + Send + Sync>;
+/// Returns the LoadTests of one watch scope.
+type Source = Box<dyn Fn() -> Vec<Arc<LoadTest>> + Send + Sync>;
 
-/// The tests that there are. A replica that does not work knows none, and says nothing.
+/// The sources of LoadTests. A standby replica has none and reports no LoadTests.
 #[derive(Clone, Default)]
-struct Tests(Arc<Mutex<Vec<Scope>>>);
+struct Tests(Arc<Mutex<Vec<Source>>>);
 
 impl fmt::Debug for Tests {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -355,12 +353,12 @@ impl fmt::Debug for Tests {
 
 impl Tests {
     fn all(&self) -> Option<Vec<Arc<LoadTest>>> {
-        let scopes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        (!scopes.is_empty()).then(|| scopes.iter().flat_map(|tests| tests()).collect())
+        let sources = lock(&self.0);
+        (!sources.is_empty()).then(|| sources.iter().flat_map(|tests| tests()).collect())
     }
 }
 
-/// The tests, counted by phase when metrics are read.
+/// Collects the number of LoadTests by phase.
 #[derive(Debug)]
 struct LoadTestsByPhase(Tests);
 
@@ -378,13 +376,13 @@ impl Collector for LoadTestsByPhase {
         }
         let mut family = encoder.encode_descriptor(
             "loadtests",
-            "LoadTests that there are, by phase.",
+            "Existing LoadTests, by phase.",
             None,
             MetricType::Gauge,
         )?;
         for (phase, count) in PHASES.into_iter().zip(counts) {
             family
-                .encode_family(&InPhase { phase: name(phase) })?
+                .encode_family(&PhaseLabel { phase: name(phase) })?
                 .encode_gauge(&count)?;
         }
         Ok(())
@@ -404,8 +402,8 @@ mod tests {
         Arc::new(serde_json::from_value(test).unwrap())
     }
 
-    /// Metrics of which each has at least one series.
-    fn used() -> Metrics {
+    /// Returns metrics with at least one series each.
+    fn populated() -> Metrics {
         let metrics = Metrics::default();
         metrics.add_source(|| vec![test(None), results::tests::finished("a", 1)]);
         metrics.record_request(&ApiRequest {
@@ -420,15 +418,15 @@ mod tests {
     }
 
     #[track_caller]
-    fn has(text: &str, lines: &[&str]) {
+    fn assert_has(text: &str, lines: &[&str]) {
         for line in lines {
             assert!(text.lines().any(|l| l == *line), "{line} in:\n{text}");
         }
     }
 
     #[test]
-    fn counts_have_their_lines() {
-        let metrics = used();
+    fn recorded_values_are_rendered() {
+        let metrics = populated();
         metrics.job_created(Duration::from_millis(700));
         metrics.record_phase(
             Some(Phase::Starting),
@@ -440,8 +438,8 @@ mod tests {
             Some(Phase::Running),
             Duration::from_secs(13),
         );
-        let text = metrics.render(Format::Plain);
-        has(
+        let text = metrics.render(Format::Prometheus);
+        assert_has(
             &text,
             &[
                 "artillery_operator_build_info{version=\"0.1.0\"} 1"
@@ -462,33 +460,33 @@ mod tests {
     }
 
     #[test]
-    fn tests_are_counted_anew_each_time_and_over_all_scopes() {
+    fn load_tests_are_counted_at_each_scrape_over_all_scopes() {
         let metrics = Metrics::default();
         assert!(
             !metrics
-                .render(Format::Plain)
+                .render(Format::Prometheus)
                 .contains("artillery_operator_loadtests{"),
-            "a replica that does not work"
+            "a standby replica"
         );
-        let there = Arc::new(Mutex::new(vec![test(None), test(Some(Phase::Running))]));
-        let counted = there.clone();
-        metrics.add_source(move || counted.lock().unwrap().clone());
+        let existing = Arc::new(Mutex::new(vec![test(None), test(Some(Phase::Running))]));
+        let source = existing.clone();
+        metrics.add_source(move || source.lock().unwrap().clone());
         metrics.add_source(|| vec![test(Some(Phase::Running))]);
         let line =
             |phase, count| format!("artillery_operator_loadtests{{phase=\"{phase}\"}} {count}");
-        has(
-            &metrics.render(Format::Plain),
+        assert_has(
+            &metrics.render(Format::Prometheus),
             &[&line("New", 1), &line("Running", 2), &line("Failed", 0)],
         );
-        there.lock().unwrap().clear();
-        has(
-            &metrics.render(Format::Plain),
+        existing.lock().unwrap().clear();
+        assert_has(
+            &metrics.render(Format::Prometheus),
             &[&line("New", 0), &line("Running", 1)],
         );
     }
 
     #[test]
-    fn the_plain_format_names_counters_as_their_samples() {
+    fn prometheus_format_names_counters_like_their_samples() {
         let open = "# HELP a_seconds Help: a total.\n# TYPE a_seconds counter\n# UNIT a_seconds seconds\na_seconds_total 1\n\
                     # HELP b Help.\n# TYPE b gauge\nb{c=\"# EOF\"} 1\n# EOF\n";
         let expected = "# HELP a_seconds_total Help: a total.\n# TYPE a_seconds_total counter\na_seconds_total 1\n\
@@ -497,16 +495,16 @@ mod tests {
     }
 
     #[test]
-    fn the_format_is_the_one_that_is_asked_for() {
+    fn format_follows_the_accept_header() {
         let prometheus = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
                           text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
         assert_eq!(Format::accepted(prometheus), Format::OpenMetrics);
-        assert_eq!(Format::accepted("*/*"), Format::Plain);
-        assert!(used().render(Format::OpenMetrics).ends_with("# EOF\n"));
+        assert_eq!(Format::accepted("*/*"), Format::Prometheus);
+        assert!(populated().render(Format::OpenMetrics).ends_with("# EOF\n"));
     }
 
-    /// The names in a text that begin as the operator's metrics do.
-    fn named(text: &str) -> BTreeSet<&str> {
+    /// Returns the words of a text that have a prefix of the operator's metrics.
+    fn metric_names(text: &str) -> BTreeSet<&str> {
         let word = |c: char| !c.is_ascii_alphanumeric() && c != '_';
         text.split(word)
             .filter(|w| w.starts_with("artillery_operator_") || w.starts_with("process_"))
@@ -514,14 +512,14 @@ mod tests {
     }
 
     #[test]
-    fn the_documentation_names_every_metric_and_what_is_used_elsewhere_exists() {
-        let text = used().render(Format::Plain);
+    fn documentation_lists_every_metric_and_alerts_use_existing_ones() {
+        let text = populated().render(Format::Prometheus);
         let families: BTreeSet<&str> = text
             .lines()
             .filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next())
             .collect();
         let operations = include_str!("../../docs/operator/metrics.md");
-        let documented = named(operations);
+        let documented = metric_names(operations);
         let undocumented: Vec<_> = families.difference(&documented).collect();
         assert!(
             undocumented.is_empty(),
@@ -532,14 +530,14 @@ mod tests {
             include_str!("../../config/prometheus/dashboard.json"),
             operations,
         ];
-        for name in uses.into_iter().flat_map(named) {
+        for name in uses.into_iter().flat_map(metric_names) {
             let family = ["_bucket", "_count", "_sum"]
                 .iter()
                 .find_map(|s| name.strip_suffix(s))
                 .unwrap_or(name);
             assert!(
                 families.contains(family) || families.contains(name),
-                "there is no metric {name}"
+                "unknown metric {name}"
             );
         }
     }

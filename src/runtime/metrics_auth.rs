@@ -1,8 +1,8 @@
-//! Whether a client may read the metrics: the API server is asked who it is, by a `TokenReview`, and what it may, by a
-//! `SubjectAccessReview`. So rights are given as all others are, by RBAC.
+//! Authentication and authorization of clients of `/metrics`. A `TokenReview` authenticates the bearer token, and a
+//! `SubjectAccessReview` checks access, so RBAC grants it.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use hyper::header::{AUTHORIZATION, HeaderMap};
@@ -17,116 +17,117 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 
 use crate::runtime::api_error::ApiError;
+use crate::runtime::lock;
 
-/// What is asked for: to `get` this path, which is in no namespace and of no resource.
+/// The path of the metrics. Clients need permission to `get` it as a nonResourceURL.
 pub const METRICS_PATH: &str = "/metrics";
 
-/// How long it is believed that a token may read.
+/// How long [`Access::Allowed`] is cached.
 const ALLOW_CACHE_TTL: Duration = Duration::from_secs(60);
 
-/// How long it is believed that it may not: a right that has just been given is soon seen.
+/// How long a denial is cached. It is short, so that a newly granted permission takes effect soon.
 const DENY_CACHE_TTL: Duration = Duration::from_secs(10);
 
-/// After the API server could not be reached, it is left alone for this long.
-const PAUSE: Duration = Duration::from_secs(1);
+/// No review is sent for this long after one has failed.
+const FAILURE_BACKOFF: Duration = Duration::from_secs(1);
 
-/// How long both questions may take together; Prometheus itself waits 10 s.
-const DEADLINE: Duration = Duration::from_secs(5);
+/// The timeout of both reviews together. It is shorter than the default scrape timeout of Prometheus.
+const REVIEW_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The most questions at a time: who sends many tokens burdens the API server no more than this.
-const CONCURRENCY: usize = 4;
+/// The maximum number of concurrent reviews. It bounds the load that a flood of tokens puts on the API server.
+const MAX_CONCURRENT_REVIEWS: usize = 4;
 
-/// The most answers that are remembered.
-const MAX_CACHED_ANSWERS: usize = 256;
+/// The maximum number of cached results.
+const MAX_CACHED_RESULTS: usize = 256;
 
-/// What a client may.
+/// The access of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// It may read the metrics.
+    /// The client may read the metrics.
     Allowed,
-    /// Nobody knows who it is.
+    /// The client sent no valid token.
     Unauthenticated,
-    /// It is known, and may not.
+    /// The client is authenticated but lacks the permission.
     Forbidden,
 }
 
-/// Why nothing is known of what a client may.
+/// Why the access of a client could not be determined.
 #[derive(Debug, Error)]
 pub enum ReviewError {
-    /// The API server did not answer, or refused to say who has a token.
-    #[error("cannot review a token: {0}")]
+    /// The `TokenReview` failed.
+    #[error("TokenReview failed: {0}")]
     Token(#[source] ApiError),
-    /// The API server did not answer, or refused to say what somebody may.
-    #[error("cannot review a right: {0}")]
+    /// The `SubjectAccessReview` failed.
+    #[error("SubjectAccessReview failed: {0}")]
     Access(#[source] ApiError),
-    /// The API server did not answer in time.
-    #[error("no answer to a review within {} s", DEADLINE.as_secs())]
-    Deadline,
-    /// The API server has just not answered.
-    #[error("the API server has just not answered")]
-    Paused,
+    /// The API server did not respond in time.
+    #[error("reviews timed out after {}s", REVIEW_TIMEOUT.as_secs())]
+    Timeout,
+    /// A review failed less than [`FAILURE_BACKOFF`] ago.
+    #[error("backing off after a failed review")]
+    BackingOff,
 }
 
-/// Knows who may read the metrics.
+/// Decides which clients may read the metrics.
 pub struct Authorizer {
     client: Client,
-    turns: Semaphore,
-    answers: Mutex<Answers>,
+    permits: Semaphore,
+    cache: Mutex<AccessCache>,
 }
 
 impl Authorizer {
-    /// One that asks the API server by this client.
+    /// Creates an authorizer that sends its reviews with `client`.
     #[must_use]
     pub fn new(client: Client) -> Self {
         Self {
             client,
-            turns: Semaphore::new(CONCURRENCY),
-            answers: Mutex::default(),
+            permits: Semaphore::new(MAX_CONCURRENT_REVIEWS),
+            cache: Mutex::default(),
         }
     }
 
-    /// What the sender of these headers may.
+    /// Determines the access of the client that sent `headers`.
     ///
     /// # Errors
-    /// [`ReviewError`], where the API server does not say.
-    pub async fn verdict(&self, headers: &HeaderMap) -> Result<Access, ReviewError> {
+    /// Fails if the API server does not review the token or the access.
+    pub async fn access(&self, headers: &HeaderMap) -> Result<Access, ReviewError> {
         let Some(token) = bearer(headers) else {
             return Ok(Access::Unauthenticated);
         };
         let key = key(token);
-        if let Some(known) = self.answers().get(&key, Instant::now()) {
-            return Ok(known);
+        if let Some(access) = self.cache().get(&key, Instant::now()) {
+            return Ok(access);
         }
-        let asked = tokio::time::timeout(DEADLINE, async {
-            // It fails only when the semaphore is closed, which nobody does.
-            let _turn = self.turns.acquire().await;
-            // Another connection may have asked the same in the meantime.
-            let (known, paused) = {
-                let answers = self.answers();
+        let reviewed = tokio::time::timeout(REVIEW_TIMEOUT, async {
+            // `acquire` fails only on a closed semaphore. This one is never closed.
+            let _permit = self.permits.acquire().await;
+            // Another connection may have reviewed the same token in the meantime.
+            let (cached, backing_off) = {
+                let cache = self.cache();
                 (
-                    answers.get(&key, Instant::now()),
-                    answers.paused(Instant::now()),
+                    cache.get(&key, Instant::now()),
+                    cache.is_backing_off(Instant::now()),
                 )
             };
-            match known {
-                Some(known) => Ok(known),
-                None if paused => Err(ReviewError::Paused),
-                None => self.ask(token).await,
+            match cached {
+                Some(access) => Ok(access),
+                None if backing_off => Err(ReviewError::BackingOff),
+                None => self.review(token).await,
             }
         });
-        let verdict = asked.await.unwrap_or(Err(ReviewError::Deadline));
-        match &verdict {
-            Ok(verdict) => self.answers().put(key, *verdict, Instant::now()),
-            Err(ReviewError::Paused) => {}
+        let access = reviewed.await.unwrap_or(Err(ReviewError::Timeout));
+        match &access {
+            Ok(access) => self.cache().put(key, *access, Instant::now()),
+            Err(ReviewError::BackingOff) => {}
             Err(error) => {
-                tracing::warn!(%error, "the metrics were not served");
-                self.answers().failed = Some(Instant::now());
+                tracing::warn!(%error, "cannot authorize a metrics request");
+                self.cache().failed = Some(Instant::now());
             }
         }
-        verdict
+        access
     }
 
-    async fn ask(&self, token: &str) -> Result<Access, ReviewError> {
+    async fn review(&self, token: &str) -> Result<Access, ReviewError> {
         let review = TokenReview {
             spec: TokenReviewSpec {
                 token: Some(token.to_owned()),
@@ -145,7 +146,7 @@ impl Authorizer {
         };
         let reviews: Api<SubjectAccessReview> = Api::all(self.client.clone());
         let review = reviews
-            .create(&PostParams::default(), &may_read(user))
+            .create(&PostParams::default(), &access_review(user))
             .await
             .map_err(|e| ReviewError::Access(e.into()))?;
         Ok(if review.status.is_some_and(|s| s.allowed) {
@@ -155,13 +156,13 @@ impl Authorizer {
         })
     }
 
-    fn answers(&self) -> MutexGuard<'_, Answers> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cache(&self) -> MutexGuard<'_, AccessCache> {
+        lock(&self.cache)
     }
 }
 
-/// The question whether a user may read the metrics.
-fn may_read(user: UserInfo) -> SubjectAccessReview {
+/// Builds the `SubjectAccessReview` that checks whether a user may read the metrics.
+fn access_review(user: UserInfo) -> SubjectAccessReview {
     SubjectAccessReview {
         spec: SubjectAccessReviewSpec {
             user: user.username,
@@ -178,7 +179,7 @@ fn may_read(user: UserInfo) -> SubjectAccessReview {
     }
 }
 
-/// The token that a request brings, if it looks like one (RFC 6750, `b64token`).
+/// Returns the bearer token of a request, if it is well-formed (RFC 6750, `b64token`).
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut given = headers.get_all(AUTHORIZATION).iter();
     let (Some(only), None) = (given.next(), given.next()) else {
@@ -191,7 +192,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
         .then_some(token)
 }
 
-/// What a token is remembered by: never the token itself.
+/// The cache key of a token. Tokens themselves are not kept in memory.
 type TokenHash = [u8; SHA256_OUTPUT_LEN];
 
 fn key(token: &str) -> TokenHash {
@@ -200,44 +201,46 @@ fn key(token: &str) -> TokenHash {
     key
 }
 
-/// The answers of the API server, for a while.
+/// The results of recent reviews.
 #[derive(Default)]
-struct Answers {
-    /// With the time until which each is believed.
-    known: HashMap<TokenHash, (Access, Instant)>,
+struct AccessCache {
+    /// The access of each token, with its expiry.
+    entries: HashMap<TokenHash, (Access, Instant)>,
     failed: Option<Instant>,
 }
 
-impl Answers {
+impl AccessCache {
     fn get(&self, key: &TokenHash, now: Instant) -> Option<Access> {
-        self.known
+        self.entries
             .get(key)
             .filter(|(_, until)| now < *until)
-            .map(|(verdict, _)| *verdict)
+            .map(|(access, _)| *access)
     }
 
-    fn put(&mut self, key: TokenHash, verdict: Access, now: Instant) {
+    fn put(&mut self, key: TokenHash, access: Access, now: Instant) {
         self.failed = None;
-        self.known.retain(|_, (_, until)| now < *until);
-        if self.known.len() >= MAX_CACHED_ANSWERS {
-            // One that would end soon anyway: a flood of bad tokens pushes out others of its kind.
-            let first = self
-                .known
+        self.entries.retain(|_, (_, until)| now < *until);
+        if self.entries.len() >= MAX_CACHED_RESULTS {
+            // The entry that expires first is evicted. Denials expire early, so a flood of bad tokens evicts only
+            // denials.
+            let oldest = self
+                .entries
                 .iter()
                 .min_by_key(|(_, (_, until))| *until)
                 .map(|(key, _)| *key);
-            first.and_then(|key| self.known.remove(&key));
+            oldest.and_then(|key| self.entries.remove(&key));
         }
-        let believed = if verdict == Access::Allowed {
+        let ttl = if access == Access::Allowed {
             ALLOW_CACHE_TTL
         } else {
             DENY_CACHE_TTL
         };
-        self.known.insert(key, (verdict, now + believed));
+        self.entries.insert(key, (access, now + ttl));
     }
 
-    fn paused(&self, now: Instant) -> bool {
-        self.failed.is_some_and(|at| now.duration_since(at) < PAUSE)
+    fn is_backing_off(&self, now: Instant) -> bool {
+        self.failed
+            .is_some_and(|at| now.duration_since(at) < FAILURE_BACKOFF)
     }
 }
 
@@ -258,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_can_be_a_token_is_taken_for_one() {
+    fn malformed_bearer_tokens_are_rejected() {
         for (given, token) in [
             ("Bearer a.b-c_d", "a.b-c_d"),
             ("bearer  eyJ+/=~ ", "eyJ+/=~"),
@@ -282,50 +285,48 @@ mod tests {
         assert_eq!(
             bearer(&headers(&["Bearer a", "Bearer b"])),
             None,
-            "which of them?"
+            "two headers are ambiguous"
         );
     }
 
     #[test]
-    fn answers_are_believed_for_a_while_and_a_refusal_for_less() {
-        let (mut answers, begun) = (Answers::default(), Instant::now());
-        let at = |seconds| begun + Duration::from_secs(seconds);
-        answers.put(key("may"), Access::Allowed, begun);
-        answers.put(key("may not"), Access::Forbidden, begun);
-        assert_eq!(answers.get(&key("may"), at(59)), Some(Access::Allowed));
-        assert_eq!(answers.get(&key("may"), at(60)), None);
-        assert_eq!(answers.get(&key("may not"), at(9)), Some(Access::Forbidden));
-        assert_eq!(answers.get(&key("may not"), at(10)), None);
-        assert_eq!(answers.get(&key("other"), begun), None);
+    fn denials_expire_sooner_than_allowed_access() {
+        let (mut cache, start) = (AccessCache::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        cache.put(key("may"), Access::Allowed, start);
+        cache.put(key("may not"), Access::Forbidden, start);
+        assert_eq!(cache.get(&key("may"), at(59)), Some(Access::Allowed));
+        assert_eq!(cache.get(&key("may"), at(60)), None);
+        assert_eq!(cache.get(&key("may not"), at(9)), Some(Access::Forbidden));
+        assert_eq!(cache.get(&key("may not"), at(10)), None);
+        assert_eq!(cache.get(&key("other"), start), None);
     }
 
     #[test]
-    fn a_flood_of_bad_tokens_takes_no_memory_and_pushes_out_no_good_one() {
-        let (mut answers, now) = (Answers::default(), Instant::now());
-        answers.put(key("good"), Access::Allowed, now);
+    fn flood_of_bad_tokens_does_not_evict_a_valid_token() {
+        let (mut cache, now) = (AccessCache::default(), Instant::now());
+        cache.put(key("good"), Access::Allowed, now);
         for n in 0..5000_u32 {
-            answers.put(
+            cache.put(
                 key(&n.to_string()),
                 Access::Unauthenticated,
                 now + Duration::from_millis(n.into()),
             );
         }
-        assert_eq!(answers.known.len(), MAX_CACHED_ANSWERS);
-        assert_eq!(answers.get(&key("good"), now), Some(Access::Allowed));
+        assert_eq!(cache.entries.len(), MAX_CACHED_RESULTS);
+        assert_eq!(cache.get(&key("good"), now), Some(Access::Allowed));
     }
 
     #[test]
-    fn an_api_server_that_fails_is_left_alone_for_a_moment() {
-        let (mut answers, now) = (
-            Answers {
-                failed: Some(Instant::now()),
-                ..Answers::default()
-            },
-            Instant::now(),
-        );
-        assert!(answers.paused(now));
-        assert!(!answers.paused(now + PAUSE));
-        answers.put(key("t"), Access::Unauthenticated, now);
-        assert!(!answers.paused(now));
+    fn failed_review_delays_the_next_one() {
+        let now = Instant::now();
+        let mut cache = AccessCache {
+            failed: Some(now),
+            ..AccessCache::default()
+        };
+        assert!(cache.is_backing_off(now));
+        assert!(!cache.is_backing_off(now + FAILURE_BACKOFF));
+        cache.put(key("t"), Access::Unauthenticated, now);
+        assert!(!cache.is_backing_off(now));
     }
 }

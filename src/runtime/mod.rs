@@ -1,4 +1,5 @@
-//! What every operator needs. Skip it on a first reading.
+//! Infrastructure that any operator needs: client, leader election, metrics, probes and logging. Skip this folder on a
+//! first reading.
 
 pub mod api_error;
 pub mod client;
@@ -14,7 +15,7 @@ pub mod tls;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locks a mutex. A panic of another holder does not matter: no lock is held across a partial change.
+/// Locks a mutex and ignores poisoning. This is sound because no lock is held across a partial change.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! Counts the requests to the API server, and gives up those that are not answered.
+//! Metrics and timeouts of requests to the API server.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use kube::client::Body;
 use crate::runtime::api_error::REQUEST_TIMEOUT;
 use crate::runtime::metrics::{ApiRequest, Metrics};
 
-/// The same client, whose requests are counted, and fail when no answer begins within [`REQUEST_TIMEOUT`].
+/// Wraps a client. Its requests are counted, and fail if no response begins within [`REQUEST_TIMEOUT`].
 #[must_use]
 pub fn with_metrics(client: Client, metrics: Arc<Metrics>) -> Client {
     let namespace = client.default_namespace().to_owned();
@@ -17,20 +17,21 @@ pub fn with_metrics(client: Client, metrics: Arc<Metrics>) -> Client {
         let (client, metrics) = (client.clone(), metrics.clone());
         async move {
             let mut counted = label(request.method(), request.uri());
-            // A watch is answered at once too; its silence later is noticed by whoever reads it.
-            let answer = match tokio::time::timeout(REQUEST_TIMEOUT, client.send(request)).await {
-                Ok(answer) => answer,
+            // The timeout suits watches too, because their responses begin immediately. Their bodies have a read
+            // timeout.
+            let response = match tokio::time::timeout(REQUEST_TIMEOUT, client.send(request)).await {
+                Ok(response) => response,
                 Err(elapsed) => Err(kube::Error::Service(elapsed.into())),
             };
-            counted.code = answer.as_ref().map_or(0, |a| a.status().as_u16());
+            counted.code = response.as_ref().map_or(0, |a| a.status().as_u16());
             metrics.record_request(&counted);
-            answer
+            response
         }
     });
     Client::new(counting, namespace)
 }
 
-/// What the operator asks for. Anything else is `other`, so that no label grows with what is asked.
+/// The resources that the operator uses. Others are counted as `other`, which bounds the label's values.
 const RESOURCES: [&str; 9] = [
     "loadtests",
     "loadtests/status",
@@ -56,8 +57,9 @@ fn label(method: &Method, uri: &Uri) -> ApiRequest {
     }
 }
 
-/// The verb and resource of a request, in the words of the API server. The path is `/api/VERSION` or
-/// `/apis/GROUP/VERSION`, then `/namespaces/NAME` if it is of one namespace, then `/RESOURCE[/NAME[/SUBRESOURCE]]`.
+/// Returns the verb and the resource of a request, as the API server's `RequestInfo` does. A path consists of
+/// `/api/VERSION` or `/apis/GROUP/VERSION`, `/namespaces/NAME` for a namespaced request, and
+/// `/RESOURCE[/NAME[/SUBRESOURCE]]`.
 #[must_use]
 pub fn request_info(method: &Method, uri: &Uri) -> (&'static str, String) {
     let path: Vec<&str> = uri.path().split('/').skip(1).collect();
@@ -98,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_told_apart_as_the_api_server_does() {
+    fn requests_are_labeled_with_verb_and_known_resource() {
         let cases = [
             (
                 "GET",
@@ -154,9 +156,9 @@ mod tests {
             ),
         ];
         for (method, uri, verb, resource) in cases {
-            let seen = label(&method.parse().unwrap(), &uri.parse().unwrap());
+            let info = label(&method.parse().unwrap(), &uri.parse().unwrap());
             assert_eq!(
-                (seen.verb, seen.resource),
+                (info.verb, info.resource),
                 (verb, resource),
                 "{method} {uri}"
             );
@@ -164,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_operator_does_not_ask_for_has_its_name_too() {
+    fn request_info_matches_the_api_server() {
         let cases = [
             (
                 "GET",
@@ -202,9 +204,9 @@ mod tests {
             ("GET", "/version", "get", "version"),
         ];
         for (method, uri, verb, resource) in cases {
-            let seen = request_info(&method.parse().unwrap(), &uri.parse().unwrap());
+            let info = request_info(&method.parse().unwrap(), &uri.parse().unwrap());
             assert_eq!(
-                (seen.0, seen.1.as_str()),
+                (info.0, info.1.as_str()),
                 (verb, resource),
                 "{method} {uri}"
             );

@@ -1,9 +1,9 @@
-//! The certificate that the metrics are served with: one from files, which may be replaced while the operator runs, or one
-//! of its own, made anew at each start and kept nowhere.
+//! The TLS certificate of the metrics server. It is either loaded from files, which are reloaded when they change, or
+//! self-signed and generated at each start.
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use thiserror::Error;
@@ -14,45 +14,47 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs
 use tokio_rustls::rustls::server::NoServerSessionStorage;
 use tokio_rustls::rustls::{self, ServerConfig};
 
-/// The names of the files, as in a Secret of the type `kubernetes.io/tls`.
+use crate::runtime::lock;
+
+/// The file names, which are the keys of a Secret of type `kubernetes.io/tls`.
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 
-/// How often the files are looked at, at most.
-const RECHECK: Duration = Duration::from_secs(10);
+/// The minimum interval between two checks of the files for changes.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Why there is no certificate to serve with.
+/// Why no certificate is available.
 #[derive(Debug, Error)]
 pub enum TlsError {
-    /// None could be made.
-    #[error("cannot make a certificate: {0}")]
-    Make(#[from] rcgen::Error),
-    /// A file cannot be looked at.
+    /// The self-signed certificate could not be generated.
+    #[error("cannot generate a certificate: {0}")]
+    Generate(#[from] rcgen::Error),
+    /// The metadata of a file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
-    Look {
+    Metadata {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
-    /// A file cannot be read, or is not what it is to be.
+    /// A file cannot be read or parsed.
     #[error("cannot read {}: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: pem::Error,
     },
-    /// The certificate and the key do not go together, or are of an unknown kind.
-    #[error("cannot use the certificate and its key: {0}")]
-    Use(#[from] rustls::Error),
+    /// The certificate and the key do not match, or their type is not supported.
+    #[error("invalid certificate or key: {0}")]
+    Invalid(#[from] rustls::Error),
 }
 
-/// Serves by TLS.
+/// The certificate of the metrics server.
 pub struct Tls(Source);
 
 enum Source {
-    Own(TlsAcceptor),
+    SelfSigned(TlsAcceptor),
     Files {
         folder: PathBuf,
         loaded: Mutex<Loaded>,
@@ -61,37 +63,36 @@ enum Source {
 
 struct Loaded {
     acceptor: TlsAcceptor,
-    seen: Seen,
+    fingerprint: Fingerprint,
     checked: Instant,
 }
 
-/// What tells that a file was replaced.
-type Seen = [(SystemTime, u64); 2];
+/// The modification time and size of both files. A change means that a file was replaced.
+type Fingerprint = [(SystemTime, u64); 2];
 
 impl Tls {
-    /// With a certificate of its own, which nobody can check: who reads the metrics is protected by it only from those who
-    /// listen.
+    /// Generates a self-signed certificate. Clients cannot verify it, so it protects against eavesdropping only.
     ///
     /// # Errors
-    /// [`TlsError`], where the system gives no randomness.
+    /// Fails if the system provides no randomness.
     pub fn self_signed() -> Result<Self, TlsError> {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-        Ok(Self(Source::Own(acceptor(
-            vec![made.cert.der().clone()],
+        let generated = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+        let key = PrivatePkcs8KeyDer::from(generated.signing_key.serialize_der());
+        Ok(Self(Source::SelfSigned(acceptor(
+            vec![generated.cert.der().clone()],
             key.into(),
         )?)))
     }
 
-    /// With the certificate and key in a folder, and with those that replace them.
+    /// Loads the certificate and key from a folder. They are reloaded when they change.
     ///
     /// # Errors
-    /// [`TlsError`], where they cannot be used.
+    /// Fails if the files cannot be read or do not contain a valid pair.
     pub fn from_folder(folder: PathBuf) -> Result<Self, TlsError> {
-        let seen = look(&folder)?;
+        let fingerprint = fingerprint(&folder)?;
         let loaded = Loaded {
             acceptor: load(&folder)?,
-            seen,
+            fingerprint,
             checked: Instant::now(),
         };
         Ok(Self(Source::Files {
@@ -100,17 +101,17 @@ impl Tls {
         }))
     }
 
-    /// What a connection is accepted with that comes now.
+    /// Returns the acceptor for a new connection, after a reload if one is due.
     #[must_use]
     pub fn acceptor(&self, now: Instant) -> TlsAcceptor {
         match &self.0 {
-            Source::Own(acceptor) => acceptor.clone(),
+            Source::SelfSigned(acceptor) => acceptor.clone(),
             Source::Files { folder, loaded } => {
-                let mut loaded = loaded.lock().unwrap_or_else(PoisonError::into_inner);
-                if now.duration_since(loaded.checked) >= RECHECK {
+                let mut loaded = lock(loaded);
+                if now.duration_since(loaded.checked) >= RELOAD_INTERVAL {
                     loaded.checked = now;
-                    if let Err(error) = loaded.renew(folder) {
-                        tracing::warn!(%error, "the new certificate of the metrics is not used; the old one stays");
+                    if let Err(error) = loaded.reload(folder) {
+                        tracing::warn!(%error, "cannot reload the metrics certificate, keeping the previous one");
                     }
                 }
                 loaded.acceptor.clone()
@@ -120,22 +121,22 @@ impl Tls {
 }
 
 impl Loaded {
-    fn renew(&mut self, folder: &Path) -> Result<(), TlsError> {
-        let seen = look(folder)?;
-        if seen != self.seen {
+    fn reload(&mut self, folder: &Path) -> Result<(), TlsError> {
+        let fingerprint = fingerprint(folder)?;
+        if fingerprint != self.fingerprint {
             self.acceptor = load(folder)?;
-            self.seen = seen;
-            tracing::info!("the metrics have a new certificate");
+            self.fingerprint = fingerprint;
+            tracing::info!("reloaded the metrics certificate");
         }
         Ok(())
     }
 }
 
-fn look(folder: &Path) -> Result<Seen, TlsError> {
+fn fingerprint(folder: &Path) -> Result<Fingerprint, TlsError> {
     let file = |name| {
         let path = folder.join(name);
-        let seen = std::fs::metadata(&path).and_then(|m| Ok((m.modified()?, m.len())));
-        seen.map_err(|source| TlsError::Look { path, source })
+        let metadata = std::fs::metadata(&path).and_then(|m| Ok((m.modified()?, m.len())));
+        metadata.map_err(|source| TlsError::Metadata { path, source })
     };
     Ok([file(CERTIFICATE)?, file(KEY)?])
 }
@@ -162,7 +163,7 @@ fn acceptor(
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // Sessions are not resumed: a scrape now and then is not worth the memory.
+    // Session resumption is disabled: scrapes are too rare to be worth the memory.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(TlsAcceptor::from(Arc::new(config)))
@@ -225,62 +226,62 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_made() {
+    fn self_signed_certificate_does_not_change() {
         let tls = Tls::self_signed().unwrap();
         assert!(same(
             &tls.acceptor(Instant::now()),
-            &tls.acceptor(Instant::now() + RECHECK)
+            &tls.acceptor(Instant::now() + RELOAD_INTERVAL)
         ));
     }
 
     #[test]
-    fn a_certificate_that_is_replaced_is_used_and_a_bad_one_is_not() {
+    fn replaced_certificate_is_reloaded_and_an_invalid_one_is_ignored() {
         let folder = Folder::new("replaced");
         folder.write_pair();
         let tls = Tls::from_folder(folder.0.clone()).unwrap();
         let now = Instant::now();
         let first = tls.acceptor(now);
         assert!(
-            same(&first, &tls.acceptor(now + RECHECK * 2)),
-            "nothing has changed"
+            same(&first, &tls.acceptor(now + RELOAD_INTERVAL * 2)),
+            "the files have not changed"
         );
         std::thread::sleep(Duration::from_millis(20));
         folder.write_pair();
         assert!(
-            same(&first, &tls.acceptor(now + RECHECK * 2)),
-            "it has just been looked at"
+            same(&first, &tls.acceptor(now + RELOAD_INTERVAL * 2)),
+            "the files were checked less than RELOAD_INTERVAL ago"
         );
-        let second = tls.acceptor(now + RECHECK * 3);
+        let second = tls.acceptor(now + RELOAD_INTERVAL * 3);
         assert!(!same(&first, &second));
         folder.write(CERTIFICATE, "nonsense");
-        assert!(same(&second, &tls.acceptor(now + RECHECK * 4)));
+        assert!(same(&second, &tls.acceptor(now + RELOAD_INTERVAL * 4)));
         std::fs::remove_file(folder.0.join(KEY)).unwrap();
-        assert!(same(&second, &tls.acceptor(now + RECHECK * 5)));
+        assert!(same(&second, &tls.acceptor(now + RELOAD_INTERVAL * 5)));
         folder.write_pair();
-        assert!(!same(&second, &tls.acceptor(now + RECHECK * 6)));
+        assert!(!same(&second, &tls.acceptor(now + RELOAD_INTERVAL * 6)));
     }
 
     #[test]
-    fn what_cannot_be_used_is_named() {
+    fn errors_name_the_invalid_file() {
         let folder = Folder::new("bad");
-        let told = |folder: &Folder| {
+        let error = |folder: &Folder| {
             Tls::from_folder(folder.0.clone())
                 .err()
                 .unwrap()
                 .to_string()
         };
-        assert!(told(&folder).contains("tls.crt"), "{}", told(&folder));
+        assert!(error(&folder).contains("tls.crt"), "{}", error(&folder));
         folder.write_pair();
         folder.write(KEY, "x");
-        assert!(told(&folder).contains("tls.key"), "{}", told(&folder));
+        assert!(error(&folder).contains("tls.key"), "{}", error(&folder));
         let other = rcgen::generate_simple_self_signed(["b".to_owned()]).unwrap();
         folder.write(KEY, &pem("PRIVATE KEY", &other.signing_key.serialize_der()));
         assert!(
-            told(&folder).starts_with("cannot use the certificate and its key"),
+            error(&folder).starts_with("invalid certificate or key"),
             "{}",
-            told(&folder)
+            error(&folder)
         );
         folder.write(CERTIFICATE, "");
-        assert!(!told(&folder).is_empty());
+        assert!(!error(&folder).is_empty());
     }
 }

@@ -1,48 +1,48 @@
-//! The Job of a test, as far as it is read and decided on.
+//! The state of a test's Job.
 
 use k8s_openapi::api::batch::v1::JobCondition;
 use k8s_openapi::jiff::Timestamp;
 
 use super::{PartialJob, controller_owner};
 
-/// The Job of a test, as far as decisions need it.
+/// The fields of a Job that decisions depend on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobStatus {
     /// The Job's UID.
     pub uid: String,
-    /// The UID of the object that controls it, if any does.
+    /// The UID of the Job's controller, if it has one.
     pub owner_uid: Option<String>,
-    /// When it started.
+    /// The start time.
     pub started: Option<Timestamp>,
-    /// Its pods that are pending or running.
+    /// The number of pods that are pending or running.
     pub active: i32,
-    /// Its workers that succeeded.
+    /// The number of workers that succeeded.
     pub succeeded: i32,
-    /// Its pods that failed or were stopped.
+    /// The number of pods that failed or were stopped.
     pub failed: i32,
-    /// Whether it is held.
+    /// Whether the Job is suspended.
     pub suspended: bool,
-    /// The seconds that it may run.
+    /// `activeDeadlineSeconds`.
     pub deadline: Option<i64>,
-    /// The seconds after its end until it is deleted.
+    /// `ttlSecondsAfterFinished`.
     pub ttl: Option<i32>,
-    /// Whether it has failed, even if pods of it still run.
+    /// Whether the Job has failed while some of its pods may still run.
     pub failing: bool,
-    /// How it ended, once it has.
+    /// The outcome, once the Job has finished.
     pub outcome: Option<JobOutcome>,
 }
 
-/// How a Job ended.
+/// The outcome of a Job.
 #[derive(Clone, Debug, PartialEq)]
 pub enum JobOutcome {
     /// All workers succeeded.
     Complete {
-        /// When.
+        /// The completion time.
         at: Timestamp,
     },
     /// Not all workers succeeded.
     Failed {
-        /// When.
+        /// The completion time.
         at: Timestamp,
         /// The reason of the Job's condition, such as `BackoffLimitExceeded`.
         reason: String,
@@ -52,12 +52,12 @@ pub enum JobOutcome {
 }
 
 impl JobStatus {
-    /// Reads a Job. A condition counts only where its status is True, and only `Complete` and `Failed` end a Job:
-    /// `SuccessCriteriaMet` and `FailureTarget` come while pods still run (Kubernetes, `pkg/controller/job`).
+    /// Reads a Job. Only the conditions `Complete` and `Failed` with the status True finish a Job. `SuccessCriteriaMet`
+    /// and `FailureTarget` are set while pods still run (Kubernetes, `pkg/controller/job`).
     #[must_use]
     pub fn from_job(job: &PartialJob) -> Self {
         let status = &job.status;
-        let ended = |type_: &str| {
+        let condition = |type_: &str| {
             status
                 .conditions
                 .iter()
@@ -71,10 +71,10 @@ impl JobStatus {
                 .or(c.last_transition_time.as_ref());
             time.map_or(Timestamp::UNIX_EPOCH, |t| t.0)
         };
-        let outcome = if let Some(c) = ended("Complete") {
+        let outcome = if let Some(c) = condition("Complete") {
             Some(JobOutcome::Complete { at: at(c) })
         } else {
-            ended("Failed").map(|c| JobOutcome::Failed {
+            condition("Failed").map(|c| JobOutcome::Failed {
                 at: at(c),
                 reason: c.reason.clone().unwrap_or_default(),
                 message: c.message.clone().unwrap_or_default(),
@@ -90,7 +90,7 @@ impl JobStatus {
             suspended: job.spec.suspend.unwrap_or_default(),
             deadline: job.spec.active_deadline_seconds,
             ttl: job.spec.ttl_seconds_after_finished,
-            failing: ended("FailureTarget").is_some(),
+            failing: condition("FailureTarget").is_some(),
             outcome,
         }
     }

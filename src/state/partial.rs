@@ -1,5 +1,5 @@
-//! Pods and Jobs as far as they are read. Fields that nothing needs are skipped while parsing: objects stay small, and a new
-//! field cannot break a watch.
+//! Partial pods and Jobs. Unused fields are skipped while parsing, so that objects stay small and a new field cannot
+//! break a watch.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference,
 use kube::Resource;
 use serde::{Deserialize, Deserializer};
 
-/// A worker's pod, as far as it is read. Unknown and unused fields are skipped while parsing, so that a pod costs
-/// little and a new field cannot break the watch.
+/// The fields of a worker's pod that the operator reads.
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = "Pod")]
 pub struct PartialPod {
@@ -89,13 +88,13 @@ pub(super) struct Terminated {
     pub(super) finished_at: Option<Time>,
 }
 
-/// Reads of metadata only what is used: the managed fields are most of an object's JSON, and would become a tree of values.
+/// Parses only the metadata that is used. Managed fields make up most of an object's JSON and are expensive to parse.
 pub(crate) fn partial_metadata<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<ObjectMeta, D::Error> {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "camelCase", default)]
-    struct Lean {
+    struct Partial {
         name: Option<String>,
         namespace: Option<String>,
         uid: Option<String>,
@@ -108,24 +107,24 @@ pub(crate) fn partial_metadata<'de, D: Deserializer<'de>>(
         labels: Option<BTreeMap<String, String>>,
         annotations: Option<BTreeMap<String, String>>,
     }
-    let lean = Lean::deserialize(deserializer)?;
+    let partial = Partial::deserialize(deserializer)?;
     Ok(ObjectMeta {
-        name: lean.name,
-        namespace: lean.namespace,
-        uid: lean.uid,
-        resource_version: lean.resource_version,
-        generation: lean.generation,
-        creation_timestamp: lean.creation_timestamp,
-        deletion_timestamp: lean.deletion_timestamp,
-        owner_references: lean.owner_references,
-        finalizers: lean.finalizers,
-        labels: lean.labels,
-        annotations: lean.annotations,
+        name: partial.name,
+        namespace: partial.namespace,
+        uid: partial.uid,
+        resource_version: partial.resource_version,
+        generation: partial.generation,
+        creation_timestamp: partial.creation_timestamp,
+        deletion_timestamp: partial.deletion_timestamp,
+        owner_references: partial.owner_references,
+        finalizers: partial.finalizers,
+        labels: partial.labels,
+        annotations: partial.annotations,
         ..ObjectMeta::default()
     })
 }
 
-/// The object that controls the one with this metadata.
+/// Returns the owner reference of an object's controller.
 #[must_use]
 pub fn controller_owner(meta: &ObjectMeta) -> Option<&OwnerReference> {
     meta.owner_references
@@ -134,14 +133,14 @@ pub fn controller_owner(meta: &ObjectMeta) -> Option<&OwnerReference> {
         .find(|o| o.controller == Some(true))
 }
 
-/// A Job, as far as it is read.
+/// The fields of a Job that the operator reads.
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = "Job")]
 pub struct PartialJob {
     /// The Job's metadata.
     #[serde(default, deserialize_with = "partial_metadata")]
     pub metadata: ObjectMeta,
-    /// What of the Job's spec can change.
+    /// The mutable fields of the Job's spec.
     #[serde(default)]
     pub spec: PartialJobSpec,
     /// The Job's status.
@@ -149,14 +148,14 @@ pub struct PartialJob {
     pub status: JobStatus,
 }
 
-/// What of a Job's spec can change.
+/// The mutable fields of a Job's spec.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PartialJobSpec {
-    /// Whether it is held.
+    /// Whether the Job is suspended.
     pub suspend: Option<bool>,
-    /// The seconds that it may run.
+    /// The maximum duration of the Job in seconds.
     pub active_deadline_seconds: Option<i64>,
-    /// The seconds after its end until it is deleted.
+    /// The seconds from the end of the Job until its deletion.
     pub ttl_seconds_after_finished: Option<i32>,
 }

@@ -29,7 +29,7 @@ fn terminated(code: i32, reason: &str) -> serde_json::Value {
 }
 
 #[test]
-fn a_worker_runs_only_when_its_own_container_runs() {
+fn worker_runs_only_when_its_own_container_runs() {
     let sidecar_only = worker(
         &json!({"phase": "Running", "containerStatuses": [
         {"name": "mesh", "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}},
@@ -51,7 +51,7 @@ fn a_worker_runs_only_when_its_own_container_runs() {
 }
 
 #[test]
-fn a_worker_could_begin_once_it_has_started_and_knows_when_to_once_it_is_ready() {
+fn probes_determine_the_start_state() {
     for (started, ready, readiness) in [
         (json!(null), false, StartState::Loading),
         (json!(false), false, StartState::Loading),
@@ -65,7 +65,7 @@ fn a_worker_could_begin_once_it_has_started_and_knows_when_to_once_it_is_ready()
 }
 
 #[test]
-fn a_pod_that_cannot_start_tells_its_obstacle() {
+fn pending_pod_reports_its_start_blocker() {
     let image = worker(
         &json!({"phase": "Pending", "containerStatuses": [{"name": "t", "state": {"waiting":
         {"reason": "ImagePullBackOff", "message": "no such image"}}}]}),
@@ -90,7 +90,7 @@ fn a_pod_that_cannot_start_tells_its_obstacle() {
 }
 
 #[test]
-fn failed_is_told_from_aborted() {
+fn failed_workers_are_distinguished_from_aborted_ones() {
     let failed = WorkerState::Failed {
         exit_code: Some(11),
         reason: "Error".into(),
@@ -100,7 +100,7 @@ fn failed_is_told_from_aborted() {
     assert_eq!(
         worker(&terminated(11, "Error"), true).state,
         failed,
-        "failed by itself while it was being stopped"
+        "failed on its own while being stopped"
     );
     assert_eq!(
         worker(&terminated(143, "Error"), true).state,
@@ -121,7 +121,7 @@ fn failed_is_told_from_aborted() {
 }
 
 #[test]
-fn a_container_that_could_not_be_started_has_not_run() {
+fn container_with_a_start_error_has_not_run() {
     let w = worker(
         &json!({"phase": "Failed", "containerStatuses": [{"name": "t", "state": {"terminated":
         {"exitCode": 128, "reason": "StartError", "startedAt": "1970-01-01T00:00:00Z"}}}]}),
@@ -131,7 +131,7 @@ fn a_container_that_could_not_be_started_has_not_run() {
 }
 
 #[test]
-fn only_true_conditions_end_a_job() {
+fn only_true_conditions_finish_a_job() {
     let job = |type_: &str, status: &str| {
         JobStatus::from_job(
             &serde_json::from_value(json!({"metadata": {"uid": "j"}, "status": {"conditions": [

@@ -1,4 +1,4 @@
-//! One worker, as its pod shows it.
+//! The state of a worker, read from its pod.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use loadtest_results::{Snapshot, log_tail};
 use super::partial::{ContainerState, PartialPod, PodStatus, Terminated};
 use super::start_annotation::decode_attempt;
 
-/// How far a worker is on the way to a synchronized start, as its probes report it (see `build::worker_files::probes`).
+/// The progress of a worker towards a synchronized start, as its probes report it (see `build::worker_files::probes`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StartState {
     /// Artillery is still loading.
@@ -22,28 +22,28 @@ pub enum StartState {
     Acknowledged,
 }
 
-/// One worker, as its pod shows it.
+/// The state of a worker, read from its pod.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WorkerStatus {
     /// The pod's name.
     pub pod: String,
     /// The pod's UID.
     pub uid: String,
-    /// The worker's number, from 0.
+    /// The worker's index, from 0.
     pub index: Option<u32>,
-    /// The node that it is on, once it has one.
+    /// The node of the pod, once it is scheduled.
     pub node: Option<String>,
-    /// Whether its container has run, however it ended.
+    /// Whether the worker's container has ever run.
     pub started: bool,
-    /// When its container began to run, while it runs.
+    /// The start time of the container, while it runs.
     pub running_since: Option<Timestamp>,
-    /// When its container ended, if it has run.
+    /// The end time of the container, if it has run.
     pub ended: Option<Timestamp>,
     /// The handshake of a synchronized start.
     pub start: StartHandshake,
-    /// What the worker measured, as its container left it.
+    /// The measurements in the container's termination message.
     pub snapshot: Option<Arc<Snapshot>>,
-    /// Whether the pod still runs although the worker's container has ended: other containers keep it.
+    /// Whether other containers keep the pod running after the worker's container has ended.
     pub pod_outlives_worker: bool,
     /// The deletion of the pod, if it was deleted.
     pub deleted: Option<Box<Deletion>>,
@@ -54,16 +54,16 @@ pub struct WorkerStatus {
 /// The handshake of a synchronized start: the operator sends a start instant, the worker acknowledges it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StartHandshake {
-    /// How far the worker is.
+    /// The progress of the worker.
     pub state: StartState,
     /// The instant that was sent.
     pub instant: Option<Timestamp>,
-    /// How often it was sent.
+    /// The number of times that the instant was sent.
     pub attempt: u8,
-    /// When this process sent it first.
+    /// When this process first sent the instant.
     pub sent_at: Option<Timestamp>,
-    /// When the acknowledgement is due. None until the watch shows the annotation: until then a missing acknowledgement means
-    /// nothing.
+    /// When the acknowledgement is due. None until the watch shows the annotation, because the worker cannot have
+    /// received it before.
     pub ack_deadline: Option<Timestamp>,
 }
 
@@ -78,7 +78,7 @@ pub struct Deletion {
     pub removed: bool,
 }
 
-/// What keeps a worker from starting.
+/// The reason why a worker does not start.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StartBlocker {
     /// The reason that conditions and events report.
@@ -92,7 +92,7 @@ pub struct StartBlocker {
 pub enum WorkerState {
     /// The container does not run yet.
     Pending {
-        /// What keeps it from starting, where that is more than a normal wait.
+        /// Why the container does not start, if this is more than a normal wait.
         blocker: Option<StartBlocker>,
     },
     /// The container runs.
@@ -103,24 +103,24 @@ pub enum WorkerState {
     Failed {
         /// The exit code of the container, if it ran.
         exit_code: Option<i32>,
-        /// `Error`, `OOMKilled`, `Evicted`, ...
+        /// The reason, such as `Error`, `OOMKilled` or `Evicted`.
         reason: String,
-        /// The end of its log, or the message of the pod.
+        /// The end of the container's log, or the pod's message.
         message: Option<String>,
     },
-    /// The worker was stopped, as the Job's other workers are when one fails.
+    /// The worker was stopped, for example because another worker failed.
     Aborted,
 }
 
-/// Within this time a kubelet delivers an annotation to a worker and reports the worker's acknowledgement.
+/// The time in which a kubelet normally delivers an annotation to a worker and reports the worker's acknowledgement.
 const ACK_TIMEOUT: SignedDuration = SignedDuration::from_millis(1250);
 
 /// Reasons of a waiting container that is about to start.
 const NORMAL_WAIT_REASONS: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
 impl WorkerStatus {
-    /// Reads a worker from its pod. `container` is the name of the worker's container: other containers of the pod, such
-    /// as a service mesh's, say nothing about the worker.
+    /// Reads a worker from its pod. `container` is the name of the worker's container. Other containers of the pod,
+    /// such as those of a service mesh, are ignored.
     #[must_use]
     pub fn from_pod(pod: &PartialPod, container: &str) -> Self {
         let meta = &pod.metadata;
@@ -132,7 +132,7 @@ impl WorkerStatus {
         let state = status.map(|c| &c.state);
         let annotation = |name: &str| meta.annotations.as_ref().and_then(|a| a.get(name));
         let terminated = state.and_then(|s| s.terminated.as_ref());
-        // A container that could not be started at all is terminated too, with a start time of 0 or none.
+        // A container that could not be started is reported as terminated too, with a zero or missing start time.
         let ran = terminated.is_some_and(|t| {
             t.started_at
                 .as_ref()
@@ -188,7 +188,7 @@ impl WorkerStatus {
         }
     }
 
-    /// Whether it has ended, however.
+    /// Returns whether the worker has ended, with any outcome.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         matches!(
@@ -198,7 +198,8 @@ impl WorkerStatus {
             || self.deleted.as_ref().is_some_and(|d| d.removed)
     }
 
-    /// Adds what only an earlier view of the same pod knew. `now` is when this view was received.
+    /// Merges information that only an earlier view of the same pod contained. `now` is the time at which this view was
+    /// received.
     #[must_use]
     pub fn merge_earlier(mut self, earlier: Option<&Self>, now: Timestamp) -> Self {
         let earlier = earlier.filter(|earlier| self.uid == earlier.uid);
@@ -240,7 +241,7 @@ impl WorkerStatus {
 
 impl StartHandshake {
     fn merge_earlier(self, earlier: Option<&Self>, now: Timestamp) -> Self {
-        // The acknowledgement takes as long to come back as the annotation took to arrive.
+        // The acknowledgement is expected to take as long to return as the annotation took to arrive.
         let delivery = earlier
             .and_then(|e| e.sent_at)
             .map(|at| now.duration_since(at))
@@ -293,7 +294,7 @@ fn worker_state(
     if let Some(t) = terminated {
         return match t.exit_code {
             0 => WorkerState::Succeeded,
-            // 128 + SIGINT, SIGKILL, SIGTERM: what the kubelet's own signals leave.
+            // 128 + SIGINT, SIGKILL or SIGTERM: the exit codes after a signal of the kubelet.
             130 | 137 | 143 if deleted && t.reason.as_deref() != Some("OOMKilled") => {
                 WorkerState::Aborted
             }
@@ -329,7 +330,7 @@ fn worker_state(
     }
 }
 
-/// What keeps a pod from starting, where that is more than a normal wait.
+/// Returns why a pod does not start, if this is more than a normal wait.
 fn start_blocker(status: &PodStatus, state: Option<&ContainerState>) -> Option<StartBlocker> {
     let text = |reason: &str, message: Option<&str>| match message {
         Some(message) if !message.is_empty() => format!("{reason}: {message}"),
@@ -364,12 +365,12 @@ fn start_blocker(status: &PodStatus, state: Option<&ContainerState>) -> Option<S
             message: text(waiting_reason, waiting.message.as_deref()),
         })
     };
-    // A container waits for something of its own only once its pod has a node.
+    // A waiting container takes precedence, because its pod has been scheduled.
     waiting().or(unscheduled)
 }
 
 impl StartBlocker {
-    /// The blocker that an event of the cluster's own controllers about a Job or a pod reports, if it reports one.
+    /// Returns the blocker that an event about a Job or a pod reports, if any.
     #[must_use]
     pub fn from_event(event_reason: &str, message: &str) -> Option<Self> {
         let reason = match event_reason {

@@ -1,4 +1,4 @@
-//! A test as the watch gives it: one that cannot be read does not stop the others, and nothing is read that nobody needs.
+//! Parsing of watched `LoadTests`. An invalid object does not stop the watch, and unused metadata is skipped.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
@@ -9,24 +9,24 @@ use serde_json::value::RawValue;
 use crate::state::partial_metadata;
 use loadtest_api::v1alpha1::{LoadTest, LoadTestSpec, LoadTestStatus};
 
-/// A test, or why it cannot be read. Does what kube's `DeserializeGuard` does, which makes a tree of values of each object
-/// first: that was a tenth of what the operator does when a thousand tests come at once.
+/// A `LoadTest`, or the error of parsing it. It replaces kube's `DeserializeGuard`, which first builds a
+/// `serde_json::Value` of each object and is expensive when many tests arrive at once.
 #[derive(Resource, Clone, Debug)]
 #[resource(inherit = "LoadTest")]
 pub struct ParsedLoadTest {
-    /// The metadata, without what manages its fields.
+    /// The metadata, without managed fields.
     pub metadata: ObjectMeta,
     rest: Result<Box<Rest>, String>,
 }
 
-/// A test that cannot be read.
+/// A `LoadTest` that cannot be parsed.
 #[derive(Debug, PartialEq)]
 pub struct InvalidObject {
-    /// Its namespace.
+    /// The namespace of the object.
     pub namespace: Option<String>,
-    /// Its name.
+    /// The name of the object.
     pub name: Option<String>,
-    /// What is wrong with it.
+    /// The parse error.
     pub error: String,
 }
 
@@ -44,9 +44,9 @@ struct Whole {
     status: Option<LoadTestStatus>,
 }
 
-/// What is read of a test of which the rest cannot be.
+/// The metadata of a `LoadTest` whose spec or status cannot be parsed.
 #[derive(Deserialize)]
-struct Named {
+struct MetadataOnly {
     #[serde(default, deserialize_with = "partial_metadata")]
     metadata: ObjectMeta,
 }
@@ -64,7 +64,7 @@ impl<'de> Deserialize<'de> for ParsedLoadTest {
                 rest: Ok(Box::new(Rest { spec, status })),
             }),
             Err(error) => {
-                let Named { metadata } =
+                let MetadataOnly { metadata } =
                     serde_json::from_str(text.get()).map_err(D::Error::custom)?;
                 Ok(Self {
                     metadata,
@@ -76,10 +76,10 @@ impl<'de> Deserialize<'de> for ParsedLoadTest {
 }
 
 impl ParsedLoadTest {
-    /// The test.
+    /// Returns the `LoadTest`.
     ///
     /// # Errors
-    /// Which it is, and why it cannot be read.
+    /// Fails with the object's name and the parse error if it is invalid.
     pub fn into_load_test(self) -> Result<LoadTest, InvalidObject> {
         match self.rest {
             Ok(rest) => Ok(LoadTest {
@@ -108,7 +108,7 @@ mod tests {
             "metadata": {"name": "t", "namespace": "n", "uid": "u", "resourceVersion": "7", "generation": 2,
                 "labels": {"a": "b"}, "creationTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["f"],
                 "managedFields": [{"manager": "m", "fieldsV1": {"f:spec": {}}}]}});
-        // As it comes: the type first.
+        // The API server sends the type before the object.
         let line = format!(r#"{{"type":"ADDED","object":{object}}}"#);
         let event: WatchEvent<ParsedLoadTest> = serde_json::from_str(&line).unwrap();
         if let WatchEvent::Added(test) = event {
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn all_is_read_that_is_needed_of_a_test() {
+    fn used_metadata_is_parsed_and_managed_fields_are_dropped() {
         let test = watched(&json!({"count": 2, "testScript": {"config": {"configMap": "s"}}}))
             .into_load_test()
             .unwrap();
@@ -138,22 +138,22 @@ mod tests {
     }
 
     #[test]
-    fn a_test_that_cannot_be_read_is_named() {
+    fn invalid_load_test_is_reported_by_name() {
         let test = watched(&json!({"count": "many"}));
         assert_eq!(
             test.metadata.resource_version.as_deref(),
             Some("7"),
-            "where the watch goes on"
+            "the watch resumes from this version"
         );
-        let told = test.into_load_test().unwrap_err();
+        let invalid = test.into_load_test().unwrap_err();
         assert_eq!(
-            (told.namespace.as_deref(), told.name.as_deref()),
+            (invalid.namespace.as_deref(), invalid.name.as_deref()),
             (Some("n"), Some("t"))
         );
         assert!(
-            told.error.contains("invalid type: string \"many\""),
+            invalid.error.contains("invalid type: string \"many\""),
             "{}",
-            told.error
+            invalid.error
         );
     }
 }

@@ -1,5 +1,7 @@
-//! One result of all workers: pure. Each worker leaves a [`snapshot`] of what it has measured (`src/worker/results.js`
-//! writes it), snapshots are merged into [`Measurements`], and [`Results`] is what the status shows of them.
+//! Merges the results of all workers. Each worker leaves a [`Snapshot`] of its measurements in its
+//! termination message (written by `worker/plugins/results/index.js`). Snapshots are merged into
+//! [`Measurements`], from which [`summarize`] makes the results in the status, and over which
+//! [`thresholds`] are evaluated.
 
 mod measurements;
 mod sketch;

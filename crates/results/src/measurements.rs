@@ -1,47 +1,52 @@
-//! What workers have measured, of one or of many.
+//! The measurements of one worker, or of many merged.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::sketch::Sketch;
+use crate::sketch::Sketch;
 
-/// How many metrics are kept. A worker has at most what fits in 4096 bytes; hostile ones could all have others.
+/// Limits the memory that hostile workers can claim by reporting different metrics each. A single
+/// worker is limited by the size of its termination message.
 const MAX_COUNTERS: usize = 4000;
 const MAX_HISTOGRAMS: usize = 200;
-const MAX_LOST: usize = 50;
+const MAX_DROPPED_NAMES: usize = 50;
 
-/// In the place of a name: any metric may have been lost.
+/// Instead of a name: any metric may be missing.
 const ANY: &str = "*";
 
-/// What one worker has measured, or many have together: the merge is commutative and associative, so it may be done in any
-/// order, and takes no more memory than one worker with all their metrics. Sums of decimals may differ in the last digit.
+/// The measurements of one worker, or of many merged. The merge is commutative and associative, so
+/// the order of the workers does not matter, except for the last digit of sums of decimals.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Measurements {
-    /// Of how many workers.
+    /// The number of workers merged.
     pub workers: u32,
-    /// Of how many of them not all: they had not ended, or did not end well.
+    /// The number of workers with a partial snapshot: they had not finished, or failed.
     pub partial: u32,
-    /// How many metrics their snapshots had no room for, at most, as workers may have dropped the same. None that
-    /// [`Results`](super::Results) or the workers' thresholds name, but for those that [`Self::is_lost`] tells.
+    /// Upper bound of the number of metrics that did not fit into the snapshots; workers may have
+    /// dropped the same ones. Metrics that the results or thresholds need are among them only if
+    /// [`Self::may_be_missing`] says so.
     pub dropped: u32,
-    /// When the first and the last counter was counted, in ms since 1970.
-    pub(super) first: Option<f64>,
-    pub(super) last: Option<f64>,
-    /// When the load of the first and of the last worker began, by their clocks, in ms since 1970.
-    pub(super) starts: Option<(f64, f64)>,
-    pub(super) counters: BTreeMap<Key, f64>,
-    pub(super) histograms: BTreeMap<Key, Sketch>,
-    /// The sum of `errors.*` that had no room.
-    pub(super) dropped_errors: f64,
-    pub(super) lost: BTreeSet<String>,
-    /// Whether there were more metrics than are kept.
-    pub(super) too_many: bool,
+    /// When the first and the last counter was incremented, in ms since 1970.
+    pub(crate) first: Option<f64>,
+    pub(crate) last: Option<f64>,
+    /// When the load of the first and of the last worker started, by their own clocks, in ms since
+    /// 1970.
+    pub(crate) starts: Option<(f64, f64)>,
+    pub(crate) counters: BTreeMap<MetricKey, f64>,
+    pub(crate) histograms: BTreeMap<MetricKey, Sketch>,
+    /// The sum of the dropped `errors.*` counters.
+    pub(crate) dropped_errors: f64,
+    /// The names of dropped metrics that the results or thresholds need.
+    pub(crate) dropped_names: BTreeSet<String>,
+    /// Whether metrics were discarded because of the limits above.
+    pub(crate) over_limit: bool,
 }
 
-/// A metric, the more important first: custom ones must not push out Artillery's own.
+/// A metric name with its priority, the most important first, so that custom metrics cannot displace
+/// those of Artillery.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Key(u8, String);
+pub(crate) struct MetricKey(u8, String);
 
-impl Key {
+impl MetricKey {
     fn new(name: &str) -> Self {
         let custom = ![
             "vusers.",
@@ -52,21 +57,24 @@ impl Key {
             "errors.",
         ]
         .iter()
-        .any(|p| name.starts_with(p));
-        // Of these there may be any number.
-        let many = ["vusers.created_by_name.", "errors."]
+        .any(|prefix| name.starts_with(prefix));
+        // Scripts and failures can create any number of these.
+        let unbounded = ["vusers.created_by_name.", "errors."]
             .iter()
-            .any(|p| name.starts_with(p));
-        Self(if custom { 2 } else { u8::from(many) }, name.to_owned())
+            .any(|prefix| name.starts_with(prefix));
+        Self(
+            if custom { 2 } else { u8::from(unbounded) },
+            name.to_owned(),
+        )
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.1
     }
 }
 
 impl Measurements {
-    /// Adds what others have measured.
+    /// Adds the measurements of other workers.
     pub fn merge(&mut self, other: &Self) {
         self.workers = self.workers.saturating_add(other.workers);
         self.partial = self.partial.saturating_add(other.partial);
@@ -82,62 +90,64 @@ impl Measurements {
         for (key, histogram) in &other.histograms {
             self.add_histogram(key.name(), histogram);
         }
-        for name in &other.lost {
-            self.add_lost(name);
+        for name in &other.dropped_names {
+            self.add_dropped_name(name);
         }
-        self.too_many |= other.too_many;
+        self.over_limit |= other.over_limit;
     }
 
-    pub(super) fn add_counter(&mut self, name: &str, value: f64) {
-        *self.counters.entry(Key::new(name)).or_default() += value;
+    pub(crate) fn add_counter(&mut self, name: &str, value: f64) {
+        *self.counters.entry(MetricKey::new(name)).or_default() += value;
         if self.counters.len() > MAX_COUNTERS {
             self.counters.pop_last();
-            self.too_many = true;
+            self.over_limit = true;
         }
     }
 
-    pub(super) fn add_histogram(&mut self, name: &str, histogram: &Sketch) {
+    pub(crate) fn add_histogram(&mut self, name: &str, histogram: &Sketch) {
         self.histograms
-            .entry(Key::new(name))
+            .entry(MetricKey::new(name))
             .and_modify(|known| known.merge(histogram))
             .or_insert_with(|| histogram.clone());
         if self.histograms.len() > MAX_HISTOGRAMS {
             self.histograms.pop_last();
-            self.too_many = true;
+            self.over_limit = true;
         }
     }
 
-    /// Of too many it is not kept which: then each may be.
-    pub(super) fn add_lost(&mut self, name: &str) {
-        self.lost.insert(name.to_owned());
-        if self.lost.len() > MAX_LOST || self.lost.contains(ANY) {
-            self.lost = BTreeSet::from([ANY.to_owned()]);
+    /// Beyond the limit the names are replaced by [`ANY`].
+    pub(crate) fn add_dropped_name(&mut self, name: &str) {
+        self.dropped_names.insert(name.to_owned());
+        if self.dropped_names.len() > MAX_DROPPED_NAMES || self.dropped_names.contains(ANY) {
+            self.dropped_names = BTreeSet::from([ANY.to_owned()]);
         }
     }
 
-    /// Whether a worker may have measured it, and had no room to tell.
+    /// Whether a worker may have measured this metric and dropped it for lack of space.
     #[must_use]
-    pub fn is_lost(&self, name: &str) -> bool {
+    pub fn may_be_missing(&self, name: &str) -> bool {
         let is_kept = self.counter(name).is_some() || self.histogram(name).is_some();
-        self.lost.contains(name) || self.lost.contains(ANY) || (self.too_many && !is_kept)
+        self.dropped_names.contains(name)
+            || self.dropped_names.contains(ANY)
+            || (self.over_limit && !is_kept)
     }
 
-    /// What a counter was counted to; None where it never was.
+    /// The value of a counter; None if no worker incremented it.
     #[must_use]
     pub fn counter(&self, name: &str) -> Option<f64> {
-        self.counters.get(&Key::new(name)).copied()
+        self.counters.get(&MetricKey::new(name)).copied()
     }
 
-    /// A histogram.
+    /// A histogram; None if no worker has one of this name.
     #[must_use]
     pub fn histogram(&self, name: &str) -> Option<&Sketch> {
-        self.histograms.get(&Key::new(name))
+        self.histograms.get(&MetricKey::new(name))
     }
 
-    /// The names of all counters and of all values of histograms, as in Artillery's expressions.
+    /// The names of all counters and of all values of histograms, as Artillery's expressions write them.
     pub fn names(&self) -> impl Iterator<Item = String> {
         let of_histogram =
-            |key: &Key| Sketch::SUMMARIES.map(|summary| format!("{}.{summary}", key.name()));
+            |key: &MetricKey| Sketch::SUMMARIES.map(|summary| format!("{}.{summary}", key.name()));
         let histograms = self
             .histograms
             .keys()
@@ -149,8 +159,8 @@ impl Measurements {
             .chain(histograms)
     }
 
-    /// Counters whose names begin with this, by the rest of their names.
-    pub(super) fn counters_below<'a>(
+    /// The counters whose names start with a prefix, by the rest of their names.
+    pub(crate) fn counters_below<'a>(
         &'a self,
         prefix: &'a str,
     ) -> impl Iterator<Item = (&'a str, f64)> {
@@ -159,8 +169,8 @@ impl Measurements {
             .filter_map(move |(key, value)| Some((key.name().strip_prefix(prefix)?, *value)))
     }
 
-    /// How many seconds lie between the first count and the last, and at least one, as in Artillery's rates
-    /// (`_aggregateRates` in `lib/core/ssms.ts`).
+    /// The seconds between the first and the last increment of a counter, at least one, as for
+    /// Artillery's rates (`_aggregateRates` in `lib/core/ssms.ts`).
     #[must_use]
     pub fn seconds(&self) -> f64 {
         let span = self

@@ -1,34 +1,36 @@
-//! A histogram as Artillery keeps it: a sketch of which any quantile can be told within a known error, and that can be merged.
+//! Histograms as Artillery keeps them: mergeable sketches that give any quantile within a known
+//! error.
 
 use std::collections::BTreeMap;
 
-/// How often bins can have been folded: to an error of 4 %.
-pub(super) const MAX_FOLDS: u8 = 2;
+/// How often a worker may collapse the bins of a sketch, which limits the error to 4 %.
+pub(crate) const MAX_COLLAPSES: u8 = 2;
 
-/// A `DDSketch`, with Artillery's parameters. Bin `k` counts the values in (γ^(k-1), γ^k]. Each fold joins two neighbouring
-/// bins, as if γ were γ², and so doubles the error; sketches of different folds meet at the coarser.
+/// A `DDSketch` with Artillery's parameters. Bin `k` counts the values in (γ^(k-1), γ^k]. A collapse
+/// joins each two neighboring bins, which squares γ and doubles the error. Merging two sketches
+/// collapses the finer one to the coarser.
 ///
-/// Source: `@artilleryio/sketches-js`, `dist/ddsketch/DDSketch.js`, and Artillery, `lib/core/ssms.ts`. Unlike there, a merge
-/// does not forget the negative values.
+/// Source: `@artilleryio/sketches-js`, `dist/ddsketch/DDSketch.js`, and Artillery, `lib/core/ssms.ts`.
+/// Unlike there, a merge keeps the negative values.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sketch {
-    pub(super) folds: u8,
-    /// The least and the greatest value; None where all were no numbers.
-    pub(super) min: Option<f64>,
-    pub(super) max: Option<f64>,
-    /// None where a value was no number.
-    pub(super) sum: Option<f64>,
-    pub(super) zeros: u64,
-    pub(super) positive: BTreeMap<i32, u64>,
-    pub(super) negative: BTreeMap<i32, u64>,
+    pub(crate) collapses: u8,
+    /// The smallest and the largest value; None if no value was a number.
+    pub(crate) min: Option<f64>,
+    pub(crate) max: Option<f64>,
+    /// None if a value was not a number.
+    pub(crate) sum: Option<f64>,
+    pub(crate) zeros: u64,
+    pub(crate) positive: BTreeMap<i32, u64>,
+    pub(crate) negative: BTreeMap<i32, u64>,
 }
 
 impl Sketch {
-    /// Adds what another has counted.
+    /// Adds the values of another sketch.
     pub fn merge(&mut self, other: &Self) {
-        let folds = self.folds.max(other.folds);
-        self.fold_to(folds);
-        let by = folds - other.folds;
+        let collapses = self.collapses.max(other.collapses);
+        self.collapse_to(collapses);
+        let by = collapses - other.collapses;
         add_bins(&mut self.positive, &other.positive, by);
         add_bins(&mut self.negative, &other.negative, by);
         self.zeros = self.zeros.saturating_add(other.zeros);
@@ -37,17 +39,17 @@ impl Sketch {
         self.max = self.max.into_iter().chain(other.max).reduce(f64::max);
     }
 
-    fn fold_to(&mut self, folds: u8) {
+    fn collapse_to(&mut self, collapses: u8) {
         for bins in [&mut self.positive, &mut self.negative] {
-            if folds > self.folds {
+            if collapses > self.collapses {
                 let finer = std::mem::take(bins);
-                add_bins(bins, &finer, folds - self.folds);
+                add_bins(bins, &finer, collapses - self.collapses);
             }
         }
-        self.folds = folds;
+        self.collapses = collapses;
     }
 
-    /// How many values it has counted.
+    /// The number of values.
     #[must_use]
     pub fn count(&self) -> u64 {
         sum(&self.positive)
@@ -55,14 +57,14 @@ impl Sketch {
             .saturating_add(self.zeros)
     }
 
-    /// By how many percent a quantile may be off.
+    /// The relative error of quantiles, in percent.
     #[must_use]
     pub fn error_percent(&self) -> u8 {
-        1 << self.folds
+        1 << self.collapses
     }
 
-    /// A value of Artillery's summary by its name there: `min`, `max`, `count`, `mean`, `median`, `p50`, ... `p999`. None for
-    /// another name, and where there is none.
+    /// A value of Artillery's summary, by its name in [`Self::SUMMARIES`]. None for other names, and
+    /// if the sketch has no such value.
     ///
     /// Source: Artillery, `summarizeHistogram` in `lib/core/ssms.ts`.
     #[must_use]
@@ -86,7 +88,7 @@ impl Sketch {
         .map(round)
     }
 
-    /// The names that [`Self::summary`] knows.
+    /// The names that [`Self::summary`] accepts.
     pub const SUMMARIES: [&str; 11] = [
         "min", "max", "count", "mean", "p50", "median", "p75", "p90", "p95", "p99", "p999",
     ];
@@ -106,18 +108,18 @@ impl Sketch {
         }
     }
 
-    /// The value that stands for a bin.
+    /// The value that represents a bin.
     fn value(&self, key: i32) -> f64 {
-        let log2_gamma =
-            (2.0 * 0.01 / 0.99_f64).ln_1p() / std::f64::consts::LN_2 * f64::from(1 << self.folds);
+        let log2_gamma = (2.0 * 0.01 / 0.99_f64).ln_1p() / std::f64::consts::LN_2
+            * f64::from(1 << self.collapses);
         (f64::from(key) * log2_gamma).exp2() * 2.0 / (1.0 + log2_gamma.exp2())
     }
 }
 
-fn add_bins(to: &mut BTreeMap<i32, u64>, from: &BTreeMap<i32, u64>, folds: u8) {
+fn add_bins(to: &mut BTreeMap<i32, u64>, from: &BTreeMap<i32, u64>, collapses: u8) {
     for (key, n) in from {
         // Bins 2k-1 and 2k become k.
-        let key = (0..folds).fold(*key, |key, _| (key + 1).div_euclid(2));
+        let key = (0..collapses).fold(*key, |key, _| (key + 1).div_euclid(2));
         let bin = to.entry(key).or_default();
         *bin = bin.saturating_add(*n);
     }
@@ -127,7 +129,7 @@ fn sum(bins: &BTreeMap<i32, u64>) -> u64 {
     bins.values().fold(0, |sum, n| sum.saturating_add(*n))
 }
 
-/// The first bin with which enough is counted, or the last.
+/// The first bin at which the cumulative count is enough, or the last bin.
 fn key_at(bins: &BTreeMap<i32, u64>, enough: impl Fn(f64) -> bool) -> Option<i32> {
     let mut counted = 0_u64;
     let reached = bins.iter().find(|(_, n)| {
@@ -139,8 +141,8 @@ fn key_at(bins: &BTreeMap<i32, u64>, enough: impl Fn(f64) -> bool) -> Option<i32
         .map(|(key, _)| *key)
 }
 
-/// To 0.1, a half upwards, as `Math.round` does.
-pub(super) fn round(value: f64) -> f64 {
+/// Rounds to 0.1, and halves up, like `Math.round`.
+pub(crate) fn round(value: f64) -> f64 {
     let tenths = value * 10.0;
     let below = tenths.floor();
     let rounded = if tenths - below >= 0.5 {
@@ -155,8 +157,8 @@ pub(super) fn round(value: f64) -> f64 {
     }
 }
 
-/// Counts are far below 2^53, where a float begins to leave out integers.
+/// Counts are far below 2^53, up to which a float represents every integer.
 #[allow(clippy::cast_precision_loss)]
-pub(super) fn float(n: u64) -> f64 {
+pub(crate) fn float(n: u64) -> f64 {
     n as f64
 }

@@ -1,4 +1,4 @@
-//! Reads what a worker has left in its termination message. Pods write it, so nothing in it is taken for granted.
+//! Reads the snapshot in the termination message of a worker. Pods write it, so it is untrusted input.
 
 use std::collections::BTreeMap;
 
@@ -8,33 +8,33 @@ use miniz_oxide::inflate::decompress_to_vec_zlib_with_limit;
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::Measurements;
-use super::sketch::{MAX_FOLDS, Sketch};
+use crate::Measurements;
+use crate::sketch::{MAX_COLLAPSES, Sketch};
 
 const PREFIX: &str = "loadtest.v";
 const VERSION: &str = "1";
-/// What a snapshot may become when it is inflated. Real ones are below 10 kB, or above if a histogram has a wide gap.
-const MAX_INFLATED: usize = 256 << 10;
-/// Beyond the bin of the greatest float.
+/// Protects against decompression bombs. Leaves room for histograms with wide gaps.
+const MAX_INFLATED_BYTES: usize = 256 << 10;
+/// Above the bin of the largest float.
 const MAX_KEY: i32 = 36_000;
-/// 2^53: above it JavaScript does not count by ones.
+/// 2^53, the limit of exact integers in JavaScript.
 const MAX_COUNT: u64 = 1 << 53;
-/// The most characters of a metric's name (Artillery, `MAX_METRIC_NAME_LENGTH` in `lib/core/ssms.ts`).
-const MAX_NAME: usize = 1024;
+/// Artillery, `MAX_METRIC_NAME_LENGTH` in `lib/core/ssms.ts`.
+const MAX_NAME_CHARS: usize = 1024;
 
-/// Why a snapshot cannot be read.
+/// Why a worker has no usable snapshot.
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum SnapshotError {
-    /// There is no snapshot in the message.
+    /// The message has no snapshot.
     #[error("no results")]
     Missing,
-    /// A worker of another version of the operator wrote it.
+    /// A worker of another operator version wrote the snapshot.
     #[error("unsupported result version {0:?}")]
     Version(String),
-    /// Cut off, or changed on its way.
+    /// The snapshot was truncated or modified.
     #[error("corrupt results: {0}")]
-    Damaged(&'static str),
-    /// It has something that no worker writes.
+    Corrupt(&'static str),
+    /// The snapshot has content that no worker writes.
     #[error("malformed results: {0}")]
     Malformed(String),
 }
@@ -50,13 +50,13 @@ struct Content {
     histograms: BTreeMap<String, Histogram>,
     #[serde(default)]
     dropped: (u32, u32),
-    #[serde(default)]
-    lost: Vec<String>,
+    #[serde(default, rename = "lost")]
+    dropped_names: Vec<String>,
     #[serde(default)]
     errors: f64,
 }
 
-/// Folds, min, max, sum, zeros, positive bins, negative bins.
+/// Collapses, min, max, sum, zeros, positive bins, negative bins.
 #[derive(Deserialize)]
 struct Histogram(
     u8,
@@ -68,13 +68,13 @@ struct Histogram(
     Vec<i64>,
 );
 
-/// A snapshot as it is kept until its test has ended, or what is wrong with it: packed as it came, but for its base64, which
-/// makes it a third longer.
+/// The snapshot of a worker, or why it has none. It stays compressed until it is decoded, because the
+/// operator keeps the snapshots of all workers until their test has finished.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot(Result<Box<[u8]>, SnapshotError>);
 
 impl Snapshot {
-    /// The snapshot of a termination message, if it has one.
+    /// Finds the snapshot in a termination message.
     #[must_use]
     pub fn from_message(message: &str) -> Option<Self> {
         let line = message
@@ -89,25 +89,26 @@ impl Snapshot {
         }
         let packed = STANDARD.decode(text.trim_end()).map(Vec::into_boxed_slice);
         Some(Self(
-            packed.map_err(|_| SnapshotError::Damaged("not base64")),
+            packed.map_err(|_| SnapshotError::Corrupt("not base64")),
         ))
     }
 
-    /// The measurements of the worker.
+    /// Decodes the measurements of the worker.
     ///
     /// # Errors
-    /// Where it is not one that a worker has written.
+    /// If a worker of this operator version did not write the snapshot, or if it was modified.
     pub fn decode(&self) -> Result<Measurements, SnapshotError> {
         let packed = self.0.as_ref().map_err(Clone::clone)?;
-        let json = decompress_to_vec_zlib_with_limit(packed, MAX_INFLATED)
-            .map_err(|_| SnapshotError::Damaged("not deflated, not whole, or too large"))?;
+        let json = decompress_to_vec_zlib_with_limit(packed, MAX_INFLATED_BYTES).map_err(|_| {
+            SnapshotError::Corrupt("truncated, too large, or not compressed with zlib")
+        })?;
         let snapshot: Content =
             serde_json::from_slice(&json).map_err(|e| SnapshotError::Malformed(e.to_string()))?;
-        measurements(snapshot).map_err(|why| SnapshotError::Malformed(why.to_owned()))
+        measurements(snapshot).map_err(|problem| SnapshotError::Malformed(problem.to_owned()))
     }
 }
 
-/// What the worker said in words: a termination message without its snapshot.
+/// The end of the worker's log: a termination message without its snapshot.
 #[must_use]
 pub fn log_tail(message: &str) -> String {
     message
@@ -122,15 +123,15 @@ fn measurements(snapshot: Content) -> Result<Measurements, &'static str> {
         .counters
         .keys()
         .chain(snapshot.histograms.keys())
-        .chain(&snapshot.lost);
+        .chain(&snapshot.dropped_names);
     if names
         .into_iter()
-        .any(|name| name.chars().count() > MAX_NAME)
+        .any(|name| name.chars().count() > MAX_NAME_CHARS)
     {
-        return Err("a name is too long");
+        return Err("a metric name is too long");
     }
     let time = |ms: Option<f64>| ms.filter(|ms| (0.0..1e15).contains(ms));
-    let mut all = Measurements {
+    let mut measurements = Measurements {
         workers: 1,
         partial: u32::from(!snapshot.r#final),
         first: time(snapshot.first),
@@ -141,28 +142,28 @@ fn measurements(snapshot: Content) -> Result<Measurements, &'static str> {
         ..Measurements::default()
     };
     for (name, value) in snapshot.counters {
-        all.add_counter(&name, value);
+        measurements.add_counter(&name, value);
     }
     for (name, histogram) in snapshot.histograms {
-        all.add_histogram(&name, &sketch(histogram)?);
+        measurements.add_histogram(&name, &sketch(histogram)?);
     }
-    for name in snapshot.lost {
-        all.add_lost(&name);
+    for name in snapshot.dropped_names {
+        measurements.add_dropped_name(&name);
     }
-    Ok(all)
+    Ok(measurements)
 }
 
 fn sketch(
-    Histogram(folds, min, max, sum, zeros, positive, negative): Histogram,
+    Histogram(collapses, min, max, sum, zeros, positive, negative): Histogram,
 ) -> Result<Sketch, &'static str> {
-    if folds > MAX_FOLDS {
-        return Err("a histogram is folded too often");
+    if collapses > MAX_COLLAPSES {
+        return Err("a histogram is collapsed too often");
     }
     if zeros > MAX_COUNT {
         return Err("a count is out of range");
     }
     Ok(Sketch {
-        folds,
+        collapses,
         min,
         max,
         sum,
@@ -172,7 +173,8 @@ fn sketch(
     })
 }
 
-/// The first key, then of each key how much its count differs from that of the key before.
+/// Decodes the first key, followed for each key by the difference of its count from that of the
+/// preceding key.
 fn bins(list: &[i64]) -> Result<BTreeMap<i32, u64>, &'static str> {
     let Some((first, differences)) = list.split_first() else {
         return Ok(BTreeMap::new());

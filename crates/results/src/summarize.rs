@@ -1,25 +1,26 @@
-//! What the status shows of the measurements: of bounded size, however many workers and metrics there are.
+//! Summarizes measurements for the status. The size of a summary is bounded for any number of workers
+//! and metrics.
 
 use loadtest_api::v1alpha1::{Distribution, NamedCount, Results};
 
-use super::sketch::round;
-use super::{Measurements, Sketch};
+use crate::sketch::round;
+use crate::{Measurements, Sketch};
 
-const MAX_KINDS: usize = 10;
+const MAX_ERROR_KINDS: usize = 10;
 const MAX_CODES: usize = 20;
-const MAX_NAME: usize = 100;
+const MAX_NAME_CHARS: usize = 100;
 const OTHER: &str = "other";
 
-/// The histograms that are shown, where there are any.
-const MAIN: [&str; 4] = [
+/// The histograms in a summary, if they were measured.
+const HISTOGRAMS: [&str; 4] = [
     "http.response_time",
     "vusers.session_length",
     "socketio.response_time",
     "browser.page.dominteractive",
 ];
 
-/// Summarizes the measurements of a test of `workers` workers. `repeated` counts results that were left out because another
-/// pod of the same worker had left some.
+/// Summarizes the measurements of a test with `workers` workers. `repeated` is the number of results
+/// that were ignored because another pod of the same worker had reported too.
 #[must_use]
 pub fn summarize(measured: &Measurements, workers: u32, repeated: u32) -> Results {
     let sum = |names: &[&str]| {
@@ -40,7 +41,7 @@ pub fn summarize(measured: &Measurements, workers: u32, repeated: u32) -> Result
             .counters_below("errors.")
             .map(|(kind, n)| (kind, whole(n)))
     };
-    let histograms: Vec<_> = MAIN
+    let histograms: Vec<_> = HISTOGRAMS
         .iter()
         .filter_map(|name| Some(distribution(name, measured.histogram(name)?)))
         .collect();
@@ -62,7 +63,7 @@ pub fn summarize(measured: &Measurements, workers: u32, repeated: u32) -> Result
             0,
         ),
         errors: errors().fold(dropped_errors, |sum, (_, n)| sum.saturating_add(n)),
-        errors_by_kind: most_frequent(errors(), MAX_KINDS, dropped_errors),
+        errors_by_kind: most_frequent(errors(), MAX_ERROR_KINDS, dropped_errors),
         vusers_created: whole(sum(&["vusers.created"])),
         vusers_completed: whole(sum(&["vusers.completed"])),
         vusers_failed: whole(sum(&["vusers.failed"])),
@@ -96,22 +97,22 @@ fn distribution(name: &str, sketch: &Sketch) -> Distribution {
     }
 }
 
-/// The most frequent, and the rest as one.
+/// The `max` highest counts. The rest is added to `other`, which becomes the last entry.
 fn most_frequent<'a>(
     counts: impl Iterator<Item = (&'a str, i64)>,
-    most: usize,
+    max: usize,
     other: i64,
 ) -> Vec<NamedCount> {
     let mut counts: Vec<_> = counts.collect();
     counts.sort_by(|(a, n), (b, m)| m.cmp(n).then_with(|| a.cmp(b)));
-    let rest = counts.split_off(most.min(counts.len()));
+    let rest = counts.split_off(max.min(counts.len()));
     let other = rest
         .iter()
         .fold(other, |sum, (_, n)| sum.saturating_add(*n));
     let shown = |name: &str| {
         name.chars()
             .filter(|c| !c.is_control())
-            .take(MAX_NAME)
+            .take(MAX_NAME_CHARS)
             .collect()
     };
     let mut counts: Vec<_> = counts
@@ -130,9 +131,9 @@ fn most_frequent<'a>(
     counts
 }
 
-/// A counter as a whole number, which it is unless a worker was strange.
+/// A counter as an integer. Only a manipulated snapshot has other values.
 #[allow(clippy::cast_possible_truncation)]
 fn whole(value: f64) -> i64 {
-    // Within what JavaScript counts by ones.
+    // Clients written in JavaScript must be able to represent it exactly.
     value.round().clamp(0.0, 9_007_199_254_740_991.0) as i64
 }

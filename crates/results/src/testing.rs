@@ -1,10 +1,10 @@
-//! Snapshots for tests.
+//! Builds snapshots for tests.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use miniz_oxide::deflate::compress_to_vec_zlib;
 
-/// A snapshot as a worker writes it, of this JSON.
+/// The line of a termination message in which a worker leaves a snapshot with this JSON.
 #[must_use]
 pub fn message(json: &str) -> String {
     format!(

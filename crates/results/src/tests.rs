@@ -9,15 +9,17 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use serde::Deserialize;
 
-use super::sketch::round;
-use super::testing::message;
 use super::*;
+use crate::sketch::round;
+use crate::testing::message;
 
-/// What workers left, and what Artillery makes of the same sketches (`tests/worker/results-fixtures.mjs`).
+/// Messages of workers, and what Artillery computes from the same sketches
+/// (`worker/test/generate-fixtures.mjs`).
 #[derive(Deserialize)]
 struct Fixture {
     artillery: String,
-    folds: u8,
+    #[serde(rename = "folds")]
+    collapses: u8,
     messages: Vec<String>,
     counters: BTreeMap<String, f64>,
     summaries: BTreeMap<String, BTreeMap<String, f64>>,
@@ -45,7 +47,7 @@ fn merged(messages: &[String]) -> Measurements {
 }
 
 #[test]
-fn merged_by_us_is_merged_by_artillery() {
+fn merged_snapshots_have_the_summaries_of_artillery() {
     let mut compared = 0;
     for fixture in FIXTURES
         .iter()
@@ -67,10 +69,10 @@ fn merged_by_us_is_merged_by_artillery() {
         }
         for (name, summaries) in &fixture.summaries {
             let sketch = all.histogram(name).unwrap();
-            assert_eq!(sketch.folds, fixture.folds);
-            // Artillery's merge forgets negative values.
-            let is_whole = sketch.negative.is_empty() || all.workers == 1;
-            for (summary, value) in summaries.iter().filter(|_| is_whole) {
+            assert_eq!(sketch.collapses, fixture.collapses);
+            // Artillery's merge drops negative values.
+            let is_comparable = sketch.negative.is_empty() || all.workers == 1;
+            for (summary, value) in summaries.iter().filter(|_| is_comparable) {
                 assert_eq!(
                     sketch.summary(summary),
                     Some(*value),
@@ -87,7 +89,7 @@ fn merged_by_us_is_merged_by_artillery() {
 }
 
 #[test]
-fn a_snapshot_is_read_after_words() {
+fn snapshot_is_found_after_log_lines() {
     let snapshot = message(
         r#"{"final":true,"first":1000,"last":3000,"counters":{"a":2},"histograms":{"h":[0,1,2,3,1,[5,1,1],[]]}}"#,
     );
@@ -102,7 +104,7 @@ fn a_snapshot_is_read_after_words() {
 }
 
 #[test]
-fn what_no_worker_writes_is_refused() {
+fn snapshot_that_no_worker_writes_is_rejected() {
     let histogram = |histogram: &str| {
         message(&format!(
             r#"{{"counters":{{}},"histograms":{{"h":{histogram}}}}}"#
@@ -136,22 +138,22 @@ fn what_no_worker_writes_is_refused() {
     );
     assert_eq!(
         parse("loadtest.v1 ***"),
-        Err(SnapshotError::Damaged("not base64"))
+        Err(SnapshotError::Corrupt("not base64"))
     );
     let good = message(r#"{"counters":{},"histograms":{}}"#);
     assert!(matches!(
         parse(good.get(..good.len() - 4).unwrap()),
-        Err(SnapshotError::Damaged(_))
+        Err(SnapshotError::Corrupt(_))
     ));
-    // 64 MB of one character are 64 kB deflated.
+    // A decompression bomb: most of the message disappears when compressed.
     assert!(matches!(
         parse(&message(&" ".repeat(64 << 20))),
-        Err(SnapshotError::Damaged(_))
+        Err(SnapshotError::Corrupt(_))
     ));
 }
 
 #[test]
-fn the_summary_is_of_bounded_size() {
+fn summary_has_a_bounded_size() {
     let counters = |prefix: &str| {
         (100..200)
             .map(|n| format!(r#""{prefix}{n}{}":{n}"#, "x".repeat(300)))
@@ -211,8 +213,8 @@ fn the_summary_is_of_bounded_size() {
 }
 
 #[test]
-fn of_too_many_metrics_the_important_stay_in_any_order() {
-    let of = |worker: u32| {
+fn metrics_over_the_limit_are_discarded_by_priority_in_any_order() {
+    let measurements_of = |worker: u32| {
         let counters: Vec<_> = (0..3000)
             .map(|n| format!(r#""custom.{worker}.{n}":1"#))
             .collect();
@@ -225,7 +227,7 @@ fn of_too_many_metrics_the_important_stay_in_any_order() {
     let merged = |order: [u32; 3]| {
         let mut all = Measurements::default();
         for worker in order {
-            all.merge(&of(worker));
+            all.merge(&measurements_of(worker));
         }
         all
     };
@@ -236,7 +238,9 @@ fn of_too_many_metrics_the_important_stay_in_any_order() {
         (4000, Some(3.0))
     );
     assert!(
-        !all.is_lost("http.requests") && !all.is_lost("custom.1.5") && all.is_lost("custom.3.5")
+        !all.may_be_missing("http.requests")
+            && !all.may_be_missing("custom.1.5")
+            && all.may_be_missing("custom.3.5")
     );
     assert_eq!(
         both(&Measurements::default(), &all, Measurements::merge),
@@ -245,30 +249,30 @@ fn of_too_many_metrics_the_important_stay_in_any_order() {
 }
 
 #[test]
-fn of_too_many_lost_names_each_may_be_lost() {
+fn any_metric_may_be_missing_beyond_the_limit_of_dropped_names() {
     let mut all = Measurements::default();
     for n in 0..50 {
-        all.add_lost(&format!("custom.{n}"));
+        all.add_dropped_name(&format!("custom.{n}"));
     }
-    assert!(all.is_lost("custom.7") && !all.is_lost("other"));
-    all.add_lost("custom.50");
-    assert!(all.is_lost("custom.7") && all.is_lost("other"));
+    assert!(all.may_be_missing("custom.7") && !all.may_be_missing("other"));
+    all.add_dropped_name("custom.50");
+    assert!(all.may_be_missing("custom.7") && all.may_be_missing("other"));
 }
 
 #[test]
-fn rounded_as_math_round_does() {
+fn values_are_rounded_like_math_round() {
     assert_eq!(
         [0.25, -0.25, 0.049_999, 2.5, 1e300].map(round),
         [0.3, -0.2, 0.0, 2.5, 1e300]
     );
 }
 
-/// Sums of integers are exact, so that they do not depend on the order.
+/// Sums of integers are exact, so they do not depend on the order.
 fn sketch() -> impl Strategy<Value = Sketch> {
     let bins = || btree_map(-300..300, 1..1_000_000_u64, 0..30);
     (0..=2_u8, -1e6..1e6, 0..5_u64, bins(), bins()).prop_map(
-        |(folds, value, zeros, positive, negative)| Sketch {
-            folds,
+        |(collapses, value, zeros, positive, negative)| Sketch {
+            collapses,
             min: Some(f64::floor(value)),
             max: Some(f64::ceil(value)),
             sum: Some(f64::floor(value)),
@@ -320,18 +324,18 @@ fn both<T: Clone>(a: &T, b: &T, merge: impl Fn(&mut T, &T)) -> T {
 
 proptest! {
     #[test]
-    fn the_order_of_merging_makes_no_difference(a in measurements(), b in measurements(), c in measurements()) {
+    fn merge_does_not_depend_on_the_order(a in measurements(), b in measurements(), c in measurements()) {
         let merge = |a: &Measurements, b: &Measurements| both(a, b, Measurements::merge);
         prop_assert_eq!(merge(&a, &b), merge(&b, &a));
         prop_assert_eq!(merge(&merge(&a, &b), &c), merge(&a, &merge(&b, &c)));
     }
 
     #[test]
-    fn merged_sketches_are_the_sketch_of_all_values(a in vec(1e-3..1e6, 0..200), b in vec(1e-3..1e6, 0..200), folds in 0..=2_u8) {
-        // As `DDSketch` has it, of a gamma for the folds.
-        let sketch = |values: &[f64], folds: u8| {
-            let log_gamma = (2.0 * 0.01 / 0.99_f64).ln_1p() * f64::from(1 << folds);
-            let mut sketch = Sketch { folds, sum: Some(0.0), ..Sketch::default() };
+    fn merged_sketch_is_the_sketch_of_all_values(a in vec(1e-3..1e6, 0..200), b in vec(1e-3..1e6, 0..200), collapses in 0..=2_u8) {
+        // The bins of a `DDSketch` with the gamma for this number of collapses.
+        let sketch = |values: &[f64], collapses: u8| {
+            let log_gamma = (2.0 * 0.01 / 0.99_f64).ln_1p() * f64::from(1 << collapses);
+            let mut sketch = Sketch { collapses, sum: Some(0.0), ..Sketch::default() };
             for value in values {
                 #[allow(clippy::cast_possible_truncation)]
                 let key = (value.ln() / log_gamma).ceil() as i32;
@@ -339,9 +343,9 @@ proptest! {
             }
             sketch
         };
-        let merged = both(&sketch(&a, 0), &sketch(&b, folds), Sketch::merge);
+        let merged = both(&sketch(&a, 0), &sketch(&b, collapses), Sketch::merge);
         let all: Vec<_> = a.iter().chain(&b).copied().collect();
-        prop_assert_eq!(&merged, &sketch(&all, folds));
+        prop_assert_eq!(&merged, &sketch(&all, collapses));
         let mut sorted = all.clone();
         sorted.sort_by(f64::total_cmp);
         if let Some(median) = sorted.get(sorted.len().saturating_sub(1) / 2) {
@@ -352,7 +356,7 @@ proptest! {
     }
 
     #[test]
-    fn any_message_is_read_without_a_panic(bytes in vec(any::<u8>(), 0..300), text in ".{0,300}", json in r#"[\[\]{}",:0-9a-z.-]{0,200}"#) {
+    fn any_message_is_parsed_without_a_panic(bytes in vec(any::<u8>(), 0..300), text in ".{0,300}", json in r#"[\[\]{}",:0-9a-z.-]{0,200}"#) {
         let _ = parse(&String::from_utf8_lossy(&bytes));
         let _ = parse(&format!("loadtest.v1 {text}"));
         let _ = parse(&format!("loadtest.v1 {}", STANDARD.encode(&bytes)));
@@ -361,7 +365,7 @@ proptest! {
     }
 
     #[test]
-    fn a_changed_snapshot_is_read_without_a_panic(changes in vec((any::<prop::sample::Index>(), any::<char>()), 1..4), cut in any::<prop::sample::Index>()) {
+    fn modified_snapshot_is_parsed_without_a_panic(changes in vec((any::<prop::sample::Index>(), any::<char>()), 1..4), cut in any::<prop::sample::Index>()) {
         let json = r#"{"final":true,"first":1,"last":9,"counters":{"a":1},"histograms":{"h":[0,1,2,3,0,[5,1,-1,4],[]]},"dropped":[1,2],"lost":["x"]}"#;
         let changed = |text: &str| {
             let mut chars: Vec<_> = text.chars().collect();

@@ -1,5 +1,5 @@
-//! Whether a test has passed: pure. What the script's `ensure` and the test's own thresholds ask for is judged once, over
-//! the results of all workers.
+//! Evaluates the thresholds of a script's `ensure` and of a LoadTest over the merged results of all
+//! workers.
 
 use std::fmt;
 
@@ -12,45 +12,46 @@ mod metrics;
 
 use metrics::Metrics;
 
-/// Beyond, nothing is judged: a list that long is a mistake.
+/// Thresholds beyond this number are not evaluated: a list that long is a mistake.
 pub const MAX_THRESHOLDS: usize = 200;
 
-/// How a rule was judged.
+/// The evaluation of one threshold.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evaluation {
-    /// What was judged.
+    /// The threshold.
     pub threshold: Threshold,
-    /// With what outcome.
+    /// Whether it is met.
     pub outcome: Outcome,
-    /// The metrics that it names, with their values.
+    /// The metrics that its expression names, with their values.
     pub values: Vec<(String, f64)>,
 }
 
-/// The outcome for a rule.
+/// Whether a threshold is met.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// It holds.
+    /// The threshold is met.
     Met,
-    /// It does not.
+    /// The threshold is not met.
     NotMet,
-    /// It cannot be told, and why. So it has not held: what nobody has measured cannot pass.
+    /// The threshold cannot be evaluated, with the reason. A strict one then fails the test, because
+    /// nothing proves that it is met.
     Unknown(String),
 }
 
-/// Judges all rules. The workers must have been given the rules too (`keep` in `src/worker/results.js`, which reads the
-/// script's own by itself), so that they keep what these name.
+/// Evaluates all thresholds. The workers must know them too, so that snapshots keep the metrics they
+/// name (`keep` in `worker/plugins/results/index.js`).
 #[must_use]
 pub fn evaluate(thresholds: &[Threshold], measured: &Measurements) -> Vec<Evaluation> {
     let metrics = Metrics::new(measured);
-    let judged = |(n, threshold): (usize, &Threshold)| {
+    let evaluation = |(n, threshold): (usize, &Threshold)| {
         let mut values = Vec::new();
         let outcome = match expression::evaluate(&threshold.expression, &metrics, &mut values) {
-            _ if n >= MAX_THRESHOLDS => {
-                Outcome::Unknown(format!("there are more than {MAX_THRESHOLDS} thresholds"))
-            }
+            _ if n >= MAX_THRESHOLDS => Outcome::Unknown(format!(
+                "only the first {MAX_THRESHOLDS} thresholds are evaluated"
+            )),
             Ok(true) => Outcome::Met,
             Ok(false) => Outcome::NotMet,
-            Err(why) => Outcome::Unknown(why),
+            Err(reason) => Outcome::Unknown(reason),
         };
         Evaluation {
             threshold: threshold.clone(),
@@ -58,47 +59,48 @@ pub fn evaluate(thresholds: &[Threshold], measured: &Measurements) -> Vec<Evalua
             values,
         }
     };
-    thresholds.iter().enumerate().map(judged).collect()
+    thresholds.iter().enumerate().map(evaluation).collect()
 }
 
-/// Whether all that is strict has held.
+/// Whether all strict thresholds are met.
 #[must_use]
-pub fn passed(judged: &[Evaluation]) -> bool {
-    judged.iter().all(|judged| !judged.fails())
+pub fn passed(evaluations: &[Evaluation]) -> bool {
+    evaluations.iter().all(|evaluation| !evaluation.fails())
 }
 
-/// What has not held, in words: at most so many, those that fail the test first. Empty where all has.
+/// Describes at most `max` thresholds that are not met, starting with those that fail the test. Empty
+/// if all are met.
 #[must_use]
-pub fn summarize_failures(judged: &[Evaluation], most: usize) -> String {
-    let mut broken: Vec<_> = judged
+pub fn summarize_failures(evaluations: &[Evaluation], max: usize) -> String {
+    let mut failures: Vec<_> = evaluations
         .iter()
-        .filter(|judged| judged.outcome != Outcome::Met)
+        .filter(|evaluation| evaluation.outcome != Outcome::Met)
         .collect();
-    broken.sort_by_key(|judged| !judged.threshold.is_strict());
-    let more = broken.len().saturating_sub(most);
-    let mut words: Vec<_> = broken
+    failures.sort_by_key(|evaluation| !evaluation.threshold.is_strict());
+    let more = failures.len().saturating_sub(max);
+    let mut descriptions: Vec<_> = failures
         .into_iter()
-        .take(most)
+        .take(max)
         .map(ToString::to_string)
         .collect();
     if more > 0 {
-        words.push(format!("and {more} more"));
+        descriptions.push(format!("and {more} more"));
     }
-    words.join("; ")
+    descriptions.join("; ")
 }
 
 impl Evaluation {
-    /// Whether the test fails for it.
+    /// Whether the test fails because of this threshold.
     #[must_use]
     pub fn fails(&self) -> bool {
         self.threshold.is_strict() && self.outcome != Outcome::Met
     }
 
-    /// What was found: the values of the metrics, or why it cannot be evaluated.
+    /// The values of the metrics, or why the threshold cannot be evaluated.
     #[must_use]
     pub fn observed_values(&self) -> String {
         match &self.outcome {
-            Outcome::Unknown(why) => why.clone(),
+            Outcome::Unknown(reason) => reason.clone(),
             _ => self
                 .values
                 .iter()
@@ -109,8 +111,8 @@ impl Evaluation {
     }
 }
 
-/// The most characters of an expression that are shown.
-const MAX_SHOWN: usize = 200;
+/// Limits the length of messages.
+const MAX_EXPRESSION_CHARS: usize = 200;
 
 impl fmt::Display for Evaluation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -119,11 +121,13 @@ impl fmt::Display for Evaluation {
             .expression
             .trim()
             .chars()
-            .take(MAX_SHOWN)
+            .take(MAX_EXPRESSION_CHARS)
             .collect();
         match (&self.outcome, self.values.as_slice()) {
             (Outcome::Met, _) => write!(f, "{expression} is met")?,
-            (Outcome::Unknown(why), _) => write!(f, "{expression} cannot be evaluated: {why}")?,
+            (Outcome::Unknown(reason), _) => {
+                write!(f, "{expression} cannot be evaluated: {reason}")?;
+            }
             (Outcome::NotMet, [(name, value)]) if bound(&expression, name).is_some() => {
                 write!(
                     f,
@@ -144,7 +148,8 @@ impl fmt::Display for Evaluation {
     }
 }
 
-/// What follows the metric in an expression that compares it: `< 200`, or `0` for `== 0`.
+/// What an expression compares a metric with: `< 200`, or `0` for `== 0`. None for more complex
+/// expressions.
 fn bound<'a>(expression: &'a str, metric: &str) -> Option<&'a str> {
     let rest = expression
         .strip_prefix(metric)

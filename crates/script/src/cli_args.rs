@@ -1,7 +1,7 @@
-//! CLI args.
+//! The arguments of `artillery run` that change which script runs.
 
-/// Whether arguments of `artillery run` bring more of a script, or choose of it, so that what the operator has read is not what
-/// runs.
+/// Whether arguments of `artillery run` extend or select parts of the script, so that the script
+/// that runs differs from the one the operator has read.
 ///
 /// Source: Artillery, `lib/cli/common-flags.ts` and `lib/cmds/run.ts`; `@oclif/core`, `lib/parser/parse.js`.
 #[must_use]
@@ -21,7 +21,7 @@ pub fn args_override_script<'a>(arguments: impl IntoIterator<Item = &'a String>)
         let Some(short) = argument.strip_prefix('-') else {
             return true;
         };
-        // Those without a value can be written together: `-kq`.
+        // Flags without a value can be combined: `-kq`.
         let short = short.trim_start_matches(['k', 'q']);
         is_value = short.len() == 1;
         short.starts_with(['c', 'e', 'i', 's'])

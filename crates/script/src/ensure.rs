@@ -1,4 +1,4 @@
-//! What a script wants ensured.
+//! The thresholds that a script sets in `config.ensure`.
 
 use serde_yaml::Value;
 
@@ -6,21 +6,23 @@ use loadtest_api::v1alpha1::{Threshold, quote_metric};
 
 const LEGACY: [&str; 5] = ["min", "max", "median", "p95", "p99"];
 
-/// The rules of the `ensure` in a script's `config`, in which the environment that is used has been merged.
+/// The thresholds of the `ensure` in a script's `config`, into which the selected environment has
+/// been merged.
 ///
-/// Source: `artillery-plugin-ensure`, `runChecks` in `plugin.ts`. Different from there:
-/// - `config.ensure` is judged even where `config.plugins` does not have `ensure`, without which Artillery passes over it.
-/// - All metrics of one entry in `thresholds` are judged. There it is the first.
-/// - `p95: 0.5` is 0.5. There the legacy keys are cut down to integers.
+/// Source: `artillery-plugin-ensure`, `runChecks` in `plugin.ts`. Differences:
+/// - `config.ensure` counts even if `config.plugins` has no `ensure`. Artillery ignores it then.
+/// - All metrics of an entry in `thresholds` count. Artillery takes only the first.
+/// - `p95: 0.5` means 0.5. Artillery truncates the legacy keys to integers.
 #[must_use]
-pub fn ensured(config: &Value) -> Vec<Threshold> {
-    let own = config.get("ensure").filter(|ensure| !ensure.is_null());
-    own.or_else(|| config.get("plugins")?.get("ensure"))
-        .map(rules)
+pub fn thresholds(config: &Value) -> Vec<Threshold> {
+    let ensure = config.get("ensure").filter(|ensure| !ensure.is_null());
+    ensure
+        .or_else(|| config.get("plugins")?.get("ensure"))
+        .map(of_ensure)
         .unwrap_or_default()
 }
 
-fn rules(ensure: &Value) -> Vec<Threshold> {
+fn of_ensure(ensure: &Value) -> Vec<Threshold> {
     let list = |key| {
         ensure
             .get(key)
@@ -31,15 +33,15 @@ fn rules(ensure: &Value) -> Vec<Threshold> {
     let thresholds = list("thresholds")
         .filter_map(Value::as_mapping)
         .flatten()
-        .map(|(metric, most)| {
-            Threshold::strict(format!("{} < {}", quote_metric(&text(metric)), text(most)))
+        .map(|(metric, max)| {
+            Threshold::strict(format!("{} < {}", quote_metric(&text(metric)), text(max)))
         });
     let conditions = list("conditions")
         .filter(|condition| condition.is_mapping())
         .map(|condition| {
             let expression = condition
                 .get("expression")
-                .map_or_else(|| NOTHING.to_owned(), text);
+                .map_or_else(|| INVALID.to_owned(), text);
             let strict = condition
                 .get("strict")
                 .and_then(Value::as_bool)
@@ -54,7 +56,7 @@ fn rules(ensure: &Value) -> Vec<Threshold> {
     });
     let error_rate = ensure
         .get("maxErrorRate")
-        .map(|most| Threshold::strict(format!("maxErrorRate <= {}", text(most))));
+        .map(|max| Threshold::strict(format!("maxErrorRate <= {}", text(max))));
     thresholds
         .chain(conditions)
         .chain(legacy)
@@ -62,18 +64,19 @@ fn rules(ensure: &Value) -> Vec<Threshold> {
         .collect()
 }
 
-/// Stands for what is no text and no number, and cannot be evaluated.
-const NOTHING: &str = "?";
+/// Stands for a value that is neither a string nor a number. No expression with it can be
+/// evaluated.
+const INVALID: &str = "?";
 
 fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Number(number) => number.to_string(),
-        _ => NOTHING.to_owned(),
+        _ => INVALID.to_owned(),
     }
 }
 
-/// As `parseInt` takes it: `200` of `200ms`.
+/// The number at the start of a text, as `parseInt` reads it: `200` of `200ms`.
 fn leading_number(text: &str) -> &str {
     let end = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')

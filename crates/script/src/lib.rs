@@ -1,4 +1,5 @@
-//! What can be told of a test script without running it: pure.
+//! Analyzes an Artillery test script without running it: how long its phases take, which thresholds
+//! it sets, and what is wrong with it.
 
 use k8s_openapi::jiff::SignedDuration;
 use serde_yaml::Value;
@@ -16,32 +17,34 @@ mod yaml;
 pub use cli_args::args_override_script;
 pub use lint::Problem;
 
-use ensure::ensured;
+use ensure::thresholds;
 
-/// What is known of a script that can be run.
+/// What is known about a script that can run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ScriptInfo {
-    /// How long its phases take, where that can be told.
+    /// How long its phases take, if that can be determined.
     pub expected_duration: Option<SignedDuration>,
-    /// Whether its files need a folder that can be written to.
+    /// Whether its files need a writable folder.
     pub needs_folder: bool,
-    /// What its `ensure` asks for. None where the operator cannot read all of the script: then each worker judges itself.
+    /// The thresholds of its `ensure`. None if the operator cannot read the whole script: each
+    /// worker then evaluates them by itself.
     pub ensure: Option<Vec<Threshold>>,
 }
 
-/// What there is to know of a script.
+/// The result of analyzing a script.
 #[derive(Clone, Debug, Default)]
 pub struct Analysis {
-    /// How long its phases take, where that can be told.
+    /// How long its phases take, if that can be determined.
     pub expected_duration: Option<SignedDuration>,
-    /// What its `ensure` asks for. None of a script that only Artillery can read: one in JavaScript or TypeScript, or in YAML
-    /// that its parser takes and the operator's does not.
+    /// The thresholds of its `ensure`. None if only Artillery can read the script: JavaScript,
+    /// TypeScript, or YAML that Artillery's parser accepts and the operator's does not.
     pub ensure: Option<Vec<Threshold>>,
-    /// What is wrong with it.
+    /// The first problem found in it.
     pub problem: Option<Problem>,
 }
 
-/// Reads a script, of this file name and in the environment that is used.
+/// Analyzes the text of a script. `file` is its file name, `environment` the selected entry of
+/// `config.environments`.
 #[must_use]
 pub fn analyze(text: &str, file: &str, environment: Option<&str>) -> Analysis {
     let is_data = [".yaml", ".yml", ".json"]
@@ -61,35 +64,37 @@ pub fn analyze(text: &str, file: &str, environment: Option<&str>) -> Analysis {
         .map(|script| yaml::config(script, environment).unwrap_or_default());
     Analysis {
         expected_duration: config.as_ref().and_then(expected_duration),
-        ensure: config.as_ref().map(ensured),
+        ensure: config.as_ref().map(thresholds),
         problem: lint::find_problem(&text, script.as_ref(), environment),
     }
 }
 
-/// How long the phases of a `config` take. None where that cannot be told, as of a phase whose length comes from a variable.
+/// How long the phases of a `config` take. None if that cannot be determined, for example if a
+/// variable sets the length of a phase.
 ///
 /// Source: Artillery, `lib/core/phases.js` and `lib/util/prepare-test-execution-plan.js`.
 fn expected_duration(config: &Value) -> Option<SignedDuration> {
     match config.get("phases") {
-        Some(phases) => sum(phases),
+        Some(phases) => total(phases),
         None => config.is_mapping().then_some(SignedDuration::from_secs(1)),
     }
 }
 
-fn sum(phases: &Value) -> Option<SignedDuration> {
+fn total(phases: &Value) -> Option<SignedDuration> {
     phases
         .as_sequence()?
         .iter()
-        .try_fold(SignedDuration::ZERO, |sum, phase| {
+        .try_fold(SignedDuration::ZERO, |total, phase| {
             let length = match phase.get("pause").or_else(|| phase.get("duration")) {
                 Some(length) => seconds(length)?,
                 None => 1.0,
             };
-            sum.checked_add(SignedDuration::try_from_secs_f64(length).ok()?)
+            total.checked_add(SignedDuration::try_from_secs_f64(length).ok()?)
         })
 }
 
-/// A length as Artillery reads it: a number of seconds, or a text of the npm package `ms`, such as `90s` or `1.5 hours`.
+/// A length as Artillery reads it: a number of seconds, or a string in the format of the npm
+/// package `ms`, such as `90s` or `1.5 hours`.
 fn seconds(length: &Value) -> Option<f64> {
     let text = match length {
         Value::Number(number) => return number.as_f64(),

@@ -1,5 +1,5 @@
-//! What is wrong with a script that can be seen without running it: pure. Nothing is found fault with that Artillery would
-//! run as it is meant.
+//! Finds problems of a script without running it, with line and column. A script that Artillery
+//! runs as its author meant must have none.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -11,30 +11,36 @@ use serde::de::{
 use serde::{Deserializer, de};
 use serde_yaml::Value;
 
-use super::schema::{CustomKeys, Section};
+use crate::schema::{CustomKeys, Section};
 
-/// What is wrong with a script.
+/// A problem of a script.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Problem {
-    /// In words, with line and column where it has a place.
+    /// What is wrong, with line and column if the problem has a position.
     pub message: String,
-    /// Whether it is that something is missing. Of a script of several files it may be in another.
+    /// Whether something is missing. Another file of the same script may have it.
     pub is_missing: bool,
 }
 
-/// What is wrong with a script in YAML or JSON, if anything is. Given are its text and what that says, where it can be read.
-pub(super) fn find_problem(
+/// Finds the first problem of a script in YAML or JSON. `script` is the parsed `text`, if it parses.
+pub(crate) fn find_problem(
     text: &str,
     script: Option<&Value>,
     environment: Option<&str>,
 ) -> Option<Problem> {
-    let own = CustomKeys::of(text, script);
-    let walk = Linter {
-        part: Section::Script,
-        own: &own,
+    if is_empty(text) {
+        return Some(Problem {
+            message: "the script is empty".into(),
+            is_missing: true,
+        });
+    }
+    let custom = CustomKeys::new(text, script);
+    let linter = Linter {
+        section: Section::Script,
+        custom: &custom,
         size: &Cell::new(0),
     };
-    if let Err(error) = walk.deserialize(serde_yaml::Deserializer::from_str(text)) {
+    if let Err(error) = linter.deserialize(serde_yaml::Deserializer::from_str(text)) {
         return Some(Problem {
             message: error.to_string(),
             is_missing: false,
@@ -57,7 +63,15 @@ pub(super) fn find_problem(
     })
 }
 
-/// What a script lacks, if it is all there is.
+/// Whether a text has no content besides comments and document markers.
+fn is_empty(text: &str) -> bool {
+    text.trim_start_matches('\u{feff}')
+        .lines()
+        .map(str::trim)
+        .all(|line| line.is_empty() || line.starts_with('#') || ["---", "..."].contains(&line))
+}
+
+/// Describes what a script lacks, unless other files complete it.
 fn missing(script: &Value, environment: Option<&str>) -> Option<String> {
     let config = script.get("config");
     if config.is_some_and(|config| config.get("includeFiles").is_some()) {
@@ -78,14 +92,14 @@ fn missing(script: &Value, environment: Option<&str>) -> Option<String> {
         .and_then(Value::as_mapping)
         .filter(|all| !all.is_empty())?;
     let environment = environment.filter(|name| !environments.contains_key(*name))?;
-    let there: Vec<_> = environments.keys().filter_map(Value::as_str).collect();
+    let known: Vec<_> = environments.keys().filter_map(Value::as_str).collect();
     Some(format!(
         "unknown environment `{environment}` (config.environments has {}); Artillery would run the script without one",
-        there.join(", ")
+        known.join(", ")
     ))
 }
 
-/// A scenario without `flow`, which those of the built-in engines need.
+/// Describes the first scenario without the `flow` that the built-in engines need.
 ///
 /// Source: Artillery, `lib/util/validate-script.ts`.
 fn without_flow(script: &Value) -> Option<String> {
@@ -101,48 +115,50 @@ fn without_flow(script: &Value) -> Option<String> {
     let mut all = scenarios
         .map(|(n, scenario)| (format!("scenarios[{n}]"), scenario))
         .chain(hooks);
-    let lacks = |one: &Value| {
-        let is_built_in = one.get("engine").is_none_or(|engine| {
+    let lacks_flow = |scenario: &Value| {
+        let is_built_in = scenario.get("engine").is_none_or(|engine| {
             ["http", "socketio", "ws"]
                 .iter()
                 .any(|built_in| engine == built_in)
         });
-        one.is_mapping() && is_built_in && one.get("flow").is_none()
+        scenario.is_mapping() && is_built_in && scenario.get("flow").is_none()
     };
-    all.find(|(_, one)| lacks(one))
+    all.find(|(_, scenario)| lacks_flow(scenario))
         .map(|(name, _)| format!("{name} has no `flow`: Artillery would not run the script"))
 }
 
-/// Several times what a `ConfigMap` can hold.
-const LARGEST: usize = 4 << 20;
-/// What a value takes at least.
-const VALUE: usize = 8;
+/// In bytes. A `ConfigMap` holds at most a fraction of it.
+const MAX_SIZE: usize = 4 << 20;
+/// The minimum size of a value, in bytes.
+const VALUE_SIZE: usize = 8;
 
-/// Whether a script is too large to be read. A small text can be: each use of an anchor is all that is behind it once more.
-pub(super) fn is_too_large(text: &str) -> bool {
+/// Whether a script is too large to be parsed. A small text can be, because each use of an anchor
+/// repeats the anchored value.
+pub(crate) fn is_too_large(text: &str) -> bool {
     let size = Cell::new(0);
-    let walk = Linter {
-        part: Section::Other,
-        own: &CustomKeys::of(text, None),
+    let linter = Linter {
+        section: Section::Other,
+        custom: &CustomKeys::new(text, None),
         size: &size,
     };
-    // What else is wrong is told by the walk that knows the keys.
-    let _ = walk.deserialize(serde_yaml::Deserializer::from_str(text));
-    size.get() > LARGEST
+    // `find_problem` reports other errors.
+    let _ = linter.deserialize(serde_yaml::Deserializer::from_str(text));
+    size.get() > MAX_SIZE
 }
 
+/// Walks through a script in the order of its text, because only the deserializer knows positions.
 #[derive(Clone, Copy)]
 struct Linter<'a> {
-    part: Section,
-    own: &'a CustomKeys<'a>,
-    /// Of what has been gone through.
+    section: Section,
+    custom: &'a CustomKeys<'a>,
+    /// The size of the values visited so far.
     size: &'a Cell<usize>,
 }
 
 impl Linter<'_> {
     fn charge<E: de::Error>(&self, by: usize) -> Result<(), E> {
         self.size.set(self.size.get() + by);
-        if self.size.get() > LARGEST {
+        if self.size.get() > MAX_SIZE {
             Err(E::custom("the script is too large"))
         } else {
             Ok(())
@@ -154,7 +170,7 @@ impl<'de> DeserializeSeed<'de> for Linter<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        self.charge(VALUE)?;
+        self.charge(VALUE_SIZE)?;
         deserializer.deserialize_any(self)
     }
 }
@@ -169,18 +185,18 @@ impl<'de> Visitor<'de> for Linter<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut keys = HashSet::new();
         while let Some(key) = map.next_key_seed(Key {
-            walk: self,
-            before: &keys,
+            linter: self,
+            earlier: &keys,
         })? {
-            let part = self.part.of(key.as_deref().unwrap_or_default());
-            let part = if part == Section::Flow && !self.own.is_http {
+            let section = self.section.child(key.as_deref().unwrap_or_default());
+            let section = if section == Section::Flow && !self.custom.is_http {
                 Section::Other
             } else {
-                part
+                section
             };
             self.charge(key.as_ref().map_or(0, String::len))?;
             keys.extend(key.filter(|key| key != "<<"));
-            map.next_value_seed(Linter { part, ..self })?;
+            map.next_value_seed(Linter { section, ..self })?;
         }
         Ok(())
     }
@@ -188,7 +204,7 @@ impl<'de> Visitor<'de> for Linter<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         while seq
             .next_element_seed(Linter {
-                part: self.part.item(),
+                section: self.section.item(),
                 ..self
             })?
             .is_some()
@@ -234,20 +250,21 @@ impl<'de> Visitor<'de> for Linter<'_> {
     }
 }
 
-/// A key, as js-yaml has it: as a text. None where it is no text, number or truth. An error here has the key's own place.
+/// Reads a key as a string, like js-yaml. None for a key that is not a scalar. An error that occurs
+/// here has the position of the key.
 struct Key<'a> {
-    walk: Linter<'a>,
-    /// The keys of the same map before this one.
-    before: &'a HashSet<String>,
+    linter: Linter<'a>,
+    /// The preceding keys of the same map.
+    earlier: &'a HashSet<String>,
 }
 
 impl Key<'_> {
-    fn named<E: de::Error>(&self, key: String) -> Result<Option<String>, E> {
-        if self.before.contains(&key) {
+    fn check<E: de::Error>(&self, key: String) -> Result<Option<String>, E> {
+        if self.earlier.contains(&key) {
             return Err(E::custom(format!("duplicate key `{key}`")));
         }
-        match self.walk.part.problem(&key, self.walk.own) {
-            Some(fault) => Err(E::custom(fault)),
+        match self.linter.section.problem(&key, self.linter.custom) {
+            Some(problem) => Err(E::custom(problem)),
             None => Ok(Some(key)),
         }
     }
@@ -272,19 +289,19 @@ impl<'de> Visitor<'de> for Key<'_> {
     }
 
     fn visit_str<E: de::Error>(self, key: &str) -> Result<Option<String>, E> {
-        self.named(key.to_owned())
+        self.check(key.to_owned())
     }
 
     fn visit_bool<E: de::Error>(self, key: bool) -> Result<Option<String>, E> {
-        self.named(key.to_string())
+        self.check(key.to_string())
     }
 
     fn visit_i64<E: de::Error>(self, key: i64) -> Result<Option<String>, E> {
-        self.named(key.to_string())
+        self.check(key.to_string())
     }
 
     fn visit_u64<E: de::Error>(self, key: u64) -> Result<Option<String>, E> {
-        self.named(key.to_string())
+        self.check(key.to_string())
     }
 
     fn visit_i128<E>(self, _: i128) -> Result<Option<String>, E> {
@@ -313,305 +330,4 @@ impl<'de> Visitor<'de> for Key<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::Problem;
-
-    fn fault(script: &str) -> Option<Problem> {
-        crate::analyze(script, "a.yaml", None).problem
-    }
-
-    const GOOD: &str = "
-x-shared: &headers {accept: '*/*'}
-config:
-  target: http://x
-  phases:
-    - {duration: 1, arrivalRate: 1}
-    - pause: 5
-  mqtt: {some: thing}
-  environments: {dev: {phases: [{duration: 1, arrivalCount: 1}]}}
-scenarios:
-  - name: one
-    testFunction: f
-    flow: [{get: {url: /, headers: *headers}}]
-  - <<: {weight: 2}
-    flow: []
-before: {flow: []}
-";
-
-    #[test]
-    fn nothing_is_wrong_with_what_artillery_runs() {
-        assert_eq!(fault(GOOD), None);
-        assert_eq!(fault("config: {target: x, includeFiles: [a.yml]}"), None);
-        assert_eq!(
-            fault("{\"config\": {\"target\": {{ x }}}, \"scenarios\": [1]}"),
-            None,
-            "odd, and Artillery's matter"
-        );
-        assert_eq!(
-            fault("config: {phases: '{{ p }}'}\nscenarios: [3, {flow: !tag x}]\n"),
-            None
-        );
-    }
-
-    #[test]
-    fn a_key_that_would_be_ignored_is_told_with_its_place() {
-        let faulty = |from: &str, to: &str| fault(&GOOD.replace(from, to)).unwrap().message;
-        let told = faulty("- pause: 5", "- puase: 5");
-        assert!(
-            told.contains("`puase`")
-                && told.contains("did you mean `pause`?")
-                && told.contains("line 7 column 7"),
-            "{told}"
-        );
-        let told = faulty("\nscenarios:", "\nscenario:");
-        assert!(
-            told.contains("did you mean `scenarios`?") && told.contains("line 10 column 1"),
-            "{told}"
-        );
-        assert!(faulty("    flow: [{", "    flows: [{").contains("did you mean `flow`?"));
-        assert!(
-            faulty("arrivalCount", "arivalCount").contains("line 9"),
-            "in an environment"
-        );
-        assert!(
-            faulty("duration: 1, arrivalRate", "seconds: 1, arrivalRate")
-                .contains("known keys: name, duration")
-        );
-    }
-
-    #[test]
-    fn what_does_not_parse_is_told_with_its_place() {
-        let told = fault("config:\n  target: 'x\nscenarios: []\n")
-            .unwrap()
-            .message;
-        assert!(told.contains("line "), "{told}");
-        let told = fault("config:\n  a: 1\n b: 2\n").unwrap().message;
-        assert!(told.contains("line 3 column 2"), "{told}");
-    }
-
-    #[test]
-    fn a_script_without_something_to_run_is_told() {
-        for script in [
-            "config: {target: x}",
-            "config: {target: x}\nscenarios: []",
-            "config: {target: x}\nscenarios:\n",
-        ] {
-            let fault = fault(script).unwrap();
-            assert!(
-                fault.is_missing && fault.message.contains("no `scenarios`"),
-                "{script}: {fault:?}"
-            );
-        }
-        for script in ["scenarios: [{flow: []}]", "- a", "a text"] {
-            assert!(
-                fault(script)
-                    .unwrap()
-                    .message
-                    .contains("missing section `config`"),
-                "{script}"
-            );
-        }
-    }
-
-    /// The good script with something more in its `config`.
-    fn with_config(more: &str) -> Option<Problem> {
-        fault(&GOOD.replace(
-            "  mqtt: {some: thing}\n",
-            &format!("  mqtt: {{some: thing}}\n  {more}\n"),
-        ))
-    }
-
-    #[test]
-    fn what_artillery_its_engines_and_its_plugins_know_is_taken() {
-        for more in [
-            "engine: http",
-            "mode: poisson",
-            "apdex: {threshold: 100}",
-            "pluginsScope: '@mine/artillery-plugin-'",
-            "bundling: {external: [x]}",
-            "http2: true",
-            "https: {}",
-            "wss: {}",
-            "hls: {}",
-            "engineio: {}",
-            "socketioV3: {}",
-            "socketio3: {}",
-            "grpc: {}",
-            "targets: 1\n  engines: {targets: {}}",
-            "targets: 1\n  plugins: {targets: {}}",
-            "http: {timeout: 3, pool: 1, proxy: x}",
-            "tls: {ca: x, key: y}",
-            "payload: {path: a.csv, fields: [a], options: {from: 2}}",
-            "payload: [{path: a.csv, fields: [a], random: true}]",
-            "ensure: {p95: 1, conditions: []}",
-        ] {
-            assert_eq!(with_config(more), None, "{more}");
-        }
-    }
-
-    #[test]
-    fn what_is_nearly_a_key_is_told_wherever_artillery_knows_the_keys() {
-        for (more, meant) in [
-            ("tagret: x", "target"),
-            ("environment: {}", "environments"),
-            ("htpt: {}", "http"),
-            ("statsinterval: 3", "statsInterval"),
-            ("http: {timeuot: 3}", "timeout"),
-            ("http: {maxSocket: 3}", "maxSockets"),
-            ("tls: {rejectUnauthorised: false}", "rejectUnauthorized"),
-            ("payload: {path: a.csv, field: [a]}", "fields"),
-            (
-                "payload: [{path: a.csv, fields: [a], skipHeaders: true}]",
-                "skipHeader",
-            ),
-            ("ensure: {threshold: []}", "thresholds"),
-            ("plugins: {ensure: {maxErrorsRate: 1}}", "maxErrorRate"),
-        ] {
-            let told = with_config(more).unwrap().message;
-            assert!(
-                told.contains(&format!("`{meant}` may be meant")),
-                "{more}: {told}"
-            );
-        }
-        let requests = |steps: &str| {
-            fault(&format!(
-                "config: {{target: x}}\nscenarios: [{{flow: [{steps}]}}]"
-            ))
-            .map(|f| f.message)
-        };
-        for steps in [
-            "{get: {url: /, header: {}}}",
-            "{loop: [{post: {url: /, header: {a: b}}}], count: 2}",
-        ] {
-            assert!(
-                requests(steps).unwrap().contains("did you mean `headers`?"),
-                "{steps}"
-            );
-        }
-        assert!(
-            requests("{get: {url: /, cookies: {}}}")
-                .unwrap()
-                .contains("did you mean `cookie`?")
-        );
-        for steps in [
-            "{get: {url: /, headers: {header: a, url: b}, timeout: 3}}",
-            "{log: a}, {think: 1}",
-            "{post: {url: /, json: {header: 1}}}",
-        ] {
-            assert_eq!(requests(steps), None, "{steps}");
-        }
-        let other = "config: {target: x}\nscenarios: [{flow: [{get: {header: a}}], engine: mine}]";
-        assert_eq!(fault(other), None, "another engine's requests");
-    }
-
-    #[test]
-    fn a_key_that_is_there_twice_is_told_with_its_place() {
-        for (script, place) in [
-            (
-                "config: {target: x}\nscenarios: [{flow: []}]\nconfig: {}\n",
-                "line 3 column 1",
-            ),
-            (
-                "config: {target: x}\nscenarios: [{flow: [{get: {url: /, headers: {a: 1, a: 2}}}]}]",
-                "line 2 column 52",
-            ),
-            (
-                "config: {target: x, variables: {1: a, '1': b}}\nscenarios: [{flow: []}]",
-                "line 1 column 39",
-            ),
-        ] {
-            let told = fault(script).unwrap().message;
-            assert!(
-                told.contains("duplicate key") && told.contains(place),
-                "{script}: {told}"
-            );
-        }
-        let merged = "x-a: &a {name: a}\nconfig: {target: x}\nscenarios: [{<<: *a, <<: *a, name: b, flow: []}]";
-        assert_eq!(
-            fault(merged),
-            None,
-            "js-yaml takes several merges, and another value than the merged one"
-        );
-    }
-
-    #[test]
-    fn what_only_holds_anchors_is_taken() {
-        let script = |top: &str| {
-            format!("{top}\nconfig: {{target: x, defaults: *a}}\nscenarios: [{{flow: []}}]\n")
-        };
-        for top in [
-            "definitions: &a {headers: {}}",
-            "shared:\n  # more\n  headers:\n    - &a {accept: x}\n",
-            "all: [&a {}, &b {}]",
-        ] {
-            assert_eq!(fault(&script(top)), None, "{top}");
-        }
-        let told = fault(&script("x-a: &a {}\ndefinitions: &b {}"))
-            .unwrap()
-            .message;
-        assert!(
-            told.contains("`definitions`") && told.contains("keys of your own begin with x-"),
-            "{told}"
-        );
-        assert_eq!(
-            fault(
-                "$schema: s\nx-all: &all {config: {target: x}, scenarios: [{flow: []}]}\n<<: *all\n"
-            ),
-            None
-        );
-    }
-
-    #[test]
-    fn a_scenario_of_a_built_in_engine_has_a_flow() {
-        let told = |scenarios: &str| {
-            fault(&format!("config: {{target: x}}\n{scenarios}")).map(|f| f.message)
-        };
-        for scenarios in [
-            "scenarios: [{flow: []}, {name: a}]",
-            "scenarios: [{flow: []}, {engine: ws}]",
-        ] {
-            assert!(
-                told(scenarios)
-                    .unwrap()
-                    .contains("scenarios[1] has no `flow`"),
-                "{scenarios}"
-            );
-        }
-        assert!(
-            told("scenarios: [{flow: []}]\nbefore: {engine: http}")
-                .unwrap()
-                .contains("before has no `flow`")
-        );
-        assert_eq!(
-            told("scenarios: [{engine: playwright, testFunction: f}]\nafter: {flow: []}"),
-            None
-        );
-        assert_eq!(told("x-a: &a {flow: []}\nscenarios: [{<<: *a}]"), None);
-    }
-
-    #[test]
-    fn an_environment_that_is_not_there_is_told() {
-        let fault =
-            |script: &str, environment| crate::analyze(script, "a.yaml", environment).problem;
-        let told = fault(GOOD, Some("deb")).unwrap();
-        assert!(
-            told.is_missing
-                && told.message.contains("no environment `deb`")
-                && told.message.ends_with("has dev"),
-            "{told:?}"
-        );
-        for (script, environment) in [
-            (GOOD, Some("dev")),
-            (GOOD, Some("")),
-            (GOOD, None),
-            ("config: {target: x}\nscenarios: [{flow: []}]", Some("dev")),
-            (
-                "config: {target: 'http://{{ $environment }}', environments: {a: {}}}\nscenarios: [{flow: []}]",
-                Some("dev"),
-            ),
-        ] {
-            assert_eq!(fault(script, environment), None, "{script} {environment:?}");
-        }
-    }
-}
+mod tests;

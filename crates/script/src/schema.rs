@@ -1,12 +1,12 @@
-//! The keys that Artillery knows in a script: pure.
+//! The keys that Artillery knows in a script, and the detection of misspelled ones.
 
 use std::collections::HashSet;
 
 use serde_yaml::Value;
 
-/// A part of a script, with keys of its own.
+/// A part of a script that has its own set of keys.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Section {
+pub(crate) enum Section {
     Script,
     Config,
     Environments,
@@ -26,22 +26,23 @@ pub(super) enum Section {
     Other,
 }
 
-/// Which keys there may be besides.
+/// Which keys a section may have besides those that Artillery knows.
 #[derive(Clone, Copy, PartialEq)]
 enum UnknownKeys {
-    /// None: Artillery would ignore it.
+    /// None, because Artillery would ignore them.
     Reject,
-    /// Those that engines and plugins know.
+    /// Those of engines and plugins, unless they look like a misspelled key of Artillery.
     Allow,
-    /// Those, and they may have names like Artillery's own: `https` beside `http`.
+    /// Those of engines and plugins, even with names close to Artillery's own, such as `https` and
+    /// `http`. Only a likely typo is reported.
     AllowIfDistinct,
 }
 
 impl Section {
-    /// The keys that Artillery knows here.
+    /// The keys that Artillery knows in this section.
     ///
-    /// Source: Artillery, `types.d.ts`, `lib/util/validate-script.ts`, `lib/core/phases.ts`, `lib/core/runner.ts`,
-    /// `lib/core/engine_http.ts`.
+    /// Source: Artillery, `types.d.ts`, `lib/util/validate-script.ts`, `lib/core/phases.ts`,
+    /// `lib/core/runner.ts`, `lib/core/engine_http.ts`.
     fn keys(self) -> (&'static [&'static str], UnknownKeys) {
         match self {
             Self::Script => (
@@ -175,8 +176,8 @@ impl Section {
         }
     }
 
-    /// What is behind a key.
-    pub(super) fn of(self, key: &str) -> Self {
+    /// The section that the value of a key is.
+    pub(crate) fn child(self, key: &str) -> Self {
         match (self, key) {
             (Self::Script, "config") | (Self::Environments, _) => Self::Config,
             (Self::Script, "scenarios") => Self::Scenarios,
@@ -194,8 +195,8 @@ impl Section {
         }
     }
 
-    /// What is in a list.
-    pub(super) fn item(self) -> Self {
+    /// The section that each item of a list is.
+    pub(crate) fn item(self) -> Self {
         match self {
             Self::Phases => Self::Phase,
             Self::Payload => Self::Payload,
@@ -205,38 +206,38 @@ impl Section {
         }
     }
 
-    /// What is wrong with a key, if anything is.
-    pub(super) fn problem(self, key: &str, own: &CustomKeys<'_>) -> Option<String> {
-        let (known, others) = self.keys();
-        // A merge key, and what people keep their anchors in.
+    /// Describes what is wrong with a key, if anything.
+    pub(crate) fn problem(self, key: &str, custom: &CustomKeys<'_>) -> Option<String> {
+        let (known, unknown) = self.keys();
+        // Merge keys, and keys that conventionally hold anchors.
         if known.contains(&key)
             || key == "<<"
             || ["x-", ".", "_", "$"]
                 .iter()
-                .any(|mark| key.starts_with(mark))
+                .any(|prefix| key.starts_with(prefix))
         {
             return None;
         }
-        if self == Self::Config && own.names.contains(key)
-            || self == Self::Script && own.has_anchors_in(key)
+        if self == Self::Config && custom.names.contains(key)
+            || self == Self::Script && custom.has_used_anchor(key)
         {
             return None;
         }
         match known
             .iter()
-            .find(|known| is_probable_typo(key, known, others))
+            .find(|known| is_probable_typo(key, known, unknown))
         {
-            Some(near) => Some(format!(
-                "unknown key `{key}`; did you mean `{near}`? Artillery would ignore it"
+            Some(meant) => Some(format!(
+                "unknown key `{key}`; did you mean `{meant}`? Artillery would ignore it"
             )),
-            None if others == UnknownKeys::Reject => {
-                let own = if self == Self::Script {
-                    "; custom keys begin with x-"
+            None if unknown == UnknownKeys::Reject => {
+                let hint = if self == Self::Script {
+                    "; custom keys start with x-"
                 } else {
                     ""
                 };
                 Some(format!(
-                    "unknown key `{key}`, which Artillery would ignore (known keys: {}{own})",
+                    "unknown key `{key}`, which Artillery would ignore (known keys: {}{hint})",
                     known.join(", ")
                 ))
             }
@@ -245,17 +246,18 @@ impl Section {
     }
 }
 
-/// What a script has of its own.
-pub(super) struct CustomKeys<'a> {
+/// The keys that a script defines itself.
+pub(crate) struct CustomKeys<'a> {
     text: &'a str,
-    /// The names of its engines and plugins, which may have keys of their names in `config`.
+    /// The names of its engines and plugins. `config` may have keys of the same names.
     names: HashSet<String>,
-    /// Whether all its scenarios are of HTTP, whose requests are known.
-    pub(super) is_http: bool,
+    /// Whether all its scenarios use the HTTP engine. The request keys of other engines are not
+    /// known.
+    pub(crate) is_http: bool,
 }
 
 impl<'a> CustomKeys<'a> {
-    pub(super) fn of(text: &'a str, script: Option<&Value>) -> Self {
+    pub(crate) fn new(text: &'a str, script: Option<&Value>) -> Self {
         let config = script.and_then(|script| script.get("config"));
         let environments = config
             .and_then(|config| config.get("environments")?.as_mapping())
@@ -282,8 +284,9 @@ impl<'a> CustomKeys<'a> {
         }
     }
 
-    /// Whether a key at the top holds an anchor that is used: then it is there for that.
-    fn has_anchors_in(&self, key: &str) -> bool {
+    /// Whether a top-level key holds an anchor that the script uses: Artillery ignores the key, but
+    /// the script needs it.
+    fn has_used_anchor(&self, key: &str) -> bool {
         let quotes = ['"', '\''];
         let is_of_key = |line: &&str| {
             let rest = line.trim_start_matches(quotes).strip_prefix(key);
@@ -309,12 +312,12 @@ impl<'a> CustomKeys<'a> {
     }
 }
 
-/// Whether a key may be meant as another one.
-fn is_probable_typo(key: &str, known: &str, others: UnknownKeys) -> bool {
+/// Whether a key is probably a misspelling of a known one.
+fn is_probable_typo(key: &str, known: &str, unknown: UnknownKeys) -> bool {
     if key.len() < 3 || key.eq_ignore_ascii_case(known) {
         return key.eq_ignore_ascii_case(known);
     }
-    if others != UnknownKeys::AllowIfDistinct {
+    if unknown != UnknownKeys::AllowIfDistinct {
         return edit_distance(key, known) <= if key.len() > 4 { 2 } else { 1 };
     }
     let sorted = |word: &str| {
@@ -323,16 +326,16 @@ fn is_probable_typo(key: &str, known: &str, others: UnknownKeys) -> bool {
         letters
     };
     match known.len() {
-        // One letter more or less makes another protocol of it.
+        // One letter more or less may be another protocol, such as `https`.
         0..=4 => sorted(key) == sorted(known),
-        // And a number another version.
+        // A trailing digit may be another version, such as `socketio3`.
         5..=8 => edit_distance(key, known) == 1 && !key.ends_with(|c: char| c.is_ascii_digit()),
         _ => edit_distance(key, known) <= 2,
     }
 }
 
-/// How many letters have to be changed, added, left out or exchanged with their neighbours to make one word of the other (optimal
-/// string alignment).
+/// The number of letters to change, add, remove or swap with their neighbor to turn one word into
+/// the other (optimal string alignment).
 fn edit_distance(one: &str, other: &str) -> usize {
     let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
     let mut rows = vec![vec![0; other.len() + 1]; one.len() + 1];
@@ -341,16 +344,16 @@ fn edit_distance(one: &str, other: &str) -> usize {
             rows[i][j] = if i == 0 || j == 0 {
                 i + j
             } else {
-                let changed = rows[i - 1][j - 1] + usize::from(one[i - 1] != other[j - 1]);
-                let exchanged =
+                let substituted = rows[i - 1][j - 1] + usize::from(one[i - 1] != other[j - 1]);
+                let transposed =
                     i > 1 && j > 1 && one[i - 1] == other[j - 2] && one[i - 2] == other[j - 1];
-                let exchanged = if exchanged {
+                let transposed = if transposed {
                     rows[i - 2][j - 2] + 1
                 } else {
                     usize::MAX
                 };
-                changed
-                    .min(exchanged)
+                substituted
+                    .min(transposed)
                     .min(rows[i - 1][j] + 1)
                     .min(rows[i][j - 1] + 1)
             };

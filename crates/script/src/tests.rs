@@ -19,7 +19,7 @@ config:
 ";
 
 #[test]
-fn the_phases_tell_how_long_it_takes() {
+fn expected_duration_is_the_sum_of_the_phases() {
     assert_eq!(seconds_of(SCRIPT, None), Some(180));
     // Artillery merges the lists, phase by phase.
     assert_eq!(seconds_of(SCRIPT, Some("short")), Some(122));
@@ -29,7 +29,7 @@ fn the_phases_tell_how_long_it_takes() {
     assert_eq!(
         seconds_of("config: {target: x}", None),
         Some(1),
-        "Artillery's own default"
+        "Artillery's default"
     );
     assert_eq!(
         seconds_of(
@@ -41,7 +41,7 @@ fn the_phases_tell_how_long_it_takes() {
 }
 
 #[test]
-fn what_cannot_be_told_is_not_guessed() {
+fn expected_duration_is_unknown_for_unreadable_phases() {
     for script in [
         "",
         ":",
@@ -61,8 +61,8 @@ fn what_cannot_be_told_is_not_guessed() {
 }
 
 #[test]
-fn what_arguments_bring_is_known_to_be_unknown() {
-    let brings = |arguments: &str| {
+fn arguments_that_change_the_script_are_recognized() {
+    let overrides = |arguments: &str| {
         args_override_script(&arguments.split(' ').map(str::to_owned).collect::<Vec<_>>())
     };
     for more in [
@@ -83,7 +83,7 @@ fn what_arguments_bring_is_known_to_be_unknown() {
         "--output report.json extra.yml",
         "-o report.json -c more.yml",
     ] {
-        assert!(brings(more), "{more}");
+        assert!(overrides(more), "{more}");
     }
     for other in [
         "--quiet",
@@ -95,18 +95,18 @@ fn what_arguments_bring_is_known_to_be_unknown() {
         "--name -c",
         "--tags a:b",
     ] {
-        assert!(!brings(other), "{other}");
+        assert!(!overrides(other), "{other}");
     }
     assert!(!args_override_script(&[]));
 }
 
-/// Each of these Artillery runs: js-yaml 3.15 takes it.
+/// Artillery runs all of these: js-yaml 3.15 accepts them.
 #[test]
-fn what_artillerys_parser_takes_is_read() {
+fn yaml_that_artillery_accepts_is_read() {
     for (script, what) in [
         (
             "config:\n  target: http://x\n\t\n  ensure: {p95: 1}\n",
-            "a line with a tab alone",
+            "a line that is one tab",
         ),
         (
             "config:\n  target: http://x\n\t# more\n  ensure: {p95: 1}\n",
@@ -130,11 +130,11 @@ fn what_artillerys_parser_takes_is_read() {
         ),
         (
             "{\n\t\"config\": {\n\t\t\"variables\": {\"a\": \"\\ud83d\\ude00\"},\n\t\t\"ensure\": {\"p95\": 1}\n\t}\n}\n",
-            "halves of a character",
+            "a surrogate pair",
         ),
         (
             "config:\n  variables: {a: \"\\ud83d\", b: 'x\u{7f}\u{99}'}\n  ensure: {p95: 1}\n",
-            "a half, and control characters",
+            "an unpaired surrogate and control characters",
         ),
         (
             "{\n\t\"config\": {\n\t\t\"ensure\": {\n\t\t\t\"p95\": 1\n\t\t}\n\t}\n}\n",
@@ -142,34 +142,38 @@ fn what_artillerys_parser_takes_is_read() {
         ),
         (
             "config:\n  target: 'http:\n\t//x'\n  ensure: {p95: 1}\n",
-            "a tab in a text of two lines",
+            "a tab in a string of two lines",
         ),
         (
             "\u{feff}config:\r\n  ensure:\r\n    p95: 1\r\n",
-            "another system's file",
+            "a byte order mark and CRLF",
         ),
     ] {
-        let read = analyze(script, "a.yaml", None);
+        let analysis = analyze(script, "a.yaml", None);
         assert_eq!(
-            read.ensure.map(|rules| rules.len()),
+            analysis.ensure.map(|thresholds| thresholds.len()),
             Some(1),
             "{what}: {:?}",
-            read.problem
+            analysis.problem
         );
-        assert!(read.problem.is_none_or(|fault| fault.is_missing), "{what}");
+        assert!(
+            analysis.problem.is_none_or(|problem| problem.is_missing),
+            "{what}"
+        );
     }
 }
 
 #[test]
-fn a_script_that_the_operator_cannot_read_is_judged_by_artillery() {
+fn ensure_of_an_unreadable_script_is_left_to_artillery() {
     for unreadable in [
         "config:\n\tensure: {p95: 1}\n",
         "config: {ensure: {p95: 1}",
         "config: {ensure: {p95: 1}, ensure: {}}",
     ] {
-        let read = analyze(unreadable, "a.yaml", None);
+        let analysis = analyze(unreadable, "a.yaml", None);
         assert!(
-            read.ensure.is_none() && read.problem.is_some_and(|fault| !fault.is_missing),
+            analysis.ensure.is_none()
+                && analysis.problem.is_some_and(|problem| !problem.is_missing),
             "{unreadable}"
         );
     }
@@ -185,7 +189,7 @@ fn a_script_that_the_operator_cannot_read_is_judged_by_artillery() {
     assert_eq!(
         (large.ensure, large.problem),
         (None, None),
-        "a number that is read as none"
+        "a number that serde_yaml does not read"
     );
     assert_eq!(
         analyze("config: {target: x}", "a.yaml", None).ensure,
@@ -194,7 +198,7 @@ fn a_script_that_the_operator_cannot_read_is_judged_by_artillery() {
 }
 
 #[test]
-fn a_small_text_that_says_very_much_is_left_to_artillery() {
+fn script_that_anchors_make_too_large_is_left_to_artillery() {
     let uses = |anchor: &str, times| vec![anchor; times].join(", ");
     let wide = format!(
         "a: &a [{}]\nb: [{}]\n",
@@ -213,9 +217,13 @@ fn a_small_text_that_says_very_much_is_left_to_artillery() {
         )
     });
     for script in [wide, long, deep] {
-        let read = analyze(&script, "a.yaml", None);
+        let analysis = analyze(&script, "a.yaml", None);
         assert_eq!(
-            (read.ensure, read.problem, read.expected_duration),
+            (
+                analysis.ensure,
+                analysis.problem,
+                analysis.expected_duration
+            ),
             (None, None, None)
         );
     }
@@ -240,21 +248,21 @@ fn expressions(script: &str, environment: Option<&str>) -> Vec<String> {
         .ensure
         .unwrap_or_default()
         .into_iter()
-        .map(|rule| {
+        .map(|threshold| {
             format!(
                 "{}{}",
-                rule.expression,
-                if rule.is_strict() { "" } else { "?" }
+                threshold.expression,
+                if threshold.is_strict() { "" } else { "?" }
             )
         })
         .collect()
 }
 
 #[test]
-fn the_scripts_ensure_becomes_rules() {
-    let rules = expressions(ENSURE_SCRIPT, None);
+fn ensure_becomes_thresholds() {
+    let all = expressions(ENSURE_SCRIPT, None);
     assert_eq!(
-        rules,
+        all,
         [
             "http.response_time.p95 < 200",
             "http.response_time.p99 < 300",
@@ -273,10 +281,10 @@ fn the_scripts_ensure_becomes_rules() {
             && lax.contains(&"maxErrorRate <= 5".to_owned())
     );
     assert!(
-        lax.contains(&"'plugins.x-y./a.p95' < 9".to_owned()) && lax.len() == rules.len(),
+        lax.contains(&"'plugins.x-y./a.p95' < 9".to_owned()) && lax.len() == all.len(),
         "{lax:?}"
     );
-    assert_eq!(expressions(ENSURE_SCRIPT, Some("none")), rules);
+    assert_eq!(expressions(ENSURE_SCRIPT, Some("none")), all);
     assert_eq!(
         expressions("config: {plugins: {ensure: {p99: 3}}}", None),
         ["http.response_time.p99 < 3"]
@@ -299,7 +307,7 @@ fn the_scripts_ensure_becomes_rules() {
         "{ensure: {thresholds: [{a: [1]}], p99: null, maxErrorRate: '{{ x }}'}}",
     )
     .unwrap();
-    let expressions: Vec<_> = ensured(&unusual)
+    let expressions: Vec<_> = thresholds(&unusual)
         .into_iter()
         .map(|threshold| threshold.expression)
         .collect();

@@ -1,48 +1,50 @@
-//! A script's text, read as Artillery reads it: pure.
+//! Reads YAML and JSON as Artillery's parser, js-yaml, does.
 
 use serde_yaml::Value;
 
-/// The text as libyaml can read it where js-yaml can, with which Artillery reads it. Lines and columns stay as they are.
-pub(super) fn normalize_for_libyaml(text: &str) -> String {
-    let mut normalize_for_libyaml = String::with_capacity(text.len());
+/// Rewrites a text that js-yaml accepts into one that libyaml accepts too. Line and column numbers
+/// stay valid.
+pub(crate) fn normalize_for_libyaml(text: &str) -> String {
+    let mut normalized = String::with_capacity(text.len());
     for line in text.split_inclusive('\n') {
         let mut rest = line.trim_start_matches([' ', '\t']);
         let indentation = &line[..line.len() - rest.len()];
-        // Where a line says nothing, or goes on with a list or map in brackets, tabs indent nothing.
-        let is_no_indentation =
+        // Tabs do not indent a line that is blank, a comment, or inside brackets.
+        let ignores_indentation =
             rest.trim_end().is_empty() || rest.starts_with(['#', ',', ']', '}']);
-        normalize_for_libyaml.push_str(&if is_no_indentation {
+        normalized.push_str(&if ignores_indentation {
             indentation.replace('\t', " ")
         } else {
             indentation.to_owned()
         });
         while let Some(item) = rest.strip_prefix('-').filter(|item| item.starts_with('\t')) {
             rest = item.trim_start_matches('\t');
-            normalize_for_libyaml.push('-');
-            normalize_for_libyaml.extend(std::iter::repeat_n(' ', item.len() - rest.len()));
+            normalized.push('-');
+            normalized.extend(std::iter::repeat_n(' ', item.len() - rest.len()));
         }
-        normalize_for_libyaml.extend(rest.chars().map(|c| if is_control(c) { '?' } else { c }));
+        normalized.extend(rest.chars().map(|c| if is_control(c) { '?' } else { c }));
     }
-    without_surrogates(normalize_for_libyaml)
+    replace_surrogates(normalized)
 }
 
-/// Whether js-yaml takes this character in quotes, and libyaml nowhere.
+/// Whether js-yaml accepts this character in quotes and libyaml does not.
 fn is_control(c: char) -> bool {
     matches!(c, '\u{7f}'..='\u{84}' | '\u{86}'..='\u{9f}')
 }
 
-/// JSON writes what is beyond 16 bits as two halves, `\ud83d\ude00`, of which libyaml takes neither.
-fn without_surrogates(mut text: String) -> String {
+/// JSON escapes characters beyond 16 bits as surrogate pairs, `\ud83d\ude00`, which libyaml
+/// rejects.
+fn replace_surrogates(mut text: String) -> String {
     let mut from = 0;
     while let Some(at) = text
         .get(from..)
         .and_then(|rest| rest.find("\\u"))
         .map(|at| from + at)
     {
-        let half = text
+        let code = text
             .get(at + 2..at + 6)
             .and_then(|digits| u32::from_str_radix(digits, 16).ok());
-        if half.is_some_and(|half| (0xd800..0xe000).contains(&half)) {
+        if code.is_some_and(|code| (0xd800..0xe000).contains(&code)) {
             text.replace_range(at + 2..at + 6, "fffd");
         }
         from = at + 2;
@@ -50,18 +52,19 @@ fn without_surrogates(mut text: String) -> String {
     text
 }
 
-/// What the text says, with what `<<` brings in. None where it does not parse.
-pub(super) fn parse(normalize_for_libyaml: &str) -> Option<Value> {
-    let mut script: Value = serde_yaml::from_str(normalize_for_libyaml).ok()?;
-    // One that is wrong is left as it is: Artillery does not run it.
+/// Parses a normalized text and applies its merge keys (`<<`). None if it does not parse.
+pub(crate) fn parse(normalized: &str) -> Option<Value> {
+    let mut script: Value = serde_yaml::from_str(normalized).ok()?;
+    // Artillery does not run a script with an invalid merge key.
     let _ = script.apply_merge();
     Some(script)
 }
 
-/// The script's `config` in the environment that is used. None where it has none.
+/// The script's `config` with the selected environment merged into it. None if the script has no
+/// `config`.
 ///
 /// Source: Artillery, `checkConfig` in `lib/util.ts`.
-pub(super) fn config(script: &Value, environment: Option<&str>) -> Option<Value> {
+pub(crate) fn config(script: &Value, environment: Option<&str>) -> Option<Value> {
     let mut config = script.get("config")?.clone();
     let overlay = environment
         .and_then(|name| config.get("environments")?.get(name))
@@ -72,7 +75,8 @@ pub(super) fn config(script: &Value, environment: Option<&str>) -> Option<Value>
     Some(config)
 }
 
-/// As lodash's `merge`, by which Artillery lays an environment over the rest: maps and lists are merged entry by entry.
+/// Merges maps and lists entry by entry, like lodash's `merge`, which Artillery uses for
+/// environments.
 fn merge(to: &mut Value, from: Value) {
     match (to, from) {
         (Value::Mapping(to), Value::Mapping(from)) => {

@@ -33,24 +33,24 @@ fn key() -> ObjectRef {
 }
 
 #[test]
-fn after_a_list_of_tests_all_are_looked_at_and_those_that_it_lacks_are_gone() {
+fn relist_returns_all_tests_and_removes_missing_ones() {
     let mut store = Store::default();
     for (name, version) in [("t", "1"), ("gone", "2")] {
         store.apply_load_test_event(Event::Apply(load_test(name, version)));
     }
     assert!(
         store.apply_load_test_event(Event::Init).is_empty() && store.test(&key()).is_some(),
-        "it is there while others are listed"
+        "the test is kept during a relist"
     );
     assert!(
         store
             .apply_load_test_event(Event::InitApply(load_test("t", "3")))
             .is_empty()
     );
-    let mut concerned = store.apply_load_test_event(Event::InitDone);
-    concerned.sort();
+    let mut affected = store.apply_load_test_event(Event::InitDone);
+    affected.sort();
     assert_eq!(
-        concerned,
+        affected,
         [
             Arc::new(NamespacedName {
                 namespace: "n".into(),
@@ -75,7 +75,7 @@ fn after_a_list_of_tests_all_are_looked_at_and_those_that_it_lacks_are_gone() {
 }
 
 #[test]
-fn the_key_of_a_test_is_kept_once() {
+fn keys_are_interned() {
     let mut store = Store::default();
     let of_test = store
         .apply_load_test_event(Event::Apply(load_test("t", "1")))
@@ -97,7 +97,7 @@ fn the_key_of_a_test_is_kept_once() {
 }
 
 #[test]
-fn maps_do_not_keep_the_room_of_what_they_hold_no_more() {
+fn sparse_maps_shrink() {
     let mut map: HashMap<_, _> = (0..10_000).map(|n| (n, n)).collect();
     for n in 0..9_000 {
         map.remove(&n);
@@ -111,7 +111,7 @@ fn maps_do_not_keep_the_room_of_what_they_hold_no_more() {
 }
 
 #[test]
-fn a_job_belongs_to_the_test_whose_uid_it_names() {
+fn job_belongs_to_the_test_with_its_owner_uid() {
     let mut store = Store::default();
     store.apply_job_event(Event::Apply(job("j", "test-1", 0)));
     assert!(matches!(
@@ -122,7 +122,7 @@ fn a_job_belongs_to_the_test_whose_uid_it_names() {
 }
 
 #[test]
-fn a_deleted_job_is_remembered_for_its_test_alone() {
+fn deleted_job_is_remembered_only_for_its_own_test() {
     let mut store = Store::default();
     store.apply_job_event(Event::Apply(job("j", "test-1", 1)));
     assert_eq!(
@@ -135,14 +135,14 @@ fn a_deleted_job_is_remembered_for_its_test_alone() {
     assert_eq!(
         store.job(&key(), "test-2"),
         None,
-        "a test created anew under the name may have its own Job"
+        "a recreated test can have its own Job"
     );
     store.forget_test(&key());
     assert_eq!(store.job(&key(), "test-1"), None);
 }
 
 #[test]
-fn what_a_new_list_lacks_is_gone() {
+fn objects_missing_from_a_relist_are_deleted() {
     let mut store = Store::default();
     store.apply_job_event(Event::Apply(job("j", "test-1", 0)));
     store.apply_pod_event(Event::Apply(pod("t-0", "Running")), NOW);
@@ -150,25 +150,29 @@ fn what_a_new_list_lacks_is_gone() {
     store.apply_pod_event(Event::Init, NOW);
     store.apply_pod_event(Event::InitApply(pod("t-1", "Running")), NOW);
     assert_eq!(store.apply_pod_event(Event::InitDone, NOW), [key()]);
-    let gone = |store: &Store| {
+    let removed = |store: &Store| {
         store
             .workers("j")
             .iter()
             .filter(|w| w.deleted.as_ref().is_some_and(|d| d.removed))
             .count()
     };
-    assert_eq!(gone(&store), 1, "remembered while its Job is there");
+    assert_eq!(
+        removed(&store),
+        1,
+        "a removed worker is kept while its Job exists"
+    );
     store.apply_job_event(Event::Init);
     assert_eq!(store.apply_job_event(Event::InitDone), [key()]);
     assert!(matches!(
         store.job(&key(), "test-1"),
         Some(JobState::Deleted(_))
     ));
-    assert_eq!((store.workers("j").len(), gone(&store)), (1, 0));
+    assert_eq!((store.workers("j").len(), removed(&store)), (1, 0));
 }
 
 #[test]
-fn an_event_that_changes_nothing_concerns_no_test() {
+fn unchanged_objects_trigger_no_reconcile() {
     let mut store = Store::default();
     assert_eq!(
         store
@@ -195,28 +199,28 @@ fn an_event_that_changes_nothing_concerns_no_test() {
 }
 
 #[test]
-fn what_a_worker_was_told_is_known_before_the_watch_tells_of_it() {
+fn sent_start_is_recorded_before_the_watch_shows_it() {
     let mut store = Store::default();
     store.apply_job_event(Event::Apply(job("j", "test-1", 0)));
     store.apply_pod_event(Event::Apply(pod("t-0", "Pending")), NOW);
     store.record_start_sent(&key(), "t-0", NOW, 1, NOW);
     store.record_start_sent(&key(), "t-1", NOW, 1, NOW);
     store.apply_pod_event(Event::Apply(pod("t-0", "Running")), NOW);
-    let told: Vec<_> = store
+    let sent: Vec<_> = store
         .workers("j")
         .iter()
         .map(|w| (w.start.instant, w.start.attempt))
         .collect();
     assert_eq!(
-        told,
+        sent,
         [(Some(NOW), 1)],
-        "an event from before it says nothing else"
+        "an older event does not overwrite the record"
     );
 }
 
 #[test]
-fn an_answer_is_due_when_the_watch_has_shown_what_was_told_and_later_where_that_took_long() {
-    let told = |annotation: &str| {
+fn ack_deadline_starts_at_the_watched_annotation_and_grows_with_its_delay() {
+    let annotated = |annotation: &str| {
         let mut pod = pod("t-0", "Running");
         let start = (
             loadtest_api::labels::START_ANNOTATION.to_owned(),
@@ -232,30 +236,40 @@ fn an_answer_is_due_when_the_watch_has_shown_what_was_told_and_later_where_that_
             .ack_deadline
             .map(Timestamp::as_millisecond)
     };
-    for (shown, answer) in [(100, 1350), (2000, 6000)] {
+    for (shown, deadline) in [(100, 1350), (2000, 6000)] {
         let mut store = Store::default();
         store.apply_job_event(Event::Apply(job("j", "test-1", 0)));
         store.apply_pod_event(Event::Apply(pod("t-0", "Pending")), NOW);
         store.record_start_sent(&key(), "t-0", at(5000), 1, NOW);
         store.apply_pod_event(Event::Apply(pod("t-0", "Running")), at(50));
-        assert_eq!(due(&store), None, "this is from before it was told");
-        store.apply_pod_event(Event::Apply(told("1970-01-01T00:00:05.000Z")), at(shown));
-        assert_eq!(due(&store), Some(answer));
+        assert_eq!(due(&store), None, "the annotation is not visible yet");
         store.apply_pod_event(
-            Event::Apply(told("1970-01-01T00:00:05.000Z")),
+            Event::Apply(annotated("1970-01-01T00:00:05.000Z")),
+            at(shown),
+        );
+        assert_eq!(due(&store), Some(deadline));
+        store.apply_pod_event(
+            Event::Apply(annotated("1970-01-01T00:00:05.000Z")),
             at(shown + 500),
         );
-        assert_eq!(due(&store), Some(answer), "more news makes it no later");
+        assert_eq!(
+            due(&store),
+            Some(deadline),
+            "later events do not extend the deadline"
+        );
     }
     let mut restarted = Store::default();
-    restarted.apply_pod_event(Event::InitApply(told("1970-01-01T00:00:05.000Z")), at(7000));
+    restarted.apply_pod_event(
+        Event::InitApply(annotated("1970-01-01T00:00:05.000Z")),
+        at(7000),
+    );
     assert_eq!(due(&restarted), Some(8250));
 }
 
 #[test]
-fn of_a_test_that_has_ended_with_its_job_no_workers_are_kept() {
+fn workers_of_a_finished_test_and_job_are_evicted() {
     let mut store = Store::default();
-    let ended = |uid: &str| {
+    let finished = |uid: &str| {
         let mut job = job(uid, "test-1", 1);
         job.status.conditions =
             serde_json::from_value(json!([{"type": "Complete", "status": "True"}])).unwrap();
@@ -268,9 +282,9 @@ fn of_a_test_that_has_ended_with_its_job_no_workers_are_kept() {
     assert_eq!(
         store.workers("j").len(),
         1,
-        "the Job goes on, and is looked after"
+        "workers are kept while the Job runs"
     );
-    store.apply_job_event(Event::Apply(ended("j")));
+    store.apply_job_event(Event::Apply(finished("j")));
     store.evict_workers(&key());
     assert!(
         store
@@ -295,12 +309,12 @@ fn of_a_test_that_has_ended_with_its_job_no_workers_are_kept() {
             .apply_pod_event(Event::Apply(of_new("t-9")), NOW)
             .len(),
         1,
-        "another Job of this name is another matter"
+        "another Job of the same name is not affected"
     );
 }
 
 #[test]
-fn of_tests_that_had_ended_before_they_were_listed_no_workers_are_kept() {
+fn workers_of_tests_that_finished_before_the_list_are_not_kept() {
     let mut store = Store::default();
     let mut done = job("j", "t", 1);
     done.status.conditions =
@@ -319,7 +333,7 @@ fn of_tests_that_had_ended_before_they_were_listed_no_workers_are_kept() {
 }
 
 #[test]
-fn a_late_deletion_of_an_older_job_leaves_the_newer_one() {
+fn late_deletion_of_an_older_job_keeps_the_newer_one() {
     let mut store = Store::default();
     store.apply_job_event(Event::Apply(job("new", "test-2", 0)));
     assert!(

@@ -1,4 +1,4 @@
-//! What must always hold.
+//! The invariants, as `docs/invariants.md` defines them.
 
 use super::*;
 
@@ -9,12 +9,12 @@ impl State {
         }
     }
 
-    /// What holds when nothing is left to do.
+    /// Asserts the invariants of a settled state, in which no step is left.
     pub(super) fn check_settled(&self, names: &Names, from: &Self) {
         let Some(test) = self.world.test else {
             assert!(
                 self.world.job.is_none_or(|j| j.owner == 0),
-                "I8: a Job without its test: {self:#?}"
+                "I8: a Job outlives its test: {self:#?}"
             );
             return;
         };
@@ -34,7 +34,7 @@ impl State {
                 };
                 assert!(
                     reasons.contains(&(test.uid, told)),
-                    "an end without its event: {self:#?}"
+                    "missing event of the final phase: {self:#?}"
                 );
             }
             Some(Phase::Pending) => {
@@ -42,16 +42,16 @@ impl State {
                 let waits_since_then = status.conditions[0].last_transition_time.0 == at(700);
                 assert!(
                     blocked && (!self.late || waits_since_then),
-                    "I11: it waits for nothing: {self:#?}\nfrom {from:#?}"
+                    "I11: the test waits for nothing: {self:#?}\nfrom {from:#?}"
                 );
             }
             Some(Phase::Suspended) => assert!(
                 self.world.job.is_some_and(|j| j.suspended),
-                "I11: it is not held: {self:#?}"
+                "I11: the test is not suspended: {self:#?}"
             ),
-            _ => panic!("I11: it hangs in {phase:?}: {self:#?}\nfrom {from:#?}"),
+            _ => panic!("I11: the test hangs in {phase:?}: {self:#?}\nfrom {from:#?}"),
         }
-        // A Job that a late request made after the end sends no load for long.
+        // A Job that a late request created after the end of the test must be stopped.
         if let Some(job) = self
             .world
             .job
@@ -61,13 +61,13 @@ impl State {
                 && self.world.pods.iter().all(|p| *p == Pod::Succeeded);
             assert!(
                 job.outcome.is_some() || job.suspended && (job.at_once || all_done),
-                "I2: a Job runs on: {self:#?}\nfrom {from:#?}"
+                "I2: a Job keeps running: {self:#?}\nfrom {from:#?}"
             );
         }
     }
 }
 
-/// What holds between a status and the next of the same test.
+/// Asserts the invariants between two successive statuses of a test.
 pub(super) fn check_status(before: Option<&LoadTestStatus>, after: &LoadTestStatus) {
     let ends = |s: &LoadTestStatus| -> Vec<String> {
         let ends = ["Completed", "Failed", "Stopped"];
@@ -77,7 +77,10 @@ pub(super) fn check_status(before: Option<&LoadTestStatus>, after: &LoadTestStat
             .filter(|c| ends.contains(&c.type_.as_str()) && c.status == "True");
         holds.map(|c| c.type_.clone()).collect()
     };
-    assert!(ends(after).len() <= 1, "I3: two ends: {after:#?}");
+    assert!(
+        ends(after).len() <= 1,
+        "I3: two final conditions: {after:#?}"
+    );
     assert_eq!(
         ends(after).len() == 1,
         after.phase.is_some_and(Phase::is_terminal),
@@ -88,11 +91,15 @@ pub(super) fn check_status(before: Option<&LoadTestStatus>, after: &LoadTestStat
         .iter()
         .map(|c| c.as_str())
         .filter(|c| types.contains(c));
-    assert_eq!(types, order.collect::<Vec<_>>(), "I5: the order");
+    assert_eq!(
+        types,
+        order.collect::<Vec<_>>(),
+        "I5: the order of conditions changed"
+    );
     let Some(before) = before else { return };
     assert!(
         !before.phase.is_some_and(Phase::is_terminal),
-        "I3: an end is written over: {before:#?} {after:#?}"
+        "I3: a final phase was overwritten: {before:#?} {after:#?}"
     );
     let counts = |s: &LoadTestStatus| [s.succeeded, s.failed];
     assert!(
@@ -109,13 +116,13 @@ pub(super) fn check_status(before: Option<&LoadTestStatus>, after: &LoadTestStat
             .find(|c| c.type_ == condition.type_ && c.status == condition.status);
         assert!(
             same.is_none_or(|c| c.last_transition_time == condition.last_transition_time),
-            "I5: a time changed"
+            "I5: a transition time changed"
         );
     }
     let started = |s: &LoadTestStatus| s.phase.is_some_and(Phase::has_started);
     let back = started(before) && !started(after);
     assert!(
         !back || before.start_time.is_none(),
-        "a test that has started is as if it had not: {before:#?} {after:#?}"
+        "a started test lost its start: {before:#?} {after:#?}"
     );
 }

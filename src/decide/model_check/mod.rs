@@ -1,8 +1,8 @@
-//! A model check: every order of steps of a small cluster, its users and an operator that decides by [`decide`], with
-//! views that lag, crashes between any two writes, answers that are lost, and requests that arrive late. What must
-//! always hold is asserted after every step; and from every state, once faults stop, the run must come to its end.
+//! A model check of [`decide`]. It explores every interleaving of the steps of a small cluster, its users and the
+//! operator, with lagging watches, crashes between any two writes, lost responses and delayed requests. The invariants
+//! are asserted after every step. From every state, the run must reach a final state once faults stop.
 //!
-//! The states are bounded by the numbers of workers, of faults and of users' actions in a run.
+//! The state space is bounded by the numbers of workers, faults and user actions in a run.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::struct_excessive_bools)]
 
 mod check;
@@ -25,7 +25,7 @@ use crate::state::{
 use check::check_status;
 use objects::{at, load_test, test_job, worker};
 
-/// A status or an event, kept once and named by its number, so that states are small and can be compared.
+/// The ID of an interned status or event. Interning keeps states small and cheap to compare.
 type Id = u16;
 
 /// A `LoadTest`.
@@ -47,7 +47,7 @@ enum End {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Job {
     uid: u8,
-    /// The test's UID, or 0 of a Job that somebody else made.
+    /// The UID of the owning test, or 0 for a foreign Job.
     owner: u8,
     started: bool,
     suspended: bool,
@@ -59,35 +59,35 @@ struct Job {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Pod {
     Pending,
-    /// Its container runs; of several workers it waits to be told when to begin.
+    /// The container runs. With several workers, it waits for the start instant.
     Running,
-    /// It has been told.
+    /// The worker has received the start instant.
     Told,
     Succeeded,
     Failed,
-    /// Deleted, by hand or because another has failed.
+    /// The pod was deleted, manually or because another worker failed.
     Gone {
         ran: bool,
         by_hand: bool,
     },
 }
 
-/// Takes a step, by its name and what it changes.
+/// Adds a step: its name and its effect.
 type Add<'a> = dyn FnMut(&'static str, &mut dyn FnMut(&mut State)) + 'a;
 
-/// What there is in the cluster, or as much of it as an operator has seen.
+/// The objects of the cluster, or the operator's view of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Objects {
     test: Option<Test>,
     job: Option<Job>,
-    /// A Job of the test that was seen and is gone.
+    /// A deleted Job of the test that the operator has observed.
     lost: Option<Job>,
     pods: Vec<Pod>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Request {
-    /// All that a plan has to say: events have names of their own, so their order and repetition make no difference.
+    /// The events of a plan. They have unique names, so their order and repetition make no difference.
     Events(BTreeSet<Id>),
     Status {
         uid: u8,
@@ -100,7 +100,7 @@ enum Request {
     End {
         job: u8,
     },
-    /// The workers of a Job, by their numbers.
+    /// The start instant for workers of a Job, by index.
     Start {
         job: u8,
         pods: BTreeSet<usize>,
@@ -111,27 +111,27 @@ enum Request {
 struct State {
     world: Objects,
     script: bool,
-    /// Whether the start deadline is over.
+    /// Whether the start deadline has passed.
     late: bool,
-    /// Whether a Job of the name came or went since the test was last written.
+    /// Whether a Job of the test's name was created or deleted since the last write of the test.
     job_since_write: bool,
     said: BTreeSet<Id>,
-    /// The Jobs that were created for the first and for the second test, and how many of them by late requests.
+    /// The number of Jobs created for the first and the second test, in total and by late requests.
     created: [u8; 2],
     created_late: [u8; 2],
     view: Objects,
     written: Option<Test>,
-    /// What the operator is about to ask, in this order.
+    /// The requests that the operator is about to send, in this order.
     pending: Vec<Request>,
     delayed: Option<Request>,
     faults: u8,
     users: u8,
     workers: usize,
-    /// Whether the watches lag behind, each by itself.
+    /// Whether the watches lag, independently of each other.
     lag: bool,
 }
 
-/// What a reconcile sees: all that its requests follow from.
+/// The inputs of a reconcile. They determine its requests.
 #[derive(PartialEq, Eq, Hash)]
 struct Sight {
     view: Objects,
@@ -142,7 +142,7 @@ struct Sight {
     late: bool,
 }
 
-/// Statuses and events by their numbers, and what was worked out before.
+/// Interned statuses and events, and memoized results.
 #[derive(Default)]
 struct Names {
     plans: HashMap<Sight, Vec<Request>>,
@@ -215,7 +215,7 @@ impl State {
         at(if self.late { 700 } else { 2 })
     }
 
-    /// What a reconcile asks for, by what the operator has seen and reads.
+    /// Returns the requests of a reconcile.
     fn reconcile(&self, names: &mut Names) -> Option<Vec<Request>> {
         let seen = self.view.test?;
         let test = self
@@ -253,7 +253,7 @@ impl State {
             (None, Some(job)) if job.owner == test.uid => {
                 JobState::Deleted(Some(test_job(job, &self.view.pods)))
             }
-            // What the index misses is read live, as `observe` does.
+            // A Job that the store does not contain is read live, as `observe` does.
             _ => match (names.phase(test), self.world.job) {
                 (Some(phase), Some(job)) if !phase.is_terminal() => ours(job),
                 (Some(phase), None) if !phase.is_terminal() => match object.recorded_job() {
@@ -314,7 +314,7 @@ impl State {
             }),
             Some(Action::SendStartTime(start)) => {
                 let Some(job) = self.view.job else {
-                    panic!("workers of no Job are told to begin")
+                    panic!("start instant for workers without a Job")
                 };
                 let number = |pod: &PodRef| pod.uid.trim_start_matches('p').parse().unwrap();
                 requests.push(Request::Start {
@@ -327,7 +327,7 @@ impl State {
         requests
     }
 
-    /// What the API server does with a request; whether it grants it.
+    /// Applies a request to the cluster. Returns whether the API server accepts it.
     fn serve(&mut self, request: &Request, late: bool, names: &Names) -> bool {
         match *request {
             Request::Events(ref events) => {
@@ -364,7 +364,7 @@ impl State {
             }
             Request::Create { owner } => {
                 if self.world.job.is_some() {
-                    // It is read then, as `apply` does.
+                    // After a conflict, the Job is read live, as `apply` does.
                     self.view.job = self.world.job;
                     return false;
                 }
@@ -418,14 +418,14 @@ impl State {
     fn crash(&mut self) {
         self.pending.clear();
         self.written = None;
-        // It lists everything when it comes back: what is gone is not in a list.
+        // The restarted operator relists everything. Deleted objects are not in a list.
         self.view = Objects {
             lost: None,
             ..self.world.clone()
         };
     }
 
-    /// All states that one step leads to.
+    /// Returns all successor states.
     fn steps(&self, names: &mut Names) -> Vec<(&'static str, Self)> {
         let mut next = Vec::new();
         let mut add = |what, change: &mut dyn FnMut(&mut Self)| {
@@ -444,8 +444,8 @@ impl State {
         if self.users > 0 {
             self.user_steps(names, &mut add);
         }
-        // The watches tell, each at its own pace.
-        // Nothing is decided on them while requests are under way.
+        // Each watch delivers independently. Views matter only between reconciles, so they do not change while requests
+        // are in flight.
         if self.pending.is_empty() {
             add("test seen", &mut |s| s.see_test());
             add("job seen", &mut |s| s.see_job());
@@ -496,7 +496,7 @@ impl State {
         next
     }
 
-    /// Goes on without faults and users until nothing is left to do.
+    /// Runs without faults and user actions until no step is left.
     fn settled(&self, names: &mut Names) -> Self {
         let mut state = Self {
             faults: 0,
@@ -508,8 +508,8 @@ impl State {
             if let Some(end) = names.settled.get(&state) {
                 break end.clone();
             }
-            assert!(path.len() < 200, "it comes to no end: {state:#?}");
-            // Time passes only when nothing else happens.
+            assert!(path.len() < 200, "the run does not terminate: {state:#?}");
+            // Time passes only if no other step is possible.
             let steps = state.steps(names);
             let next = steps
                 .iter()
@@ -529,8 +529,8 @@ impl State {
     }
 }
 
-/// Goes through all states of a test of so many workers, with at most so many faults and users' actions in a run. Gives
-/// the phases in which runs end.
+/// Explores all states, with at most `faults` faults and `users` user actions in a run. Returns the phases in which
+/// runs end.
 fn explore(workers: usize, lag: bool, faults: u8, users: u8) -> HashSet<Option<Phase>> {
     let begun = Instant::now();
     let mut names = Names::default();
@@ -554,7 +554,7 @@ fn explore(workers: usize, lag: bool, faults: u8, users: u8) -> HashSet<Option<P
         }
     }
     println!(
-        "model check: {workers} workers, {} views, {faults} faults, {users} actions of users: {} states, {steps} steps, {} ends, {:.1} s",
+        "model check: {workers} workers, {} views, {faults} faults, {users} user actions: {} states, {steps} steps, {} settled states, {:.1}s",
         if lag { "lagging" } else { "prompt" },
         seen.len(),
         settled.len(),
@@ -564,7 +564,7 @@ fn explore(workers: usize, lag: bool, faults: u8, users: u8) -> HashSet<Option<P
 }
 
 #[test]
-fn in_every_order_of_steps_what_must_hold_holds() {
+fn invariants_hold_in_every_order_of_steps() {
     explore(2, false, 1, 0);
     explore(1, true, 1, 0);
     let ends = explore(1, false, 1, 1);
@@ -577,15 +577,15 @@ fn in_every_order_of_steps_what_must_hold_holds() {
     ] {
         assert!(
             ends.contains(&Some(phase)),
-            "no run ends in {phase:?}: the model misses something"
+            "no run ends in {phase:?}: the model is incomplete"
         );
     }
 }
 
-/// The same, further: `make model-check`.
+/// Explores a larger state space. `make model-check` runs it.
 #[test]
-#[ignore = "it takes some minutes: run by make model-check"]
-fn in_every_order_of_more_steps_what_must_hold_holds() {
+#[ignore = "takes minutes: run it with make model-check"]
+fn invariants_hold_in_every_order_of_steps_of_larger_runs() {
     explore(2, true, 0, 0);
     explore(2, false, 0, 1);
     explore(1, false, 1, 1);

@@ -1,4 +1,4 @@
-//! The objects of the model as those of Kubernetes.
+//! Converts the objects of the model to those of Kubernetes.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What the cluster and its users do.
+//! The steps of the cluster and its users.
 
 use super::*;
 
@@ -17,13 +17,13 @@ impl State {
     }
 
     pub(super) fn see_pods(&mut self) {
-        // Pods are kept by their Job: those of another are not taken for this one's.
+        // The store keeps pods by Job, so pods of another Job are ignored.
         if self.view.job.map(|j| j.uid) == self.world.job.map(|j| j.uid) {
             self.view.pods.clone_from(&self.world.pods);
         }
     }
 
-    /// The Job controller, the kubelet, the garbage collector and time.
+    /// Adds the steps of the Job controller, the kubelet, the garbage collector and time.
     pub(super) fn world_steps(&self, add: &mut Add) {
         if let Some(job) = self.world.job {
             let orphan = job.owner != 0 && self.world.test.map(|t| t.uid) != Some(job.owner);
@@ -57,7 +57,7 @@ impl State {
             add("job starts", &mut |s| {
                 change(s, &|j| j.started = true);
                 s.world.pods.resize(s.workers, Pod::Pending);
-                // Pods that were stopped by a suspension are made anew; this is what sends load twice.
+                // The Job controller recreates pods that a suspension stopped. Their load is then sent twice.
                 for pod in s
                     .world
                     .pods
@@ -75,7 +75,7 @@ impl State {
         for index in 0..self.world.pods.len() {
             let becomes: &[Pod] = match self.world.pods[index] {
                 Pod::Pending => &[Pod::Running],
-                // One that is alone waits for nobody.
+                // A single worker does not wait for a start instant.
                 Pod::Running if self.workers > 1 => &[Pod::Failed],
                 Pod::Running | Pod::Told => &[Pod::Succeeded, Pod::Failed],
                 _ => &[],
@@ -143,7 +143,7 @@ impl State {
             }
         }
         if self.world.test.is_some_and(|t| t.uid == 1) {
-            act("test created anew", &mut |s| {
+            act("test recreated", &mut |s| {
                 s.world.test = Some(Test {
                     uid: 2,
                     version: 100,

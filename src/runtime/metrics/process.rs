@@ -1,4 +1,4 @@
-//! What the system tells of this process: its memory, its time and its files, read when metrics are.
+//! Process metrics, read from `/proc` at each scrape.
 
 use std::fmt;
 use std::fs;
@@ -10,19 +10,19 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
-/// This process, under the names that Prometheus' own client libraries use. Where there is no `/proc`, only its start
-/// is told.
+/// Collects the process metrics that the Prometheus client libraries define. Without `/proc`, only the start time is
+/// available.
 #[derive(Debug)]
 pub struct Process {
-    began: f64,
+    start_time: f64,
 }
 
 impl Process {
-    /// This process, which begins now.
+    /// Creates the collector. The process counts as started now.
     #[must_use]
     pub fn new() -> Self {
         Self {
-            began: SystemTime::now()
+            start_time: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .unwrap_or_default()
                 .as_secs_f64(),
@@ -34,66 +34,66 @@ impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let to = &mut encoder;
         let (seconds, bytes) = (Some(&Unit::Seconds), Some(&Unit::Bytes));
-        tell(
+        encode(
             to,
             "process_start_time",
-            "When the process began, since 1970.",
+            "Start time of the process since unix epoch in seconds.",
             seconds,
-            &ConstGauge::new(self.began),
+            &ConstGauge::new(self.start_time),
         )?;
         if let Some(used) = read("stat").as_deref().and_then(cpu_seconds) {
-            tell(
+            encode(
                 to,
                 "process_cpu",
-                "Time of processors that was used.",
+                "Total user and system CPU time spent in seconds.",
                 seconds,
                 &ConstCounter::new(used),
             )?;
         }
         let status = read("status").unwrap_or_default();
         if let Some(used) = size(&status, "VmRSS") {
-            tell(
+            encode(
                 to,
                 "process_resident_memory",
-                "OwnWrites in use.",
+                "Resident memory size in bytes.",
                 bytes,
                 &ConstGauge::new(used),
             )?;
         }
         if let Some(used) = size(&status, "VmSize") {
-            tell(
+            encode(
                 to,
                 "process_virtual_memory",
-                "Addresses in use.",
+                "Virtual memory size in bytes.",
                 bytes,
                 &ConstGauge::new(used),
             )?;
         }
         if let Ok(open) = fs::read_dir("/proc/self/fd") {
-            // The look itself holds one open.
+            // `read_dir` itself holds one descriptor open.
             let open = u64::try_from(open.count().saturating_sub(1)).unwrap_or_default();
-            tell(
+            encode(
                 to,
                 "process_open_fds",
-                "Open files and connections.",
+                "Number of open file descriptors.",
                 None,
                 &ConstGauge::new(open),
             )?;
         }
-        if let Some(most) = read("limits").as_deref().and_then(most_files) {
-            tell(
+        if let Some(max) = read("limits").as_deref().and_then(max_open_files) {
+            encode(
                 to,
                 "process_max_fds",
-                "The most open files and connections.",
+                "Maximum number of open file descriptors.",
                 None,
-                &ConstGauge::new(most),
+                &ConstGauge::new(max),
             )?;
         }
         Ok(())
     }
 }
 
-fn tell(
+fn encode(
     to: &mut DescriptorEncoder,
     name: &str,
     help: &str,
@@ -107,17 +107,18 @@ fn read(name: &str) -> Option<String> {
     fs::read_to_string(format!("/proc/self/{name}")).ok()
 }
 
-/// The ticks of a second in what `/proc` tells: `USER_HZ`, 100 on all architectures that Rust runs on.
-const TICKS: f64 = 100.0;
+/// The clock ticks per second in `/proc` (`USER_HZ`), which is 100 on all architectures that Rust supports.
+const TICKS_PER_SECOND: f64 = 100.0;
 
-/// The processor time in `/proc/self/stat`: user and system, in fields 14 and 15. The name in field 2 may hold anything.
+/// Returns the user and system CPU time of `/proc/self/stat`, which are fields 14 and 15. The name in field 2 can
+/// contain spaces and parentheses.
 fn cpu_seconds(stat: &str) -> Option<f64> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let (user, system): (u32, u32) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    Some((f64::from(user) + f64::from(system)) / TICKS)
+    Some((f64::from(user) + f64::from(system)) / TICKS_PER_SECOND)
 }
 
-/// A size in bytes, from `/proc/self/status`, where it is such as `VmRSS:     6840 kB`.
+/// Returns a size of `/proc/self/status` in bytes. A line reads `VmRSS:     6840 kB`.
 fn size(status: &str, name: &str) -> Option<u64> {
     let value = status
         .lines()
@@ -130,8 +131,8 @@ fn size(status: &str, name: &str) -> Option<u64> {
         .checked_mul(1024)
 }
 
-/// The limit of open files that holds, in `/proc/self/limits`.
-fn most_files(limits: &str) -> Option<u64> {
+/// Returns the soft limit of open files in `/proc/self/limits`.
+fn max_open_files(limits: &str) -> Option<u64> {
     limits
         .lines()
         .find_map(|l| l.strip_prefix("Max open files"))?
@@ -146,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_system_tells_is_understood() {
+    fn proc_files_are_parsed() {
         let stat = "42 (a ) b) S 1 42 42 0 -1 4194560 9 0 0 0 150 25 0 0 20 0 1 0 7 8 9";
         assert_eq!(cpu_seconds(stat), Some(1.75));
         assert_eq!(
@@ -154,11 +155,11 @@ mod tests {
             Some(6840 * 1024)
         );
         let limits = "Limit    Soft Limit   Hard Limit  Units\nMax open files            1024                 4096       files\n";
-        assert_eq!(most_files(limits), Some(1024));
+        assert_eq!(max_open_files(limits), Some(1024));
     }
 
     #[test]
-    fn what_is_strange_is_left_out() {
+    fn malformed_proc_files_are_ignored() {
         for text in [
             "",
             ")",
@@ -168,7 +169,7 @@ mod tests {
             "1 (x) S 1 1 1 1 1 1 1 1 1 1 -5 x",
         ] {
             assert_eq!(
-                (cpu_seconds(text), size(text, "VmRSS"), most_files(text)),
+                (cpu_seconds(text), size(text, "VmRSS"), max_open_files(text)),
                 (None, None, None),
                 "{text}"
             );

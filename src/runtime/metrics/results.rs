@@ -1,4 +1,4 @@
-//! The results of the tests that ended last.
+//! Metrics with the results of recently finished tests.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,72 +11,68 @@ use prometheus_client::registry::Unit;
 use super::Tests;
 use loadtest_api::v1alpha1::{LoadTest, Results, Verdict};
 
-/// The results of no more tests are shown: each has names of its own in its labels, and Prometheus keeps them all.
+/// The maximum number of tests whose results are shown. Each test adds series to Prometheus.
 const MAX_FINISHED: usize = 100;
 
 #[derive(Debug)]
 pub(super) struct Finished(pub(super) Tests);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Named {
+struct TestLabels {
     namespace: String,
     loadtest: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct AtQuantile {
+struct QuantileLabels {
     namespace: String,
     loadtest: String,
     quantile: &'static str,
 }
 
-/// What a gauge shows of a test.
+/// Computes the value of a gauge.
 type Value = fn(&LoadTest, &Results) -> f64;
 
-/// Counts are far below 2^53, where a float begins to leave out integers.
+/// Counts stay far below 2^53, so the conversion to f64 is exact.
 #[allow(clippy::cast_precision_loss)]
 const GAUGES: [(&str, &str, Value); 6] = [
-    (
-        "loadtest_passed",
-        "Whether the test has passed.",
-        |test, _| {
-            f64::from(u8::from(
-                test.status
-                    .as_ref()
-                    .is_some_and(|s| s.verdict == Some(Verdict::Passed)),
-            ))
-        },
-    ),
+    ("loadtest_passed", "Whether the test passed.", |test, _| {
+        f64::from(u8::from(
+            test.status
+                .as_ref()
+                .is_some_and(|s| s.verdict == Some(Verdict::Passed)),
+        ))
+    }),
     (
         "loadtest_requests",
-        "Requests that the workers have sent.",
+        "Requests sent by the workers.",
         |_, results| results.requests as f64,
     ),
     (
         "loadtest_request_rate",
-        "Requests a second.",
+        "Requests per second.",
         |_, results| results.request_rate,
     ),
     (
         "loadtest_errors",
-        "Errors of all kinds; an HTTP status code is none.",
+        "Errors of all kinds. HTTP status codes are not errors.",
         |_, results| results.errors as f64,
     ),
     (
         "loadtest_vusers_completed",
-        "Virtual users whose scenario went through.",
+        "Virtual users that completed their scenario.",
         |_, results| results.vusers_completed as f64,
     ),
     (
         "loadtest_vusers_failed",
-        "Virtual users whose scenario failed.",
+        "Virtual users that failed.",
         |_, results| results.vusers_failed as f64,
     ),
 ];
 
-/// The tests with results that ended last, the last one first.
-fn last(tests: Vec<Arc<LoadTest>>) -> Vec<Arc<LoadTest>> {
-    let ended = |test: &Arc<LoadTest>| {
+/// Returns the tests with results that finished last, newest first.
+fn latest(tests: Vec<Arc<LoadTest>>) -> Vec<Arc<LoadTest>> {
+    let completed = |test: &Arc<LoadTest>| {
         test.status
             .as_ref()
             .and_then(|s| s.completion_time.as_ref())
@@ -84,9 +80,10 @@ fn last(tests: Vec<Arc<LoadTest>>) -> Vec<Arc<LoadTest>> {
     };
     let mut tests: Vec<_> = tests
         .into_iter()
-        .filter(|t| results(t).is_some() && ended(t).is_some())
+        .filter(|t| results(t).is_some() && completed(t).is_some())
         .collect();
-    tests.sort_by_cached_key(|test| std::cmp::Reverse((ended(test), test.metadata.uid.clone())));
+    tests
+        .sort_by_cached_key(|test| std::cmp::Reverse((completed(test), test.metadata.uid.clone())));
     tests.truncate(MAX_FINISHED);
     tests
 }
@@ -97,7 +94,7 @@ fn results(test: &LoadTest) -> Option<&Results> {
 
 impl Collector for Finished {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let Some(tests) = self.0.all().map(last) else {
+        let Some(tests) = self.0.all().map(latest) else {
             return Ok(());
         };
         let names = |test: &LoadTest| {
@@ -115,14 +112,14 @@ impl Collector for Finished {
                 };
                 let (namespace, loadtest) = names(test);
                 family
-                    .encode_family(&Named {
+                    .encode_family(&TestLabels {
                         namespace,
                         loadtest,
                     })?
                     .encode_gauge(&value(test, results))?;
             }
         }
-        let help = "Response time that this part of the responses had at most.";
+        let help = "Response time quantiles.";
         let mut family = encoder.encode_descriptor(
             "loadtest_response_time",
             help,
@@ -137,7 +134,7 @@ impl Collector for Finished {
                 let Some(ms) = ms else { continue };
                 let (namespace, loadtest) = names(test);
                 family
-                    .encode_family(&AtQuantile {
+                    .encode_family(&QuantileLabels {
                         namespace,
                         loadtest,
                         quantile,
@@ -157,7 +154,7 @@ pub(super) mod tests {
     use super::super::{Format, Metrics};
     use super::*;
 
-    /// A test that has ended so many seconds after some moment.
+    /// Returns a test that finished `seconds` after a fixed instant.
     pub(in crate::runtime::metrics) fn finished(name: &str, seconds: i64) -> Arc<LoadTest> {
         let time = k8s_openapi::jiff::Timestamp::from_second(1_800_000_000 + seconds).unwrap();
         let results = Results {
@@ -175,10 +172,10 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_results_of_the_tests_that_ended_last_are_shown_and_of_no_more() {
+    fn results_of_the_latest_tests_are_shown() {
         let metrics = Metrics::default();
         metrics.add_source(|| (0..150).map(|n| finished(&format!("t{n}"), n)).collect());
-        let text = metrics.render(Format::Plain);
+        let text = metrics.render(Format::Prometheus);
         let lines = |name: &str| {
             text.lines()
                 .filter(|l| l.starts_with(&format!("artillery_operator_{name}{{")))
@@ -200,7 +197,7 @@ pub(super) mod tests {
         }
         assert!(
             !text.contains(r#"loadtest="t49""#),
-            "one of those that ended first"
+            "an older test is not shown"
         );
     }
 }

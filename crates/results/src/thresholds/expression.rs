@@ -1,26 +1,29 @@
-//! Expressions, as Artillery's `ensure` has them.
+//! Evaluates the expressions of Artillery's `ensure`.
 
 use loadtest_api::v1alpha1::is_identifier_char;
 
 use super::metrics::Metrics;
 
-/// What of an expression is read at most, and how deep it may be nested.
+/// In bytes. Together with the depth it limits the cost of an expression.
 const MAX_LENGTH: usize = 4096;
 const MAX_DEPTH: usize = 50;
 
-/// A value in an expression. Artillery has numbers alone, where 1 is true; here a condition that is used as a number, or a
-/// number as a condition, is an error: it is mostly a slip, such as `not a > 1`, which means `(not a) > 1`.
+/// A value in an expression. Artillery only has numbers, where 1 is true. Here a condition used as a
+/// number, or a number used as a condition, is an error, because it is usually a mistake: `not a > 1`
+/// means `(not a) > 1`.
 enum Value {
     Number(f64),
-    Truth(bool),
+    Bool(bool),
     List(Vec<f64>),
 }
 
-/// Whether an expression holds, or why that cannot be told. Notes the metrics that it names, with their values.
+/// Whether an expression is true, or why it cannot be evaluated. Adds the metrics that it names to
+/// `values`.
 ///
-/// The language is that of filtrex 2 (`src/generateParser.js`), with its precedences: numbers, metrics, `+ - * / % ^`,
-/// `< <= > >= == !=`, `and`, `or`, `not`, `in (..)`, `not in (..)`, and its functions on numbers but `random`. Not texts, `? :`,
-/// `of` and `~=`, which mean nothing for metrics: these cannot be evaluated. Different from there, `and(` is `and (`.
+/// The language is that of filtrex 2 (`src/generateParser.js`), with the same precedences: numbers,
+/// metrics, `+ - * / % ^`, `< <= > >= == !=`, `and`, `or`, `not`, `in (..)`, `not in (..)` and the
+/// numeric functions except `random`. Strings, `? :`, `of` and `~=` have no use for metrics and are
+/// errors. Unlike there, `and(` is `and (`.
 pub(super) fn evaluate(
     expression: &str,
     metrics: &Metrics,
@@ -40,30 +43,30 @@ pub(super) fn evaluate(
     let value = parser.any()?;
     parser.skip_space();
     if let Some(c) = parser.rest.chars().next() {
-        return Err(format!("{c:?} is not expected"));
+        return Err(format!("unexpected {c:?}"));
     }
-    value.truth()
+    value.bool()
 }
 
 impl Value {
     fn number(&self) -> Result<f64, String> {
         match self {
             Self::Number(n) if n.is_finite() => Ok(*n),
-            Self::Number(_) => Err("division by zero, or a number without end".into()),
-            Self::Truth(_) => Err("a condition is used as a number".into()),
+            Self::Number(_) => Err("division by zero or a number that is not finite".into()),
+            Self::Bool(_) => Err("a condition is used as a number".into()),
             Self::List(_) => Err("a list is used as a number".into()),
         }
     }
 
-    fn truth(&self) -> Result<bool, String> {
+    fn bool(&self) -> Result<bool, String> {
         match self {
-            Self::Truth(truth) => Ok(*truth),
-            _ => Err("a number is used as a condition; a comparison is needed".into()),
+            Self::Bool(value) => Ok(*value),
+            _ => Err("a number is used as a condition; use a comparison".into()),
         }
     }
 }
 
-/// Evaluates while it reads. Each level of precedence is a function, the loosest first.
+/// Evaluates while parsing. Each level of precedence is a function, the lowest first.
 struct Parser<'a> {
     rest: &'a str,
     metrics: &'a Metrics<'a>,
@@ -75,12 +78,12 @@ impl<'a> Parser<'a> {
     fn any(&mut self) -> Result<Value, String> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
-            return Err("the expression is nested too deep".into());
+            return Err("the expression is nested too deeply".into());
         }
         let mut left = self.and()?;
         while self.eat_word("or") {
             let right = self.and()?;
-            left = Value::Truth(left.truth()? | right.truth()?);
+            left = Value::Bool(left.bool()? | right.bool()?);
         }
         self.depth -= 1;
         Ok(left)
@@ -90,12 +93,12 @@ impl<'a> Parser<'a> {
         let mut left = self.is_in()?;
         while self.eat_word("and") {
             let right = self.is_in()?;
-            left = Value::Truth(left.truth()? & right.truth()?);
+            left = Value::Bool(left.bool()? & right.bool()?);
         }
         Ok(left)
     }
 
-    // Floats are compared exactly, as in JavaScript.
+    // JavaScript compares floats exactly.
     #[allow(clippy::float_cmp)]
     fn is_in(&mut self) -> Result<Value, String> {
         let mut left = self.equal()?;
@@ -109,9 +112,9 @@ impl<'a> Parser<'a> {
             let number = left.number()?;
             let found = match self.equal()? {
                 Value::List(list) => list.contains(&number),
-                one => one.number()? == number,
+                value => value.number()? == number,
             };
-            left = Value::Truth(found != negated);
+            left = Value::Bool(found != negated);
         }
     }
 
@@ -120,7 +123,7 @@ impl<'a> Parser<'a> {
         let mut left = self.compare()?;
         while let Some(operator) = self.eat(&["==", "!="]) {
             let (a, b) = (left.number()?, self.compare()?.number()?);
-            left = Value::Truth((a == b) == (operator == "=="));
+            left = Value::Bool((a == b) == (operator == "=="));
         }
         Ok(left)
     }
@@ -129,7 +132,7 @@ impl<'a> Parser<'a> {
         let mut left = self.sum()?;
         while let Some(operator) = self.eat(&["<=", ">=", "<", ">"]) {
             let (a, b) = (left.number()?, self.sum()?.number()?);
-            left = Value::Truth(match operator {
+            left = Value::Bool(match operator {
                 "<=" => a <= b,
                 ">=" => a >= b,
                 "<" => a < b,
@@ -170,7 +173,8 @@ impl<'a> Parser<'a> {
     }
 
     fn signed(&mut self) -> Result<Value, String> {
-        let (mut minus, mut not) = (0, 0);
+        let mut minus = 0;
+        let mut not = 0;
         loop {
             if minus == 0 && self.eat_word("not") {
                 not += 1;
@@ -189,7 +193,7 @@ impl<'a> Parser<'a> {
             });
         }
         if not > 0 {
-            value = Value::Truth(value.truth()? == (not % 2 == 0));
+            value = Value::Bool(value.bool()? == (not % 2 == 0));
         }
         Ok(value)
     }
@@ -222,7 +226,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// `a, b, c)`
+    /// The rest of a list after its opening parenthesis: `a, b, c)`.
     fn list(&mut self) -> Result<Vec<Value>, String> {
         let mut list = vec![self.any()?];
         while self.eat(&[","]).is_some() {
@@ -230,7 +234,7 @@ impl<'a> Parser<'a> {
         }
         self.eat(&[")"])
             .map(|_| list)
-            .ok_or_else(|| "a closing parenthesis is missing".into())
+            .ok_or_else(|| "missing closing parenthesis".into())
     }
 
     fn number(&mut self) -> Result<Value, String> {
@@ -253,23 +257,23 @@ impl<'a> Parser<'a> {
         let name = self.take(is_identifier_char);
         if name.is_empty() {
             let c = self.rest.chars().next().unwrap_or_default();
-            return Err(format!("{c:?} is not expected"));
+            return Err(format!("unexpected {c:?}"));
         }
         if self.rest.trim_start().starts_with('(') {
             return self.function(name);
         }
-        // A difference, or a name of which nothing was measured?
-        let joined = self
+        // This is either a difference or quotient, or the name of a metric that was not measured.
+        let is_ambiguous = self
             .rest
             .strip_prefix(['-', '/'])
             .is_some_and(|rest| rest.starts_with(|c: char| !c.is_ascii_digit() && c != ' '));
-        if joined {
+        if is_ambiguous {
             let all: String = name
                 .chars()
                 .chain(self.rest.chars().take_while(|c| !c.is_whitespace()))
                 .collect();
             return Err(format!(
-                "{all} was not measured; if it is no name, spaces are needed around - and /"
+                "no worker measured {all}; to subtract or divide, put spaces around - and /"
             ));
         }
         self.metric(name)
@@ -291,7 +295,7 @@ impl<'a> Parser<'a> {
         ]
         .contains(&name)
         {
-            return Err(format!("{name} is not expected"));
+            return Err(format!("unexpected {name}"));
         }
         let value = self.metrics.value(name)?;
         if !self.values.iter().any(|(known, _)| known == name) {
@@ -312,16 +316,16 @@ impl<'a> Parser<'a> {
             ("ceil", [x]) => x.ceil(),
             ("floor", [x]) => x.floor(),
             ("log", [x]) => x.ln(),
-            // A half goes upwards in JavaScript.
+            // JavaScript rounds halves up.
             ("round", [x]) => (x + 0.5).floor(),
             ("sqrt", [x]) => x.sqrt(),
             ("max", all) => all.iter().copied().fold(f64::NEG_INFINITY, f64::max),
             ("min", all) => all.iter().copied().fold(f64::INFINITY, f64::min),
             _ => {
-                return Err(format!(
-                    "{name}() is not a function of {} numbers",
-                    arguments.len()
-                ));
+                return Err(match arguments.len() {
+                    1 => format!("{name}() with 1 argument is not supported"),
+                    n => format!("{name}() with {n} arguments is not supported"),
+                });
             }
         };
         Ok(Value::Number(result))
@@ -340,7 +344,7 @@ impl<'a> Parser<'a> {
                 c => name.push(c),
             }
         }
-        Err("a closing ' is missing".into())
+        Err("missing closing '".into())
     }
 
     fn skip_space(&mut self) {

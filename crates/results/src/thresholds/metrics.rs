@@ -4,22 +4,25 @@ use loadtest_api::v1alpha1::is_identifier_char;
 
 use crate::{Measurements, Sketch};
 
-/// The measurements by the names that Artillery's `ensure` has for them: counters, rates, and values of histograms.
+/// The measurements by the names that Artillery's `ensure` uses: counters, rates and values of
+/// histograms.
 ///
-/// Source: `artillery-plugin-ensure`, `statsToVars` in `plugin.ts`. Different from there:
-/// - A counter that nothing was counted for is 0, so that `http.codes.500 == 0` holds without one. There it does not. But a
-///   name below `http.`, `vusers.`, `websocket.` or `socketio.` that Artillery has no counter for is a slip of the pen.
-/// - `http.response_time.p999` can be named. There it is taken for `p99` with a 9 after it, and fails.
-/// - A rate is the counter over the time between the first and the last count of all workers. There it is the mean of the
-///   rates of all 10 s. Rates of plugins' own cannot be told.
-/// - `apdex` can be named. There it never has a value.
+/// Source: `artillery-plugin-ensure`, `statsToVars` in `plugin.ts`. Differences:
+/// - A counter that was never incremented is 0, so that `http.codes.500 == 0` is met if there was no
+///   such response. In Artillery it is not met. A name with a prefix in [`FAMILIES`] that Artillery
+///   does not have is an error, because it is misspelled.
+/// - `http.response_time.p999` is a metric. Artillery reads it as `p99` followed by a 9, and fails.
+/// - A rate is the counter divided by the time between the first and the last increment of all
+///   workers. In Artillery it is the mean of the rates of all 10 s periods. Workers do not report the
+///   rates of plugins.
+/// - `apdex` is a metric. In Artillery it never has a value.
 pub(super) struct Metrics<'a> {
     measured: &'a Measurements,
-    /// Names with characters that no name in an expression has, the longest first.
-    odd: Vec<String>,
+    /// Names with characters that identifiers do not have, the longest first.
+    unusual_names: Vec<String>,
 }
 
-/// Artillery's rates, with the counters that they are counted with.
+/// Artillery's rates, with the counters that they are computed from.
 const RATES: [(&str, &str); 5] = [
     ("http.request_rate", "http.requests"),
     ("http.response_rate", "http.responses"),
@@ -28,7 +31,7 @@ const RATES: [(&str, &str); 5] = [
     ("socketio.emit_rate", "socketio.emit"),
 ];
 
-/// Artillery's counters, in families that have no others.
+/// Prefixes that only Artillery's own counters have.
 const FAMILIES: [&str; 4] = ["http.", "vusers.", "websocket.", "socketio."];
 const COUNTERS: [&str; 10] = [
     "http.requests",
@@ -45,25 +48,29 @@ const COUNTERS: [&str; 10] = [
 
 impl<'a> Metrics<'a> {
     pub(super) fn new(measured: &'a Measurements) -> Self {
-        let mut odd: Vec<_> = measured
+        let mut unusual_names: Vec<_> = measured
             .names()
             .filter(|name| !name.chars().all(is_identifier_char))
             .collect();
-        odd.sort_by_key(|name| std::cmp::Reverse(name.len()));
-        Self { measured, odd }
+        unusual_names.sort_by_key(|name| std::cmp::Reverse(name.len()));
+        Self {
+            measured,
+            unusual_names,
+        }
     }
 
-    /// The metric that a text begins with, where its name is not one of letters, digits and dots: `ensure` replaces the names
-    /// of all metrics before it reads an expression, so `plugins.metrics-by-endpoint.response_time./api.p95` can be written.
+    /// The metric at the start of a text whose name is not an identifier. Artillery replaces the names
+    /// of all metrics before it parses an expression, so an expression can contain
+    /// `plugins.metrics-by-endpoint.response_time./api.p95`.
     pub(super) fn strip_unusual_name<'t>(&self, text: &'t str) -> Option<&'t str> {
-        let name = self.odd.iter().find(|name| {
+        let name = self.unusual_names.iter().find(|name| {
             text.strip_prefix(name.as_str())
                 .is_some_and(|rest| !rest.starts_with(is_identifier_char))
         })?;
         text.get(..name.len())
     }
 
-    /// The value of a metric, or why there is none.
+    /// The value of a metric, or why it has none.
     pub(super) fn value(&self, name: &str) -> Result<f64, String> {
         if let Some(value) = self.counter(name)? {
             return Ok(value);
@@ -86,7 +93,7 @@ impl<'a> Metrics<'a> {
                 if all > 0.0 {
                     Ok((satisfied + tolerated / 2.0) / all)
                 } else {
-                    Err("apdex was not measured".into())
+                    Err("no worker measured apdex".into())
                 }
             }
             "maxErrorRate" => {
@@ -94,17 +101,17 @@ impl<'a> Metrics<'a> {
                 if created > 0.0 {
                     Ok((created - completed) / created * 100.0)
                 } else {
-                    Err("no virtual user was created".into())
+                    Err("no virtual users were created".into())
                 }
             }
-            _ if is_unknown(name) => Err(format!("Artillery has no metric {name}")),
+            _ if is_not_a_metric(name) => Err(format!("Artillery has no metric {name}")),
             _ if name.ends_with("_rate") => Err(format!("rate {name} is not reported by workers")),
             _ => Ok(0.0),
         }
     }
 
     fn counter(&self, name: &str) -> Result<Option<f64>, String> {
-        if self.measured.is_lost(name) {
+        if self.measured.may_be_missing(name) {
             return Err(format!(
                 "{name} was dropped by at least one worker for lack of space"
             ));
@@ -113,7 +120,7 @@ impl<'a> Metrics<'a> {
     }
 
     fn summary(&self, histogram: &str, summary: &str) -> Result<f64, String> {
-        if self.measured.is_lost(histogram) {
+        if self.measured.may_be_missing(histogram) {
             return Err(format!(
                 "{histogram} was dropped by at least one worker for lack of space"
             ));
@@ -128,7 +135,8 @@ impl<'a> Metrics<'a> {
     }
 }
 
-fn is_unknown(name: &str) -> bool {
+/// Whether a name cannot be a metric of Artillery, although it looks like one.
+fn is_not_a_metric(name: &str) -> bool {
     let is_code = |code: &str| code.len() == 3 && code.bytes().all(|digit| digit.is_ascii_digit());
     FAMILIES.iter().any(|family| name.starts_with(family))
         && !COUNTERS.contains(&name)
