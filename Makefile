@@ -8,6 +8,8 @@ TARGET ?= $(shell uname -m)-unknown-linux-gnu
 CONTAINER_TOOL ?= $(firstword $(foreach tool,docker podman buildah,$(shell $(tool) info >/dev/null 2>&1 && echo $(tool))))
 
 CLUSTER := hack/local-cluster/cluster.sh
+# The model check goes through hundreds of thousands of states.
+OPTIMIZED := profile.test.package.artillery-operator.opt-level=2
 WORKER_ARCHIVE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/artillery-operator/worker-image.tar
 PROGRAM := target/$(TARGET)/release/artillery-operator
 
@@ -36,8 +38,8 @@ worker: worker/node_modules/.package-lock.json ## Run the tests of the worker's 
 
 ##@ Tests, by layer
 
-unit: ## Unit tests and the model check: no root, no cluster.
-	cargo test --quiet --workspace --lib --bins --test faults-pure
+unit: ## Unit tests: no root, no cluster, seconds after a change. The model check runs with make test.
+	cargo test --quiet --workspace --lib --bins --test faults-pure -- --skip model_check
 
 integration: ## The operator against a real API server: make integration, or make integration TEST=part_of_a_name.
 	$(CLUSTER) control-plane up tests
@@ -53,7 +55,7 @@ test-faults: ## Let every fault befall every request, one a run: make test-fault
 	hack/test-faults.sh $(FAULTS)
 
 model-check: ## Go through some millions of states of a small cluster and what the operator decides in them.
-	cargo test --lib -- --ignored --nocapture model_check
+	cargo test --config $(OPTIMIZED) --lib -- --ignored --nocapture model_check
 
 bench: ## Measure speed and cost with simulated nodes: make bench, or make bench BENCH="100 2", BENCH="--case rest 1000".
 	hack/bench.sh $(BENCH)

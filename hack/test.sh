@@ -32,7 +32,9 @@ leave_out() {
   left_out+=("$1")
 }
 
-layer unit cargo test --workspace --lib --bins --test faults-pure
+layer unit cargo test --workspace --lib --bins --test faults-pure -- --skip model_check
+# It goes through hundreds of thousands of states.
+layer model-check cargo test --config profile.test.package.artillery-operator.opt-level=2 --lib model_check
 if [ "$(uname)" = Linux ]; then
   trap '$CLUSTER control-plane down "$NAME"' EXIT
   if $CLUSTER control-plane up "$NAME"; then

@@ -1,4 +1,4 @@
-//! Tests that have no Job yet: what blocks them, and their start.
+//! Tests that have no Job yet: what blocks them, and how they start.
 
 use k8s_openapi::jiff::SignedDuration;
 use kube::ResourceExt;
