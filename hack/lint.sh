@@ -25,6 +25,11 @@ echo "== generated files"
 hack/generate.sh --check
 echo "== layers"
 hack/check-layers.sh
+echo "== tests named in docs/invariants.md"
+# shellcheck disable=SC2016 # the backticks are Markdown's
+grep -oE '`[a-z_/.-]+[.]rs::[a-z0-9_]+`' docs/invariants.md | tr -d '`' | while IFS= read -r test; do
+  grep -qE "fn ${test##*::}\\b" "${test%%::*}" || { echo "lint.sh: docs/invariants.md names $test, which does not exist" >&2; exit 1; }
+done
 echo "== shell scripts"
 # What a script sources is checked with it.
 git ls-files --stage | awk '$1 == 100755 {print $4}' | xargs shellcheck -x -P SCRIPTDIR
