@@ -11,6 +11,7 @@ mod finished;
 mod messages;
 mod pending;
 mod plan;
+mod progress;
 mod running;
 mod script;
 mod verdict;

@@ -1,0 +1,233 @@
+//! How far a test with a running Job is: a chain of checks, of which the first that applies decides.
+
+use std::sync::Arc;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+use loadtest_api::v1alpha1::{FailurePolicy, Phase, Reason};
+
+use super::coordinated_start::StartBarrier;
+use super::running::refresh_interval;
+use super::{Decision, messages, saturating_add};
+use crate::state::{JobStatus, Observed, StartBlocker, WorkerState, WorkerStatus};
+
+/// How long after the Job's start pods may be missing or waiting before that is reported. Where few tests run it is half of the
+/// refresh interval.
+const NORMAL_STARTUP: SignedDuration = SignedDuration::from_secs(30);
+
+/// How far a test is: its phase and the condition Progressing.
+pub(super) struct Progress {
+    pub(super) phase: Phase,
+    pub(super) progressing: bool,
+    pub(super) reason: Reason,
+    pub(super) message: String,
+}
+
+impl Progress {
+    fn stopping(progressing: bool, reason: Reason, message: String) -> Self {
+        Self {
+            phase: Phase::Stopping,
+            progressing,
+            reason,
+            message,
+        }
+    }
+
+    fn starting(reason: Reason, message: String) -> Self {
+        Self {
+            phase: Phase::Starting,
+            progressing: true,
+            reason,
+            message,
+        }
+    }
+
+    /// Whether people may have to do something.
+    pub(super) fn is_warning(&self) -> bool {
+        !matches!(
+            self.reason,
+            Reason::Starting | Reason::WaitingForWorkers | Reason::Running | Reason::Stopping
+        )
+    }
+}
+
+/// The facts about a running Job that the checks share.
+pub(super) struct Run<'a> {
+    decision: &'a Decision<'a>,
+    job: &'a JobStatus,
+    workers: &'a [Arc<WorkerStatus>],
+    /// Set while workers that have all started wait for each other.
+    pub(super) barrier: Option<StartBarrier>,
+    all_started: bool,
+    blocker: Option<StartBlocker>,
+    pub(super) start_deadline: Timestamp,
+    /// Until then missing or waiting pods are normal.
+    pub(super) startup_ends: Timestamp,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(
+        decision: &'a Decision<'a>,
+        job: &'a JobStatus,
+        observed: &'a Observed,
+    ) -> Self {
+        let workers = &observed.workers;
+        let has_run = decision.current.phase == Some(Phase::Running);
+        let started = workers.iter().filter(|w| w.started).count();
+        let barrier =
+            (!has_run && started >= decision.count()).then(|| decision.start_barrier(workers));
+        let all_started = has_run || matches!(barrier, Some(StartBarrier::Released { .. }));
+        let recorded = decision.recorded_progress("True").map(|r| r.since);
+        let begun = job.started.or(recorded).unwrap_or(decision.now);
+        let startup = NORMAL_STARTUP.min(refresh_interval(observed.running_jobs) / 2);
+        Self {
+            decision,
+            job,
+            workers,
+            barrier,
+            all_started,
+            blocker: start_blocker(observed),
+            start_deadline: saturating_add(begun, decision.start_deadline()),
+            startup_ends: saturating_add(begun, startup),
+        }
+    }
+
+    /// The first check that applies.
+    pub(super) fn progress(&self) -> Progress {
+        let checks: [fn(&Self) -> Option<Progress>; 6] = [
+            Self::stopping,
+            Self::stop_requested,
+            Self::start_deadline_exceeded,
+            Self::failed_with_live_pod,
+            Self::running,
+            Self::waiting_for_barrier,
+        ];
+        checks
+            .iter()
+            .find_map(|check| check(self))
+            .unwrap_or_else(|| self.starting())
+    }
+
+    /// A test that is being stopped stays so, for the recorded cause.
+    fn stopping(&self) -> Option<Progress> {
+        let current = &self.decision.current;
+        if current.phase != Some(Phase::Stopping) {
+            return None;
+        }
+        let (progressing, recorded) = match self.decision.recorded_progress("True") {
+            Some(recorded) => (true, recorded),
+            None => (false, self.decision.recorded_progress("False")?),
+        };
+        let cause = current.stop_cause.as_ref();
+        let message = cause.map_or(recorded.message, |cause| &cause.message);
+        let reason = cause.and_then(|cause| Reason::parse(&cause.reason));
+        Some(Progress::stopping(
+            progressing,
+            reason.unwrap_or(recorded.reason),
+            message.to_owned(),
+        ))
+    }
+
+    fn stop_requested(&self) -> Option<Progress> {
+        (self.decision.test.spec.stop == Some(true))
+            .then(|| Progress::stopping(true, Reason::Stopping, messages::STOPPING.to_owned()))
+    }
+
+    fn start_deadline_exceeded(&self) -> Option<Progress> {
+        if self.all_started || self.start_deadline > self.decision.now {
+            return None;
+        }
+        let seconds = self.decision.test.spec.start_deadline_seconds;
+        let waiting_for = self.barrier.as_ref().and_then(StartBarrier::waiting_for);
+        let (reason, message) = match (waiting_for, &self.blocker) {
+            (Some(waiting_for), _) => (
+                Reason::StartDeadlineExceeded,
+                messages::barrier_deadline_exceeded(seconds, &waiting_for),
+            ),
+            (None, Some(blocker)) => (
+                blocker.reason,
+                messages::workers_not_started(seconds, Some(&blocker.message)),
+            ),
+            (None, None) => (
+                Reason::StartDeadlineExceeded,
+                messages::workers_not_started(seconds, None),
+            ),
+        };
+        Some(Progress::stopping(false, reason, message))
+    }
+
+    /// Workers have failed, and the Job cannot know: other containers keep their pods running.
+    fn failed_with_live_pod(&self) -> Option<Progress> {
+        let decision = self.decision;
+        let failed = self
+            .workers
+            .iter()
+            .any(|w| matches!(w.state, WorkerState::Failed { .. }) && decision.outlives_grace(w));
+        let ended = self.workers.iter().filter(|w| w.ended.is_some()).count();
+        let fail_fast = decision.test.spec.failure_policy == FailurePolicy::FailFast;
+        let decided = failed && (fail_fast || ended >= decision.count());
+        (decided && !self.job.failing).then(|| {
+            let failure = decision.classify_failure("BackoffLimitExceeded", "", self.workers);
+            Progress::stopping(false, failure.reason, failure.message)
+        })
+    }
+
+    fn running(&self) -> Option<Progress> {
+        self.all_started.then(|| Progress {
+            phase: Phase::Running,
+            progressing: true,
+            reason: Reason::Running,
+            message: messages::all_running(self.decision.test.spec.count),
+        })
+    }
+
+    fn waiting_for_barrier(&self) -> Option<Progress> {
+        let waiting_for = self.barrier.as_ref()?.waiting_for()?;
+        (self.startup_ends <= self.decision.now).then(|| {
+            let count = self.decision.test.spec.count;
+            Progress::starting(
+                Reason::WaitingForWorkers,
+                messages::waiting_for_barrier(count, &waiting_for),
+            )
+        })
+    }
+
+    fn starting(&self) -> Progress {
+        let test = self.decision.test;
+        let message = messages::waiting_for_workers(test.spec.count, &test.name_any());
+        match &self.blocker {
+            Some(blocker) => Progress::starting(
+                blocker.reason,
+                messages::with_blocker(&message, &blocker.message),
+            ),
+            None => Progress::starting(Reason::Starting, message),
+        }
+    }
+}
+
+/// What keeps the workers from starting: what one of them reports, or what events do.
+fn start_blocker(observed: &Observed) -> Option<StartBlocker> {
+    let mut blocked: Vec<_> = observed
+        .workers
+        .iter()
+        .filter_map(|worker| match &worker.state {
+            WorkerState::Pending {
+                blocker: Some(blocker),
+            } => Some((worker, blocker)),
+            _ => None,
+        })
+        .collect();
+    blocked.sort_by_key(|(worker, _)| worker.index);
+    let StartBlocker { reason, message } = match blocked.split_first() {
+        Some(((worker, first), others)) => StartBlocker {
+            reason: first.reason,
+            message: messages::pod_blocked(&worker.pod, others.len(), &first.message),
+        },
+        None => observed.blocker.clone()?,
+    };
+    let message = match messages::advice(reason) {
+        Some(advice) => messages::with_advice(&message, advice),
+        None => message,
+    };
+    Some(StartBlocker { reason, message })
+}
