@@ -236,7 +236,9 @@ pub enum Load {
     Divide,
 }
 
-/// When the workers begin their load.
+// The schema of an optional enum has the description of the enum, not that of the field.
+/// Together: all workers begin their load at the same instant, as soon as every worker is ready. Immediate: each worker
+/// begins as soon as it is ready. Default: Together for more than one worker.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
     /// All at the same instant.
