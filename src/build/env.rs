@@ -5,8 +5,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use loadtest_api::labels::{
-    ARTILLERY_PLUGINS, MERGED_ENV_VARS, READY_PORT, RESERVED_ENV_PREFIX, RESERVED_ENV_VARS,
-    START_ACK_PORT, START_FILE,
+    ARTILLERY_PLUGINS, MERGED_ENV_VARS, READY_PORT, START_ACK_PORT, START_FILE, is_reserved_env,
 };
 use loadtest_api::v1alpha1::Load;
 use serde_json::{Map, Value, json};
@@ -101,7 +100,7 @@ pub fn env_vars(inputs: &EnvInputs<'_>, users: Vec<EnvVar>) -> Vec<EnvVar> {
                 all.extend(serde_json::from_str::<Map<_, _>>(value).unwrap_or_default());
             }
             // Tests with such variables do not start: see `validate_env`.
-            (name, _) if MERGED_ENV_VARS.contains(&name) || is_reserved(name) => {}
+            (name, _) if MERGED_ENV_VARS.contains(&name) || is_reserved_env(name) => {}
             _ => others.push(variable),
         }
     }
@@ -138,10 +137,6 @@ fn from_field(name: &str, path: &str) -> EnvVar {
         value_from: Some(source),
         ..EnvVar::default()
     }
-}
-
-fn is_reserved(name: &str) -> bool {
-    RESERVED_ENV_VARS.contains(&name) || name.starts_with(RESERVED_ENV_PREFIX)
 }
 
 #[cfg(test)]

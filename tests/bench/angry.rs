@@ -225,7 +225,7 @@ async fn slow(client: &Client, plan: &Plan, proxy: &Proxy, lines: &mut Vec<Line>
         "each call takes 2 s more: LoadTest -> Job, p95 s",
         p95,
         1,
-        2.0 * (4.0 * rounds + 1.0) + 2.0,
+        2.0 * 4.0 * rounds + 2.0,
     ));
 }
 

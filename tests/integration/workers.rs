@@ -342,7 +342,7 @@ async fn a_script_that_cannot_be_run_starts_no_worker_until_it_is_mended() {
     assert!(
         condition(&told, "Progressing")
             .2
-            .contains("environment `dev`"),
+            .contains("unknown environment `dev`"),
         "{:?}",
         condition(&told, "Progressing")
     );

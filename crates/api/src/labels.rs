@@ -40,3 +40,9 @@ pub const MERGED_ENV_VARS: [&str; 3] = ["NODE_OPTIONS", ARTILLERY_PLUGINS, "ARTI
 pub const RESERVED_ENV_VARS: [&str; 2] = ["JOB_COMPLETION_INDEX", "WORKER_ID"];
 /// The prefix of the operator's own variables; users cannot set them.
 pub const RESERVED_ENV_PREFIX: &str = "LOADTEST_";
+
+/// Whether users cannot set this variable.
+#[must_use]
+pub fn is_reserved_env(name: &str) -> bool {
+    RESERVED_ENV_VARS.contains(&name) || name.starts_with(RESERVED_ENV_PREFIX)
+}

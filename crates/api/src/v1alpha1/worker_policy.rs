@@ -8,7 +8,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use serde_json::{Map, Value};
 
 use super::WorkerTemplate;
-use crate::labels::{ARTILLERY_PLUGINS, MERGED_ENV_VARS, RESERVED_ENV_PREFIX, RESERVED_ENV_VARS};
+use crate::labels::{
+    ARTILLERY_PLUGINS, MERGED_ENV_VARS, RESERVED_ENV_PREFIX, RESERVED_ENV_VARS, is_reserved_env,
+};
 
 /// Fields that a worker may set, for types that have more. Pod Security `restricted` and the namespace are the limit.
 ///
@@ -361,7 +363,7 @@ fn shorten(schema: &mut JSONSchemaProps) {
 pub fn validate_env(users: &[EnvVar]) -> Option<String> {
     users.iter().find_map(|variable| {
         let name = variable.name.as_str();
-        if is_reserved(name) {
+        if is_reserved_env(name) {
             return Some(format!("{name} is reserved for the operator"));
         }
         if MERGED_ENV_VARS.contains(&name) && variable.value_from.is_some() {
@@ -371,8 +373,4 @@ pub fn validate_env(users: &[EnvVar]) -> Option<String> {
         let error = serde_json::from_str::<Map<String, Value>>(value).err()?;
         Some(format!("{name} is not a JSON object: {error}"))
     })
-}
-
-fn is_reserved(name: &str) -> bool {
-    RESERVED_ENV_VARS.contains(&name) || name.starts_with(RESERVED_ENV_PREFIX)
 }
