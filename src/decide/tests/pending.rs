@@ -1,0 +1,108 @@
+//! Tests of a test without a Job: what blocks it, and its creation.
+
+use super::*;
+
+#[test]
+fn status_starting_is_written_before_every_attempt_to_create_the_job() {
+    let mut test = test(2);
+    let first = step(&mut test, &seen(JobState::Absent, vec![]), 0);
+    assert_eq!(first.status.as_ref().unwrap().phase, Some(Phase::Starting));
+    assert!(
+        matches!(&first.action, Some(Action::CreateJob(job)) if job.metadata.name.as_deref() == Some("t"))
+    );
+    assert!(first.events.is_empty(), "the Job is not there yet");
+    // The operator ended before it created the Job: the write proves that what it sees now is not out of date.
+    let again = plan(&test, &seen(JobState::Absent, vec![]), 5);
+    assert!(again.status.is_some() && creates(&again));
+}
+
+#[test]
+fn start_deadline_fails_a_blocked_test_and_excludes_suspension() {
+    let missing = Observed {
+        script: ScriptState::ConfigMapMissing("script".into()),
+        ..seen(JobState::Absent, vec![])
+    };
+    let mut late = with(test(1), &json!({"startDeadlineSeconds": 30}));
+    assert_eq!(step(&mut late, &missing, 0).requeue_at, Some(at(30)));
+    let status = step(&mut late, &missing, 30).status.unwrap();
+    assert_eq!(
+        (status.phase, status.conditions[2].reason.as_str()),
+        (Some(Phase::Failed), "MissingTestScript")
+    );
+    assert!(
+        !creates(&plan(&late, &seen(JobState::Absent, vec![]), 31)),
+        "ended is ended"
+    );
+
+    let mut held = with(
+        test(1),
+        &json!({"startDeadlineSeconds": 30, "suspend": true}),
+    );
+    let suspended = step(&mut held, &seen(JobState::Absent, vec![]), 0);
+    assert!(!creates(&suspended));
+    assert_eq!(suspended.status.unwrap().conditions[0].status, "Unknown");
+    assert!(
+        step(&mut held, &missing, 100).status.is_none(),
+        "held for as long as it takes"
+    );
+    let mut held = with(held, &json!({"suspend": false}));
+    assert_eq!(step(&mut held, &missing, 200).requeue_at, Some(at(230)));
+}
+
+#[test]
+fn a_blocked_test_reports_the_reason_once_and_watches_the_dependency() {
+    let mut test = test(1);
+    let missing = Observed {
+        script: ScriptState::ConfigMapMissing("script".into()),
+        ..seen(JobState::Absent, vec![])
+    };
+    let told = step(&mut test, &missing, 0);
+    assert_eq!(
+        (reasons(&told), told.watch.clone()),
+        (
+            vec!["MissingTestScript"],
+            Some(Dependency::ConfigMap("script".into()))
+        )
+    );
+    assert!(told.events[0].warning && !creates(&told));
+    assert_eq!(told.requeue_at, Some(at(30)), "in case nobody wakes it");
+    assert!(
+        step(&mut test, &missing, 1).status.is_none(),
+        "no write while nothing changes"
+    );
+    let key = Observed {
+        script: ScriptState::Read {
+            config_maps: vec![ConfigMapFiles {
+                name: "script".into(),
+                keys: vec![],
+            }],
+            analysis: Arc::default(),
+        },
+        ..seen(JobState::Absent, vec![])
+    };
+    assert!(
+        step(&mut test, &key, 2).status.unwrap().conditions[0]
+            .message
+            .contains("(keys: none)")
+    );
+    let foreign = step(&mut test, &seen(JobState::NotOwned, vec![]), 3);
+    assert_eq!(
+        (reasons(&foreign), foreign.watch.clone()),
+        (vec!["NameConflict"], Some(Dependency::Job("t".into())))
+    );
+    assert!(!creates(&foreign));
+    let refused = step(
+        &mut test,
+        &seen(JobState::Rejected("exceeded quota".into()), vec![]),
+        4,
+    );
+    assert!(
+        refused.status.unwrap().conditions[0]
+            .message
+            .contains("exceeded quota")
+    );
+    assert!(
+        creates(&step(&mut test, &seen(JobState::Absent, vec![]), 5)),
+        "it starts when it can"
+    );
+}

@@ -1,0 +1,199 @@
+//! Tests of a Job whose workers do not all run yet.
+
+use super::*;
+
+#[test]
+fn a_start_blocker_is_reported_at_once_and_again_only_when_it_changes() {
+    let mut test = test(2);
+    step(&mut test, &seen(JobState::Absent, vec![]), 0);
+    let stuck = |reason, message: &str| {
+        let blocker = Some(StartBlocker {
+            reason,
+            message: message.into(),
+        });
+        seen(
+            JobState::Owned(job()),
+            vec![worker(0, WorkerState::Pending { blocker })],
+        )
+    };
+    let no_image = || stuck(Reason::ImageNotPullable, "ImagePullBackOff: no such image");
+    let told = step(&mut test, &no_image(), 1);
+    let condition = &told.status.as_ref().unwrap().conditions[0];
+    assert_eq!(
+        (condition.reason.as_str(), condition.status.as_str()),
+        ("ImageNotPullable", "True")
+    );
+    assert_eq!(
+        condition.message,
+        "Waiting for 2 workers of Job t to start. Pod t-0-x is waiting: ImagePullBackOff: no such image. \
+         Check the workers' image (status.image) and that the nodes can pull it."
+    );
+    assert_eq!(
+        (reasons(&told), told.requeue_at),
+        (vec!["Created"], Some(at(5))),
+        "not warned of at once"
+    );
+    assert_eq!(
+        reasons(&step(&mut test, &no_image(), 5)),
+        ["Created", "ImageNotPullable"]
+    );
+    assert!(plan(&test, &no_image(), 2).status.is_none());
+    assert!(
+        plan(&test, &stuck(Reason::Unschedulable, "0/1 nodes"), 2)
+            .status
+            .is_some()
+    );
+    let other_words = |seconds| {
+        plan(
+            &test,
+            &stuck(Reason::ImageNotPullable, "ImagePullBackOff: wait 10 s"),
+            seconds,
+        )
+    };
+    assert_eq!(
+        (other_words(2).status, other_words(2).requeue_at),
+        (None, Some(at(4))),
+        "words alone are not worth a write each"
+    );
+    assert!(other_words(4).status.is_some());
+}
+
+#[test]
+fn warnings_explain_workers_that_do_not_start() {
+    let mut test = test(2);
+    step(&mut test, &seen(JobState::Absent, vec![]), 0);
+    let asked = |workers: &[WorkerStatus], seconds| {
+        let workers: Vec<_> = workers.iter().cloned().map(Arc::new).collect();
+        object_to_explain(&test, &JobState::Owned(job()), &workers, at(seconds))
+    };
+    assert_eq!(asked(&[], 19), None, "it may just be slow");
+    assert_eq!(
+        asked(&[], 20).as_deref(),
+        Some("j"),
+        "the Job has too few pods"
+    );
+    let pending = |i| worker(i, WorkerState::Pending { blocker: None });
+    assert_eq!(
+        asked(&[worker(0, WorkerState::Running), pending(1)], 20).as_deref(),
+        Some("p1")
+    );
+    let blocker = StartBlocker::from_event("FailedCreate", "exceeded quota: q");
+    let told = plan(
+        &test,
+        &Observed {
+            blocker,
+            ..seen(JobState::Owned(job()), vec![])
+        },
+        6,
+    )
+    .status
+    .unwrap();
+    assert_eq!(told.conditions[0].reason, "PodCreationFailed");
+    assert!(
+        told.conditions[0]
+            .message
+            .contains("exceeded quota: q. Raise the namespace's quota"),
+        "{}",
+        told.conditions[0].message
+    );
+}
+
+#[test]
+fn start_deadline_fails_the_test_with_the_observed_reason() {
+    let mut test = with(test(1), &json!({"startDeadlineSeconds": 30}));
+    step(&mut test, &seen(JobState::Absent, vec![]), 0);
+    let blocker = Some(StartBlocker {
+        reason: Reason::Unschedulable,
+        message: "0/1 nodes".into(),
+    });
+    let stuck = seen(
+        JobState::Owned(job()),
+        vec![worker(0, WorkerState::Pending { blocker })],
+    );
+    let waits = step(&mut test, &stuck, 25);
+    assert_eq!(
+        waits.requeue_at,
+        Some(at(30)),
+        "looked at again when the deadline is over"
+    );
+    let late = step(&mut test, &stuck, 30);
+    assert_eq!(
+        (late.status.as_ref().unwrap().phase, steer(&late)),
+        (
+            Some(Phase::Stopping),
+            Some(JobField::ActiveDeadline(Some(TERMINATE_NOW_SECONDS)))
+        )
+    );
+    let cause = late.status.unwrap().stop_cause.unwrap();
+    assert_eq!(cause.reason, "Unschedulable");
+    // Text that is added to the condition while the test is stopping does not change the cause.
+    test.status.as_mut().unwrap().conditions[0].message += " More.";
+    assert_eq!(
+        step(&mut test, &stuck, 40).status.unwrap().conditions[0].message,
+        cause.message
+    );
+    // The Job controller has ended the Job; an operator that restarted knows the cause.
+    let outcome = JobOutcome::Failed {
+        at: at(32),
+        reason: "DeadlineExceeded".into(),
+        message: "d".into(),
+    };
+    let status = step(&mut test, &seen(ended(0, outcome), vec![]), 33)
+        .status
+        .unwrap();
+    assert_eq!(
+        (status.phase, status.conditions[2].reason.as_str()),
+        (Some(Phase::Failed), "Unschedulable")
+    );
+    assert!(status.conditions[2].message.starts_with(
+        "Not all workers started within 30s (startDeadlineSeconds): Pod t-0-x is waiting: 0/1 nodes"
+    ));
+    assert_eq!((status.failed, status.aborted), (0, 1));
+}
+
+#[test]
+fn a_queued_job_waits_and_a_job_suspended_later_fails_the_test() {
+    let mut test = test(1);
+    step(&mut test, &seen(JobState::Absent, vec![]), 0);
+    let queued = || {
+        JobState::Owned(JobStatus {
+            suspended: true,
+            started: None,
+            ..job()
+        })
+    };
+    assert_eq!(
+        step(&mut test, &seen(queued(), vec![]), 1)
+            .status
+            .unwrap()
+            .phase,
+        Some(Phase::Suspended)
+    );
+    assert!(
+        step(&mut test, &seen(queued(), vec![]), 5000)
+            .status
+            .is_none()
+    );
+    let resumed = JobState::Owned(JobStatus {
+        started: Some(at(6000)),
+        ..job()
+    });
+    let running = step(
+        &mut test,
+        &seen(resumed, vec![worker(0, WorkerState::Running)]),
+        6001,
+    );
+    assert_eq!(running.status.unwrap().phase, Some(Phase::Running));
+    let status = step(&mut test, &seen(queued(), vec![]), 6010)
+        .status
+        .unwrap();
+    assert_eq!(
+        (status.phase, status.conditions[2].reason.as_str()),
+        (Some(Phase::Failed), "JobSuspended")
+    );
+    // And whoever resumes it now does not send load again.
+    assert_eq!(
+        steer(&plan(&test, &seen(JobState::Owned(job()), vec![]), 6020)),
+        Some(JobField::ActiveDeadline(Some(TERMINATE_NOW_SECONDS)))
+    );
+}
