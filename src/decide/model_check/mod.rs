@@ -5,8 +5,10 @@
 //! The state space is bounded by the numbers of workers, faults and user actions in a run.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::struct_excessive_bools)]
 
+mod api_server;
 mod check;
 mod objects;
+mod operator;
 mod steps;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -22,7 +24,6 @@ use crate::state::{
     Deletion, JobOutcome, JobStatus, ScriptState, StartHandshake, StartState, WorkerState,
     WorkerStatus,
 };
-use check::check_status;
 use objects::{at, load_test, test_job, worker};
 
 /// The ID of an interned status or event. Interning keeps states small and cheap to compare.
@@ -209,220 +210,6 @@ impl State {
             workers,
             lag,
         }
-    }
-
-    fn now(&self) -> Timestamp {
-        at(if self.late { 700 } else { 2 })
-    }
-
-    /// Returns the requests of a reconcile.
-    fn reconcile(&self, names: &mut Names) -> Option<Vec<Request>> {
-        let seen = self.view.test?;
-        let test = self
-            .written
-            .filter(|w| w.uid == seen.uid && w.version > seen.version)
-            .unwrap_or(seen);
-        let sight = Sight {
-            view: self.view.clone(),
-            test,
-            world_job: self.world.job,
-            history: self.job_since_write || self.world.test != Some(test),
-            script: self.script,
-            late: self.late,
-        };
-        if !names.plans.contains_key(&sight) {
-            let plan = self.plan(test, names);
-            names.plans.insert(sight, plan);
-            return self.reconcile(names);
-        }
-        let unsaid = |request: &&Request| !matches!(request, Request::Events(events) if events.is_subset(&self.said));
-        Some(names.plans[&sight].iter().filter(unsaid).cloned().collect())
-    }
-
-    fn plan(&self, test: Test, names: &mut Names) -> Vec<Request> {
-        let object = load_test(test, self.workers, names);
-        let ours = |job: Job| {
-            if job.owner == test.uid {
-                JobState::Owned(test_job(job, &self.view.pods))
-            } else {
-                JobState::NotOwned
-            }
-        };
-        let job = match (self.view.job, self.view.lost) {
-            (Some(job), _) => ours(job),
-            (None, Some(job)) if job.owner == test.uid => {
-                JobState::Deleted(Some(test_job(job, &self.view.pods)))
-            }
-            // A Job that the store does not contain is read live, as `observe` does.
-            _ => match (names.phase(test), self.world.job) {
-                (Some(phase), Some(job)) if !phase.is_terminal() => ours(job),
-                (Some(phase), None) if !phase.is_terminal() => match object.recorded_job() {
-                    JobRecord::Existed => JobState::Deleted(None),
-                    JobRecord::Unclear if self.job_since_write || self.world.test != Some(test) => {
-                        JobState::Deleted(None)
-                    }
-                    _ => JobState::Absent,
-                },
-                _ => JobState::Absent,
-            },
-        };
-        let workers = if matches!(job, JobState::Owned(_) | JobState::Deleted(Some(_))) {
-            self.view
-                .pods
-                .iter()
-                .enumerate()
-                .map(worker)
-                .map(Arc::new)
-                .collect()
-        } else {
-            Vec::new()
-        };
-        let script = if self.script {
-            ScriptState::NotRead
-        } else {
-            ScriptState::ConfigMapMissing("s".into())
-        };
-        let observed = Observed {
-            job,
-            workers,
-            script,
-            has_worker_files: true,
-            blocker: None,
-            running_jobs: 0,
-        };
-        let plan = decide(&object, &observed, &WorkerConfig::default(), self.now());
-        let mut requests: Vec<Request> = Vec::new();
-        if !plan.events.is_empty() {
-            requests.push(Request::Events(
-                plan.events
-                    .iter()
-                    .map(|say| names.event(test.uid, say))
-                    .collect(),
-            ));
-        }
-        if let Some(status) = plan.status {
-            requests.push(Request::Status {
-                uid: test.uid,
-                version: test.version,
-                status: names.status(status),
-            });
-        }
-        match plan.action {
-            Some(Action::CreateJob(_)) => requests.push(Request::Create { owner: test.uid }),
-            Some(Action::PatchJob(steer)) => requests.push(Request::End {
-                job: steer.uid.parse().unwrap(),
-            }),
-            Some(Action::SendStartTime(start)) => {
-                let Some(job) = self.view.job else {
-                    panic!("start instant for workers without a Job")
-                };
-                let number = |pod: &PodRef| pod.uid.trim_start_matches('p').parse().unwrap();
-                requests.push(Request::Start {
-                    job: job.uid,
-                    pods: start.pods.iter().map(number).collect(),
-                });
-            }
-            Some(Action::CreateWorkerFiles | Action::DeleteTest) | None => {}
-        }
-        requests
-    }
-
-    /// Applies a request to the cluster. Returns whether the API server accepts it.
-    fn serve(&mut self, request: &Request, late: bool, names: &Names) -> bool {
-        match *request {
-            Request::Events(ref events) => {
-                self.said.extend(events);
-                true
-            }
-            Request::Status {
-                uid,
-                version,
-                status,
-            } => {
-                let Some(test) = self
-                    .world
-                    .test
-                    .filter(|t| t.uid == uid && t.version == version)
-                else {
-                    return false;
-                };
-                check_status(
-                    test.status.map(|id| &names.statuses[usize::from(id)]),
-                    &names.statuses[usize::from(status)],
-                );
-                let test = Test {
-                    version: version + 1,
-                    status: Some(status),
-                    ..test
-                };
-                self.world.test = Some(test);
-                self.job_since_write = false;
-                if !late {
-                    self.written = Some(test);
-                }
-                true
-            }
-            Request::Create { owner } => {
-                if self.world.job.is_some() {
-                    // After a conflict, the Job is read live, as `apply` does.
-                    self.view.job = self.world.job;
-                    return false;
-                }
-                let index = usize::from(owner - 1);
-                self.created[index] += 1;
-                self.created_late[index] += u8::from(late);
-                let uid = 10 * owner + self.created[index];
-                let job = Job {
-                    uid,
-                    owner,
-                    started: false,
-                    suspended: false,
-                    at_once: false,
-                    failing: None,
-                    outcome: None,
-                };
-                self.world.job = Some(job);
-                self.world.pods.clear();
-                self.job_since_write = true;
-                if !late && self.view.lost.is_none_or(|lost| lost.uid != uid) {
-                    self.view.job = Some(job);
-                    self.view.pods.clear();
-                }
-                true
-            }
-            Request::Start { job, ref pods } => {
-                if self.world.job.is_some_and(|j| j.uid == job) {
-                    for index in pods {
-                        if let Some(pod) = self
-                            .world
-                            .pods
-                            .get_mut(*index)
-                            .filter(|p| **p == Pod::Running)
-                        {
-                            *pod = Pod::Told;
-                        }
-                    }
-                }
-                true
-            }
-            Request::End { job } => {
-                if let Some(there) = self.world.job.as_mut().filter(|j| j.uid == job) {
-                    assert_ne!(there.owner, 0, "I7: a foreign Job was written to");
-                    there.at_once = true;
-                }
-                true
-            }
-        }
-    }
-
-    fn crash(&mut self) {
-        self.pending.clear();
-        self.written = None;
-        // The restarted operator relists everything. Deleted objects are not in a list.
-        self.view = Objects {
-            lost: None,
-            ..self.world.clone()
-        };
     }
 
     /// Returns all successor states.

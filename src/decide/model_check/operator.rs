@@ -1,0 +1,131 @@
+//! The operator: its reconciles and its crashes.
+
+use super::*;
+
+impl State {
+    pub(super) fn now(&self) -> Timestamp {
+        at(if self.late { 700 } else { 2 })
+    }
+
+    /// Returns the requests of a reconcile.
+    pub(super) fn reconcile(&self, names: &mut Names) -> Option<Vec<Request>> {
+        let seen = self.view.test?;
+        let test = self
+            .written
+            .filter(|w| w.uid == seen.uid && w.version > seen.version)
+            .unwrap_or(seen);
+        let sight = Sight {
+            view: self.view.clone(),
+            test,
+            world_job: self.world.job,
+            history: self.job_since_write || self.world.test != Some(test),
+            script: self.script,
+            late: self.late,
+        };
+        if !names.plans.contains_key(&sight) {
+            let plan = self.plan(test, names);
+            names.plans.insert(sight, plan);
+            return self.reconcile(names);
+        }
+        let unsaid = |request: &&Request| !matches!(request, Request::Events(events) if events.is_subset(&self.said));
+        Some(names.plans[&sight].iter().filter(unsaid).cloned().collect())
+    }
+
+    fn plan(&self, test: Test, names: &mut Names) -> Vec<Request> {
+        let object = load_test(test, self.workers, names);
+        let ours = |job: Job| {
+            if job.owner == test.uid {
+                JobState::Owned(test_job(job, &self.view.pods))
+            } else {
+                JobState::NotOwned
+            }
+        };
+        let job = match (self.view.job, self.view.lost) {
+            (Some(job), _) => ours(job),
+            (None, Some(job)) if job.owner == test.uid => {
+                JobState::Deleted(Some(test_job(job, &self.view.pods)))
+            }
+            // A Job that the store does not contain is read live, as `observe` does.
+            _ => match (names.phase(test), self.world.job) {
+                (Some(phase), Some(job)) if !phase.is_terminal() => ours(job),
+                (Some(phase), None) if !phase.is_terminal() => match object.recorded_job() {
+                    JobRecord::Existed => JobState::Deleted(None),
+                    JobRecord::Unclear if self.job_since_write || self.world.test != Some(test) => {
+                        JobState::Deleted(None)
+                    }
+                    _ => JobState::Absent,
+                },
+                _ => JobState::Absent,
+            },
+        };
+        let workers = if matches!(job, JobState::Owned(_) | JobState::Deleted(Some(_))) {
+            self.view
+                .pods
+                .iter()
+                .enumerate()
+                .map(worker)
+                .map(Arc::new)
+                .collect()
+        } else {
+            Vec::new()
+        };
+        let script = if self.script {
+            ScriptState::NotRead
+        } else {
+            ScriptState::ConfigMapMissing("s".into())
+        };
+        let observed = Observed {
+            job,
+            workers,
+            script,
+            has_worker_files: true,
+            blocker: None,
+            running_jobs: 0,
+        };
+        let plan = decide(&object, &observed, &WorkerConfig::default(), self.now());
+        let mut requests: Vec<Request> = Vec::new();
+        if !plan.events.is_empty() {
+            requests.push(Request::Events(
+                plan.events
+                    .iter()
+                    .map(|say| names.event(test.uid, say))
+                    .collect(),
+            ));
+        }
+        if let Some(status) = plan.status {
+            requests.push(Request::Status {
+                uid: test.uid,
+                version: test.version,
+                status: names.status(status),
+            });
+        }
+        match plan.action {
+            Some(Action::CreateJob(_)) => requests.push(Request::Create { owner: test.uid }),
+            Some(Action::PatchJob(steer)) => requests.push(Request::End {
+                job: steer.uid.parse().unwrap(),
+            }),
+            Some(Action::SendStartTime(start)) => {
+                let Some(job) = self.view.job else {
+                    panic!("start instant for workers without a Job")
+                };
+                let number = |pod: &PodRef| pod.uid.trim_start_matches('p').parse().unwrap();
+                requests.push(Request::Start {
+                    job: job.uid,
+                    pods: start.pods.iter().map(number).collect(),
+                });
+            }
+            Some(Action::CreateWorkerFiles | Action::DeleteTest) | None => {}
+        }
+        requests
+    }
+
+    pub(super) fn crash(&mut self) {
+        self.pending.clear();
+        self.written = None;
+        // The restarted operator relists everything. Deleted objects are not in a list.
+        self.view = Objects {
+            lost: None,
+            ..self.world.clone()
+        };
+    }
+}
