@@ -17,7 +17,7 @@ use crate::build;
 use crate::cache::object_ref;
 use crate::context::Context;
 use crate::decide::{Action, JobField, JobPatch, PodRef, SendStartTime};
-use crate::error::{Error, age};
+use crate::error::Error;
 use crate::observe::read_job;
 use crate::runtime::api_error::with_timeout;
 use crate::runtime::client;
@@ -83,7 +83,7 @@ async fn create_job(ctx: &Context, test: &LoadTest, job: &Job) -> Result<Applied
     let created = client::create_job::<PartialJob>(&ctx.client, job, &PostParams::default()).await;
     let state = match created {
         Ok(job) => {
-            ctx.metrics.job_created(age(test, Timestamp::now()));
+            ctx.metrics.job_created(test.age(Timestamp::now()));
             JobState::Owned(JobStatus::from_job(&job))
         }
         Err(error) => match error.status() {

@@ -1,9 +1,5 @@
 //! Why a reconcile failed.
 
-use std::time::Duration;
-
-use k8s_openapi::jiff::Timestamp;
-use loadtest_api::v1alpha1::LoadTest;
 use thiserror::Error;
 
 use crate::runtime::api_error::{ApiError, ErrorClass};
@@ -65,12 +61,4 @@ impl Error {
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Report { .. }) && matches!(self.source().status(), Some(404 | 409))
     }
-}
-
-/// How long ago a test was created.
-pub(crate) fn age(test: &LoadTest, now: Timestamp) -> Duration {
-    let created = test.metadata.creation_timestamp.as_ref();
-    created
-        .and_then(|c| Duration::try_from(now.duration_since(c.0)).ok())
-        .unwrap_or_default()
 }

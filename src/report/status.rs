@@ -40,6 +40,6 @@ pub(super) async fn write_status(
             })?;
     prune(&mut written);
     ctx.metrics
-        .record_phase(test.phase(), status.phase, crate::error::age(test, now));
+        .record_phase(test.phase(), status.phase, test.age(now));
     Ok(ctx.own_writes.record_write(test, written))
 }

@@ -1,6 +1,9 @@
 //! The lifecycle of a LoadTest, as its own spec and status show it.
 
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::jiff::Timestamp;
 
 use super::{ConditionType, LoadTest, LoadTestStatus, Phase, Reason};
 
@@ -20,6 +23,15 @@ impl LoadTest {
     #[must_use]
     pub fn phase(&self) -> Option<Phase> {
         self.status.as_ref().and_then(|s| s.phase)
+    }
+
+    /// How long ago the test was created.
+    #[must_use]
+    pub fn age(&self, now: Timestamp) -> Duration {
+        let created = self.metadata.creation_timestamp.as_ref();
+        created
+            .and_then(|c| Duration::try_from(now.duration_since(c.0)).ok())
+            .unwrap_or_default()
     }
 
     /// Whether the test has ended or is being deleted. Nothing is reported about such a test.
