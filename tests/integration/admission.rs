@@ -1,4 +1,4 @@
-//! What the API server takes and refuses, and what it shows.
+//! LoadTests that the API server accepts or rejects, and the columns that it prints.
 
 use kube::api::{Patch, PatchParams};
 use loadtest_api::v1alpha1::LoadTest;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::{Bed, control_plane, load_test};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_work_is_refused_with_a_reason() {
+async fn invalid_load_tests_are_rejected_with_a_reason() {
     let bed = Bed::new(control_plane()).await;
     let changed = |path: &str, value: Value| {
         let mut test = load_test("ok", 1);
@@ -148,31 +148,31 @@ async fn what_cannot_work_is_refused_with_a_reason() {
             "spec.worker.resources.limits.cpu",
         ),
     ] {
-        let refused = bed
+        let error = bed
             .try_create::<LoadTest>(test.clone())
             .await
             .map_or_else(|e| e.to_string(), |_| String::new());
         assert!(
-            refused.contains(why) && refused.is_empty() == why.is_empty(),
-            "{test}: {why:?} is not in {refused:?}"
+            error.contains(why) && error.is_empty() == why.is_empty(),
+            "{test}: expected {why:?} in {error:?}"
         );
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_manifests_of_the_original_are_taken_unchanged() {
+async fn manifests_of_the_go_operator_are_accepted_unchanged() {
     let bed = Bed::new(control_plane()).await;
     let minimal: LoadTest = bed
         .create(json!({"apiVersion": "loadtest.artillery.io/v1alpha1", "kind": "LoadTest", "metadata": {"name": "minimal"},
             "spec": {"testScript": {"config": {"configMap": "s"}}}}))
         .await;
-    assert_eq!(minimal.spec.count, 1, "the default");
+    assert_eq!(minimal.spec.count, 1, "count defaults to 1");
     let mut full = load_test("test-378dbbbd-03eb-4d0e-8a66-39033a76d0f3", 4);
     full["spec"]["testScript"]["external"] = json!({"payload": {"configMaps": ["a", "b"]},
         "processor": {"main": {"configMap": "c"}, "related": {"configMaps": ["d"]}}});
-    let taken: LoadTest = bed.create(full).await;
+    let accepted: LoadTest = bed.create(full).await;
     assert_eq!(
-        taken
+        accepted
             .spec
             .test_script
             .external
@@ -185,13 +185,13 @@ async fn the_manifests_of_the_original_are_taken_unchanged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_spec_can_be_changed_only_before_the_start() {
+async fn started_test_accepts_only_mutable_spec_fields() {
     let mut bed = Bed::new(control_plane()).await;
     bed.create_script("test-script").await;
     bed.start_operator(&[]).await;
-    let mut waits = load_test("change", 1);
-    waits["spec"]["testScript"]["config"]["configMap"] = json!("nowhere");
-    bed.create::<LoadTest>(waits).await;
+    let mut blocked = load_test("change", 1);
+    blocked["spec"]["testScript"]["config"]["configMap"] = json!("nowhere");
+    bed.create::<LoadTest>(blocked).await;
     bed.until_phase("change", "Pending").await;
     let tests = bed.api::<LoadTest>();
     let change = async |spec: Value| {
@@ -206,26 +206,26 @@ async fn the_spec_can_be_changed_only_before_the_start() {
     };
     change(json!({"testScript": {"config": {"configMap": "test-script"}}}))
         .await
-        .expect("it has not started");
+        .expect("a test that has not started can be changed");
     bed.pods("change", 1).await;
-    let refused = change(json!({"count": 5})).await.unwrap_err();
+    let error = change(json!({"count": 5})).await.unwrap_err();
     assert!(
-        refused.contains("the test has started: only spec.stop, startDeadlineSeconds"),
-        "{refused}"
+        error.contains("the test has started: only spec.stop, startDeadlineSeconds"),
+        "{error}"
     );
-    let refused = change(json!({"suspend": true})).await.unwrap_err();
+    let error = change(json!({"suspend": true})).await.unwrap_err();
     assert!(
-        refused.contains("the test has started and cannot be suspended"),
-        "{refused}"
+        error.contains("the test has started and cannot be suspended"),
+        "{error}"
     );
     change(json!({"activeDeadlineSeconds": 900, "startDeadlineSeconds": 60, "ttlSecondsAfterFinished": 9})).await.unwrap();
     change(json!({"stop": true})).await.unwrap();
-    let refused = change(json!({"stop": false})).await.unwrap_err();
-    assert!(refused.contains("spec.stop cannot be unset"), "{refused}");
+    let error = change(json!({"stop": false})).await.unwrap_err();
+    assert!(error.contains("spec.stop cannot be unset"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kubectl_get_shows_the_columns_of_the_original() {
+async fn kubectl_get_shows_the_printer_columns() {
     let bed = Bed::with_operator(control_plane()).await;
     bed.load_test("table", 2).await;
     bed.pods("table", 2).await;

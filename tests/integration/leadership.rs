@@ -1,4 +1,4 @@
-//! Two operators, of which one works.
+//! Leader election with two replicas of the operator.
 
 use std::time::{Duration, Instant};
 
@@ -9,17 +9,17 @@ use kube::ResourceExt;
 use crate::proxy::Proxy;
 use crate::support::{Bed, control_plane};
 
-async fn holder(bed: &Bed) -> String {
+async fn lease_holder(bed: &Bed) -> String {
     let lease: Lease = bed.until_exists("84f84c74.artillery.io").await;
     lease.spec.unwrap().holder_identity.unwrap()
 }
 
-/// Two operators, of which the first has the lease, and a test that it has run.
+/// Starts two operators. The first holds the lease and has completed one test.
 async fn two_operators() -> (Bed, String) {
     let mut bed = Bed::new(control_plane()).await;
     bed.create_script("test-script").await;
     bed.start_operator(&["--leader-elect"]).await;
-    let first = holder(&bed).await;
+    let first = lease_holder(&bed).await;
     bed.start_operator(&["--leader-elect"]).await;
     bed.load_test("one", 1).await;
     bed.set_exited(&bed.pods("one", 1).await[0], 0, "").await;
@@ -32,36 +32,37 @@ async fn two_operators() -> (Bed, String) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_that_is_asked_to_end_hands_over_at_once() {
+async fn terminated_leader_is_replaced_within_3_seconds() {
     let (mut bed, first) = two_operators().await;
-    let begun = Instant::now();
+    let start = Instant::now();
     assert_eq!(bed.operator(0).terminate().await, 0);
     bed.load_test("two", 1).await;
     bed.until_exists::<Job>("two").await;
-    let took = begun.elapsed();
-    println!("taken over {took:?} after SIGTERM");
+    let took = start.elapsed();
+    println!("new leader {took:?} after SIGTERM");
     assert!(took < Duration::from_secs(3), "{took:?}");
-    assert_ne!(holder(&bed).await, first);
+    assert_ne!(lease_holder(&bed).await, first);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_that_crashes_is_followed_within_20_seconds() {
+async fn crashed_leader_is_replaced_within_20_seconds() {
     let (mut bed, first) = two_operators().await;
-    let begun = Instant::now();
+    let start = Instant::now();
     bed.operator(0).kill();
     bed.load_test("two", 1).await;
     bed.until_exists::<Job>("two").await;
-    let took = begun.elapsed();
-    println!("taken over {took:?} after SIGKILL");
+    let took = start.elapsed();
+    println!("new leader {took:?} after SIGKILL");
     assert!(took < Duration::from_secs(20), "{took:?}");
-    assert_ne!(holder(&bed).await, first);
+    assert_ne!(lease_holder(&bed).await, first);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_deposed_leader_still_had_to_say_changes_nothing() {
+async fn writes_of_a_former_leader_are_fenced() {
     let mut bed = Bed::new(control_plane()).await;
     bed.create_script("test-script").await;
-    // Holds back the creation of the Job, and then the lease's renewal: the leader is cut off in the middle of its work.
+    // The proxy holds the creation of the Job and the renewal of the lease, so the leader loses its
+    // lease during a reconcile.
     let proxy = Proxy::start(bed.client.clone(), |method, path| {
         (method == http::Method::POST && path.ends_with("/jobs"))
             || (method == http::Method::PUT && path.contains("/leases/"))
@@ -69,16 +70,16 @@ async fn what_a_deposed_leader_still_had_to_say_changes_nothing() {
     .await;
     bed.start_operator_by(&proxy.kubeconfig(), &["--leader-elect"])
         .await;
-    let first = holder(&bed).await;
+    let first = lease_holder(&bed).await;
     bed.load_test("cut", 1).await;
     proxy.until_held().await;
     bed.start_operator(&["--leader-elect"]).await;
 
     let pods = bed.pods("cut", 1).await;
     assert_ne!(
-        holder(&bed).await,
+        lease_holder(&bed).await,
         first,
-        "the second operator has created the Job"
+        "the second operator created the Job"
     );
     let job: Job = bed.until_exists("cut").await;
     bed.until_operator_ends(0).await;
@@ -93,9 +94,9 @@ async fn what_a_deposed_leader_still_had_to_say_changes_nothing() {
     let after: Job = bed.until_exists("cut").await;
     assert_eq!(after.uid(), job.uid());
     assert_ne!(
-        holder(&bed).await,
+        lease_holder(&bed).await,
         first,
-        "the late renewal has not brought the lease back"
+        "the delayed renewal did not take the lease back"
     );
     assert_eq!(done.status.unwrap().completions.as_deref(), Some("1/1"));
 }

@@ -1,5 +1,6 @@
-//! The operator's program against a real etcd, API server and Job controller. The pods' states are set by the tests, so
-//! that every order of events can be had. Each test has a namespace and an operator process of its own.
+//! Runs the operator's binary against a real etcd, API server and Job controller. The tests set the
+//! states of the pods, so they can produce any order of events. Each test has its own namespace and
+//! its own operator process.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../support/mod.rs"]
@@ -10,13 +11,13 @@ mod proxy;
 
 mod admission;
 mod connection;
-mod endings;
+mod coordinated_start;
 mod leadership;
+mod lifecycle;
 mod metrics;
-mod operator;
+mod preconditions;
+mod process;
 mod restarts;
 mod shards;
-mod steering;
-mod together;
-mod waiting;
+mod spec_changes;
 mod workers;

@@ -1,4 +1,4 @@
-//! The metrics: what they tell, to whom, and what a client can do against it.
+//! The metrics endpoint: its content, its authorization, and its protection against idle clients.
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -20,8 +20,14 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::proxy::Proxy;
 use crate::support::{Bed, control_plane, http_get};
 
-/// Asks for something by HTTPS, as Prometheus does: without a look at the certificate.
-async fn ask(port: u16, method: Method, path: &str, token: Option<&str>) -> (u16, String) {
+/// Sends an HTTPS request like Prometheus, without verifying the certificate. Returns status and
+/// body.
+async fn https_request(
+    port: u16,
+    method: Method,
+    path: &str,
+    token: Option<&str>,
+) -> (u16, String) {
     let mut config = Config::new(format!("https://127.0.0.1:{port}").parse().unwrap());
     config.accept_invalid_certs = true;
     config.default_retry = false;
@@ -32,47 +38,49 @@ async fn ask(port: u16, method: Method, path: &str, token: Option<&str>) -> (u16
         .uri(path)
         .body(Body::empty())
         .unwrap();
-    let answer = client.send(request).await.unwrap();
-    let status = answer.status().as_u16();
-    let text = answer.into_body().collect().await.unwrap().to_bytes();
+    let response = client.send(request).await.unwrap();
+    let status = response.status().as_u16();
+    let text = response.into_body().collect().await.unwrap().to_bytes();
     (status, String::from_utf8(text.to_vec()).unwrap())
 }
 
 async fn scrape(port: u16, token: Option<&str>) -> u16 {
-    ask(port, Method::GET, "/metrics", token).await.0
+    https_request(port, Method::GET, "/metrics", token).await.0
 }
 
-/// A token of a new service account.
-async fn token(bed: &Bed, name: &str) -> String {
+/// Creates a service account and returns a token for it.
+async fn service_account_token(bed: &Bed, name: &str) -> String {
     bed.create::<ServiceAccount>(json!({"metadata": {"name": name}}))
         .await;
     let accounts: Api<ServiceAccount> = bed.api();
     let request: TokenRequest = serde_json::from_value(json!({"spec": {"audiences": []}})).unwrap();
-    let made = accounts
+    let response = accounts
         .create_token_request(name, &PostParams::default(), &request)
         .await
         .unwrap();
-    made.status.unwrap().token
+    response.status.unwrap().token
 }
 
-/// A right of a service account to read metrics. It is of the whole cluster, so it has to be taken back.
-struct Right {
+/// The permission of a service account to read metrics. It is cluster-scoped, so deleting the
+/// namespace does not remove it.
+struct MetricsPermission {
     client: Client,
     name: String,
 }
 
-impl Right {
-    async fn give(bed: &Bed, account: &str) -> Self {
+impl MetricsPermission {
+    async fn grant(bed: &Bed, account: &str) -> Self {
         let name = format!("{}-{account}", bed.namespace);
-        let right = Self {
+        let permission = Self {
             client: bed.client.clone(),
             name,
         };
-        let role: ClusterRole = serde_json::from_value(json!({"metadata": {"name": right.name},
+        let role: ClusterRole =
+            serde_json::from_value(json!({"metadata": {"name": permission.name},
             "rules": [{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]}))
-        .unwrap();
-        let binding: ClusterRoleBinding = serde_json::from_value(json!({"metadata": {"name": right.name},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": right.name},
+            .unwrap();
+        let binding: ClusterRoleBinding = serde_json::from_value(json!({"metadata": {"name": permission.name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": permission.name},
             "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": bed.namespace}]}))
         .unwrap();
         Api::<ClusterRole>::all(bed.client.clone())
@@ -83,10 +91,10 @@ impl Right {
             .create(&PostParams::default(), &binding)
             .await
             .unwrap();
-        right
+        permission
     }
 
-    async fn take_back(self) {
+    async fn revoke(self) {
         let params = DeleteParams::default();
         Api::<ClusterRoleBinding>::all(self.client.clone())
             .delete(&self.name, &params)
@@ -100,12 +108,13 @@ impl Right {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_who_may_reads_the_metrics() {
+async fn metrics_require_an_authorized_token() {
     let mut bed = Bed::new(control_plane()).await;
     bed.start_operator(&["--metrics-secure"]).await;
     let port = bed.operator(0).metrics;
-    let (stranger, reader) = (token(&bed, "stranger").await, token(&bed, "reader").await);
-    let right = Right::give(&bed, "reader").await;
+    let unauthorized = service_account_token(&bed, "unauthorized").await;
+    let reader = service_account_token(&bed, "reader").await;
+    let permission = MetricsPermission::grant(&bed, "reader").await;
 
     assert_eq!(scrape(port, None).await, 401);
     assert_eq!(scrape(port, Some("nonsense")).await, 401);
@@ -113,55 +122,60 @@ async fn only_who_may_reads_the_metrics() {
     assert_eq!(
         scrape(port, Some(&format!("{head}AAAAAAAAAA"))).await,
         401,
-        "a bad signature instead of {tail}"
+        "invalid signature in place of {tail}"
     );
-    assert_eq!(scrape(port, Some(&stranger)).await, 403);
-    // Given a moment ago, a right is seen by the API server a moment later, and a refusal is remembered for 10 s.
-    bed.until("the right is seen", async || {
+    assert_eq!(scrape(port, Some(&unauthorized)).await, 403);
+    // The API server's authorizer sees the new binding after a moment, and the operator caches a
+    // denial for 10 s.
+    bed.until("the permission is effective", async || {
         (scrape(port, Some(&reader)).await == 200).then_some(())
     })
     .await;
 
-    let begun = Instant::now();
-    let (status, text) = ask(port, Method::GET, "/metrics", Some(&reader)).await;
+    let start = Instant::now();
+    let (status, text) = https_request(port, Method::GET, "/metrics", Some(&reader)).await;
     assert_eq!(status, 200);
     assert!(text.contains("artillery_operator_leader 1"), "{text}");
-    assert!(begun.elapsed() < Duration::from_secs(2));
-    let asked = value(
+    assert!(start.elapsed() < Duration::from_secs(2));
+    let first = sample(
         &text,
         "artillery_operator_api_requests_total{verb=\"create\",resource=\"tokenreviews\",code=\"201\"}",
     );
-    let text = ask(port, Method::GET, "/metrics", Some(&reader)).await.1;
-    let then = value(
+    let text = https_request(port, Method::GET, "/metrics", Some(&reader))
+        .await
+        .1;
+    let second = sample(
         &text,
         "artillery_operator_api_requests_total{verb=\"create\",resource=\"tokenreviews\",code=\"201\"}",
     );
     assert!(
-        (asked - then).abs() < 0.1,
-        "the answer of the API server is remembered"
+        (first - second).abs() < 0.1,
+        "the review of the token is cached"
     );
 
-    assert_eq!(ask(port, Method::GET, "/", None).await.0, 404);
+    assert_eq!(https_request(port, Method::GET, "/", None).await.0, 404);
     assert_eq!(
-        ask(port, Method::POST, "/metrics", Some(&reader)).await.0,
+        https_request(port, Method::POST, "/metrics", Some(&reader))
+            .await
+            .0,
         405
     );
     assert_eq!(
-        ask(port, Method::HEAD, "/metrics", Some(&reader)).await,
+        https_request(port, Method::HEAD, "/metrics", Some(&reader)).await,
         (200, String::new())
     );
     assert!(
         http_get(port, "/metrics").await.is_none(),
-        "not without TLS"
+        "plain HTTP is not served"
     );
-    right.take_back().await;
+    permission.revoke().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_the_api_server_does_not_answer_nobody_reads_them() {
+async fn metrics_are_unavailable_while_tokens_cannot_be_reviewed() {
     let direct = Bed::new(control_plane()).await;
-    let reader = token(&direct, "reader").await;
-    let right = Right::give(&direct, "reader").await;
+    let reader = service_account_token(&direct, "reader").await;
+    let permission = MetricsPermission::grant(&direct, "reader").await;
     let proxy = Proxy::start(direct.client.clone(), |_, path| {
         path.ends_with("/tokenreviews")
     })
@@ -169,34 +183,34 @@ async fn while_the_api_server_does_not_answer_nobody_reads_them() {
     let mut bed = Bed::adopt(&proxy.kubeconfig(), &direct.namespace).await;
     bed.start_operator(&["--metrics-secure"]).await;
     let port = bed.operator(0).metrics;
-    let begun = Instant::now();
+    let start = Instant::now();
     assert_eq!(scrape(port, Some(&reader)).await, 503);
     assert!(
-        begun.elapsed() < Duration::from_secs(9),
-        "Prometheus itself would give up after 10 s: {:?}",
-        begun.elapsed()
+        start.elapsed() < Duration::from_secs(9),
+        "the response precedes Prometheus' timeout of 10 s: {:?}",
+        start.elapsed()
     );
-    let again = Instant::now();
+    let start = Instant::now();
     assert_eq!(scrape(port, Some(&reader)).await, 503);
     assert!(
-        again.elapsed() < Duration::from_millis(900),
-        "the API server is left alone for a moment"
+        start.elapsed() < Duration::from_millis(900),
+        "a failed review delays the next one"
     );
     assert_eq!(
         scrape(port, None).await,
         401,
-        "for which nobody has to be asked"
+        "a request without a token needs no review"
     );
     proxy.release().await;
-    bed.until("it is served again", async || {
+    bed.until("the metrics are served again", async || {
         (scrape(port, Some(&reader)).await == 200).then_some(())
     })
     .await;
-    right.take_back().await;
+    permission.revoke().await;
 }
 
-/// The value of a series.
-fn value(text: &str, series: &str) -> f64 {
+/// Returns the value of a series.
+fn sample(text: &str, series: &str) -> f64 {
     let line = text
         .lines()
         .find_map(|l| l.strip_prefix(series)?.strip_prefix(' '));
@@ -206,14 +220,14 @@ fn value(text: &str, series: &str) -> f64 {
 }
 
 #[track_caller]
-fn has(text: &str, lines: &[&str]) {
+fn assert_lines(text: &str, lines: &[&str]) {
     for line in lines {
-        assert!(text.lines().any(|l| l == *line), "{line} in:\n{text}");
+        assert!(text.lines().any(|l| l == *line), "no {line} in:\n{text}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn they_tell_what_happened_to_a_test() {
+async fn metrics_count_the_phases_and_requests_of_a_test() {
     let mut bed = Bed::with_operator(control_plane()).await;
     let port = bed.operator(0).metrics;
     bed.load_test("counted", 2).await;
@@ -227,15 +241,16 @@ async fn they_tell_what_happened_to_a_test() {
     }
     bed.until_phase("counted", "Completed").await;
     let text = bed
-        .until("the last reconcile is counted", async || {
+        .until("the last reconcile has finished", async || {
             let text = http_get(port, "/metrics").await?.1;
-            // The watch may show the end before the operator has the answer to its write of it.
-            let is_quiet = text.contains("artillery_operator_reconciles_in_flight 0\n");
-            (is_quiet && text.contains("artillery_operator_loadtests{phase=\"Completed\"} 1"))
+            // The watch may show the final status before the operator has received the response to
+            // its write.
+            let is_idle = text.contains("artillery_operator_reconciles_in_flight 0\n");
+            (is_idle && text.contains("artillery_operator_loadtests{phase=\"Completed\"} 1"))
                 .then_some(text)
         })
         .await;
-    has(
+    assert_lines(
         &text,
         &[
             "artillery_operator_loadtests{phase=\"New\"} 0",
@@ -257,20 +272,20 @@ async fn they_tell_what_happened_to_a_test() {
         .lines()
         .filter(|l| l.starts_with("artillery_operator_reconcile_errors_total{class="))
     {
-        // Somebody else may change the test in between, which is no fault.
+        // A concurrent change of the test is not an error.
         assert!(line.ends_with(" 0") || line.contains("conflict"), "{line}");
     }
-    assert!((0.0..60.0).contains(&value(
+    assert!((0.0..60.0).contains(&sample(
         &text,
         "artillery_operator_time_to_running_seconds_sum"
     )));
-    assert!((1e6..1e9).contains(&value(&text, "process_resident_memory_bytes")));
-    assert!((3.0..100.0).contains(&value(&text, "process_open_fds")));
-    assert!(value(&text, "process_cpu_seconds_total") < 60.0);
-    check_by_promtool(&text).await;
+    assert!((1e6..1e9).contains(&sample(&text, "process_resident_memory_bytes")));
+    assert!((3.0..100.0).contains(&sample(&text, "process_open_fds")));
+    assert!(sample(&text, "process_cpu_seconds_total") < 60.0);
+    check_with_promtool(&text).await;
 
     bed.delete::<LoadTest>("counted").await;
-    bed.until("the test is not counted any more", async || {
+    bed.until("the deleted test is no longer counted", async || {
         http_get(port, "/metrics")
             .await?
             .1
@@ -280,8 +295,8 @@ async fn they_tell_what_happened_to_a_test() {
     .await;
 }
 
-/// Prometheus' own checker of names, types and help, where it is installed.
-async fn check_by_promtool(text: &str) {
+/// Checks names, types and help texts with promtool, if it is installed.
+async fn check_with_promtool(text: &str) {
     let mut command = Command::new("promtool");
     command
         .args(["check", "metrics"])
@@ -290,7 +305,7 @@ async fn check_by_promtool(text: &str) {
         .stderr(Stdio::piped());
     let Ok(mut child) = tokio::process::Command::from(command).spawn() else {
         eprintln!(
-            "promtool is not installed (Debian: prometheus), so the metrics were not checked by it"
+            "promtool is not installed (Debian: prometheus), so it did not check the metrics"
         );
         return;
     };
@@ -302,16 +317,16 @@ async fn check_by_promtool(text: &str) {
         .await
         .unwrap();
     let output = child.wait_with_output().await.unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned()
+    let messages = String::from_utf8_lossy(&output.stderr).into_owned()
         + &String::from_utf8_lossy(&output.stdout);
     assert!(
-        output.status.success() && said.trim().is_empty(),
-        "promtool says:\n{said}\nof:\n{text}"
+        output.status.success() && messages.trim().is_empty(),
+        "promtool printed:\n{messages}\nfor:\n{text}"
     );
 }
 
-/// A connection from one of the loopback's addresses.
-async fn connect(from: u8, port: u16) -> TcpStream {
+/// Connects from the loopback address 127.0.0.`from`.
+async fn connect_from(from: u8, port: u16) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket
         .bind(SocketAddr::from(([127, 0, 0, from], 0)))
@@ -322,8 +337,8 @@ async fn connect(from: u8, port: u16) -> TcpStream {
         .unwrap()
 }
 
-/// Whether the other side hangs up within a time.
-async fn ends(stream: &mut TcpStream, within: Duration) -> bool {
+/// Whether the server closes the connection within `within`.
+async fn closes(stream: &mut TcpStream, within: Duration) -> bool {
     let mut rest = Vec::new();
     tokio::time::timeout(within, stream.read_to_end(&mut rest))
         .await
@@ -331,16 +346,16 @@ async fn ends(stream: &mut TcpStream, within: Duration) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_that_hold_on_to_connections_keep_nobody_out() {
+async fn idle_and_slow_connections_do_not_block_other_clients() {
     let mut bed = Bed::new(control_plane()).await;
     bed.start_operator(&["--metrics-secure"]).await;
     let (probes, metrics) = (bed.operator(0).probes, bed.operator(0).metrics);
     for port in [probes, metrics] {
-        let begun = Instant::now();
+        let start = Instant::now();
         let mut idle = Vec::new();
         for from in 10..18 {
             for _ in 0..20 {
-                idle.push(connect(from, port).await);
+                idle.push(connect_from(from, port).await);
             }
         }
         if port == probes {
@@ -349,32 +364,32 @@ async fn clients_that_hold_on_to_connections_keep_nobody_out() {
             assert_eq!(scrape(port, None).await, 401);
         }
         assert!(
-            begun.elapsed() < Duration::from_secs(4),
+            start.elapsed() < Duration::from_secs(4),
             "{:?}",
-            begun.elapsed()
+            start.elapsed()
         );
         for mut stream in idle {
             assert!(
-                ends(&mut stream, Duration::from_secs(8)).await,
-                "an idle connection stays open"
+                closes(&mut stream, Duration::from_secs(8)).await,
+                "an idle connection is closed"
             );
         }
     }
-    // Bytes that trickle in do not keep one open either, nor does a head without an end.
-    let mut slow = connect(3, probes).await;
-    let begun = Instant::now();
-    while slow.write_all(b"G").await.is_ok() && begun.elapsed() < Duration::from_secs(10) {
+    // Neither slow bytes nor an endless request head keep a connection open.
+    let mut slow = connect_from(3, probes).await;
+    let start = Instant::now();
+    while slow.write_all(b"G").await.is_ok() && start.elapsed() < Duration::from_secs(10) {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     assert!(
-        begun.elapsed() < Duration::from_secs(8),
+        start.elapsed() < Duration::from_secs(8),
         "{:?}",
-        begun.elapsed()
+        start.elapsed()
     );
-    let mut long = connect(3, probes).await;
+    let mut long = connect_from(3, probes).await;
     let _ = long
         .write_all(format!("GET / HTTP/1.1\r\na: {}", "x".repeat(64 * 1024)).as_bytes())
         .await;
-    assert!(ends(&mut long, Duration::from_secs(4)).await);
+    assert!(closes(&mut long, Duration::from_secs(4)).await);
     assert_eq!(http_get(probes, "/healthz").await.unwrap().0, 200);
 }

@@ -1,4 +1,4 @@
-//! The operator ends and comes back, at the worst moments.
+//! Crashes and restarts of the operator between any two steps.
 
 use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::support::{Bed, condition, control_plane};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_crash_at_any_step_repeats_nothing() {
+async fn crashes_repeat_no_job_and_no_event() {
     let mut bed = Bed::with_operator(control_plane()).await;
     bed.load_test("crash", 2).await;
     let pods = bed.pods("crash", 2).await;
@@ -18,7 +18,7 @@ async fn a_crash_at_any_step_repeats_nothing() {
         bed.operator(step).kill();
         bed.set_running(pod).await;
         bed.start_operator(&[]).await;
-        bed.until("its running is told", async || {
+        bed.until("the running worker has an event", async || {
             (bed.event_reasons("crash")
                 .await
                 .iter()
@@ -42,8 +42,8 @@ async fn a_crash_at_any_step_repeats_nothing() {
     assert_eq!(bed.until_exists::<Job>("crash").await.uid(), job.uid());
 }
 
-/// The status that is written before the Job is created.
-async fn record_the_intent(bed: &Bed, name: &str) {
+/// Writes the status that the operator records before it creates the Job.
+async fn record_start(bed: &Bed, name: &str) {
     let status = json!({"status": {"phase": "Starting", "active": 0, "succeeded": 0, "failed": 0}});
     bed.api::<LoadTest>()
         .patch_status(name, &PatchParams::default(), &Patch::Merge(status))
@@ -52,32 +52,32 @@ async fn record_the_intent(bed: &Bed, name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_crash_before_the_job_is_created_is_made_good() {
+async fn job_is_created_after_a_crash_that_prevented_it() {
     let mut bed = Bed::new(control_plane()).await;
     bed.create_script("test-script").await;
     bed.load_test("before", 1).await;
-    record_the_intent(&bed, "before").await;
+    record_start(&bed, "before").await;
     bed.start_operator(&[]).await;
     bed.set_exited(&bed.pods("before", 1).await[0], 0, "").await;
     bed.until_phase("before", "Completed").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_created_and_deleted_while_nobody_looked_is_not_created_again() {
+async fn job_created_and_deleted_during_downtime_is_not_recreated() {
     let mut bed = Bed::new(control_plane()).await;
     bed.create_script("test-script").await;
-    let test = bed.load_test("unseen", 1).await;
-    record_the_intent(&bed, "unseen").await;
+    let test = bed.load_test("downtime", 1).await;
+    record_start(&bed, "downtime").await;
     let job = artillery_operator::build::build_job(
         &test,
         &artillery_operator::config::WorkerConfig::default(),
         &loadtest_script::ScriptInfo::default(),
     );
     bed.create::<Job>(serde_json::to_value(job).unwrap()).await;
-    bed.delete::<Job>("unseen").await;
-    bed.until("the Job is gone", async || {
+    bed.delete::<Job>("downtime").await;
+    bed.until("the Job is deleted", async || {
         bed.api::<Job>()
-            .get_opt("unseen")
+            .get_opt("downtime")
             .await
             .unwrap()
             .is_none()
@@ -85,27 +85,33 @@ async fn a_job_created_and_deleted_while_nobody_looked_is_not_created_again() {
     })
     .await;
     bed.start_operator(&[]).await;
-    let failed = bed.until_phase("unseen", "Failed").await;
+    let failed = bed.until_phase("downtime", "Failed").await;
     assert_eq!(condition(&failed, "Failed").1, "JobDeleted");
-    assert!(bed.api::<Job>().get_opt("unseen").await.unwrap().is_none());
+    assert!(
+        bed.api::<Job>()
+            .get_opt("downtime")
+            .await
+            .unwrap()
+            .is_none()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_happened_while_the_operator_was_away_is_told_afterwards() {
+async fn failure_during_downtime_is_reported_after_the_restart() {
     let mut bed = Bed::with_operator(control_plane()).await;
-    bed.load_test("away", 1).await;
-    let pods = bed.pods("away", 1).await;
+    bed.load_test("failed", 1).await;
+    let pods = bed.pods("failed", 1).await;
     bed.operator(0).kill();
     bed.set_exited(&pods[0], 1, "Error: ensure failed").await;
     bed.start_operator(&[]).await;
-    let failed = bed.until_phase("away", "Failed").await;
+    let failed = bed.until_phase("failed", "Failed").await;
     assert!(
         condition(&failed, "Failed")
             .2
             .contains("Error: ensure failed")
     );
     assert_eq!(
-        bed.event_reasons("away").await,
+        bed.event_reasons("failed").await,
         ["Created", "Running", "Failed"]
     );
 }

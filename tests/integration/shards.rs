@@ -1,4 +1,4 @@
-//! Two operators that share one namespace, by the labels of the tests.
+//! Two operators that share one namespace by label selectors.
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -17,7 +17,7 @@ async fn create(bed: &Bed, name: &str, shard: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn operators_with_selectors_take_each_only_its_own_tests() {
+async fn operators_reconcile_only_tests_that_match_their_selector() {
     let mut bed = Bed::new(control_plane()).await;
     bed.create_script("test-script").await;
     let args = |shard: &str| {
@@ -40,7 +40,7 @@ async fn operators_with_selectors_take_each_only_its_own_tests() {
                 .unwrap()
                 .holder_identity
                 .is_some_and(|h| !h.is_empty()),
-            "both work at the same time"
+            "both operators hold their own lease"
         );
     }
     create(&bed, "of-a", "a").await;
@@ -58,10 +58,10 @@ async fn operators_with_selectors_take_each_only_its_own_tests() {
         let log = bed.operator(index).log();
         assert!(
             log.contains(own) && !log.contains(other),
-            "each has looked only at its own:\n{log}"
+            "each operator logs only tests of its shard:\n{log}"
         );
     }
-    // By a second operator's hand it would have been created by now.
+    // The other tests have completed, so a third Job would exist by now.
     let jobs: Vec<String> = bed
         .api::<Job>()
         .list(&ListParams::default())
@@ -73,10 +73,10 @@ async fn operators_with_selectors_take_each_only_its_own_tests() {
     assert_eq!(
         jobs,
         ["of-a", "of-b"],
-        "nobody takes what matches no selector"
+        "a test that matches no selector has no Job"
     );
 
-    // A test whose label changes goes over to the other operator, with all that has been.
+    // A test whose label changes is continued by the other operator.
     create(&bed, "moves", "a").await;
     bed.set_running(&bed.pods("moves", 1).await[0]).await;
     bed.until_phase("moves", "Running").await;

@@ -1,4 +1,5 @@
-//! What users can choose of the workers and their files, as far as it needs no node. All namespaces enforce `restricted`.
+//! The worker template and the files of workers, as far as they need no node. All namespaces
+//! enforce Pod Security `restricted`.
 
 use artillery_operator::build::config_map_name;
 use k8s_openapi::api::batch::v1::Job;
@@ -9,8 +10,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Bed, condition, control_plane};
 
-/// Everything that can be chosen, as the pod is to have it.
-fn everything() -> Value {
+/// A worker template that sets every field.
+fn full_template() -> Value {
     json!({
         "image": "example/artillery:v1", "imagePullPolicy": "IfNotPresent", "imagePullSecrets": [{"name": "registry"}],
         "resources": {"requests": {"cpu": "500m", "memory": "256Mi"}, "limits": {"cpu": 1}},
@@ -33,17 +34,17 @@ fn everything() -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_chosen_of_a_worker_is_in_its_pod() {
+async fn worker_template_is_applied_to_the_pod() {
     let bed = Bed::with_operator(control_plane()).await;
     bed.create::<ServiceAccount>(json!({"metadata": {"name": "loader"}}))
         .await;
-    let spec = json!({"worker": everything(), "variables": {"user": "a $(HOME) a$$b $$(HOME)", "n": 5_000_000_000_i64}, "target": "http://other"});
+    let spec = json!({"worker": full_template(), "variables": {"user": "a $(HOME) a$$b $$(HOME)", "n": 5_000_000_000_i64}, "target": "http://other"});
     bed.load_test_with("all", 1, spec).await;
     let job: Job = bed.until_exists("all").await;
     let template = serde_json::to_value(job.spec.unwrap().template).unwrap();
     let (pod, container) = (&template["spec"], &template["spec"]["containers"][0]);
-    let wanted = everything();
-    for (place, field) in [
+    let expected = full_template();
+    for (object, field) in [
         (container, "image"),
         (container, "imagePullPolicy"),
         (container, "envFrom"),
@@ -59,11 +60,11 @@ async fn what_is_chosen_of_a_worker_is_in_its_pod() {
         (pod, "hostAliases"),
         (pod, "dnsConfig"),
     ] {
-        assert_eq!(place[field], wanted[field], "{field}");
+        assert_eq!(object[field], expected[field], "{field}");
     }
     assert_eq!(
         container["resources"]["limits"]["cpu"], "1",
-        "a number is a quantity, as in a pod"
+        "a numeric quantity is accepted"
     );
     let args: Vec<_> = container["args"]
         .as_array()
@@ -108,7 +109,7 @@ async fn what_is_chosen_of_a_worker_is_in_its_pod() {
     );
     assert_eq!(
         metadata["labels"]["artillery.io/component"], "loadtest-worker",
-        "what the operator finds it by is not chosen"
+        "the label that the operator selects pods by cannot be overridden"
     );
     let sidecar = &pod["initContainers"][0];
     assert_eq!(
@@ -135,7 +136,7 @@ async fn what_is_chosen_of_a_worker_is_in_its_pod() {
     );
     bed.pods("all", 1).await;
     let shown = bed
-        .until_test("all", "the image is shown", |t| {
+        .until_test("all", "the status contains the image", |t| {
             t.status.as_ref().is_some_and(|s| s.image.is_some())
         })
         .await;
@@ -145,17 +146,17 @@ async fn what_is_chosen_of_a_worker_is_in_its_pod() {
     );
 
     let change = Patch::Merge(json!({"spec": {"worker": {"image": "other"}}}));
-    let refused = bed
+    let error = bed
         .api::<LoadTest>()
         .patch("all", &PatchParams::default(), &change)
         .await
         .unwrap_err()
         .to_string();
-    assert!(refused.contains("the test has started"), "{refused}");
+    assert!(error.contains("the test has started"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_would_lift_a_worker_out_of_its_namespace_is_not_in_the_api() {
+async fn privileged_fields_are_pruned_from_the_worker_template() {
     let bed = Bed::with_operator(control_plane()).await;
     let worker = json!({"volumes": [{"name": "host", "hostPath": {"path": "/"}}, {"name": "token", "projected": {"sources": [
             {"serviceAccountToken": {"path": "token"}}]}}],
@@ -164,20 +165,20 @@ async fn what_would_lift_a_worker_out_of_its_namespace_is_not_in_the_api() {
         "sidecars": [{"name": "s", "image": "i", "securityContext": {"privileged": true}, "lifecycle": {"postStart": {"exec": {"command": ["x"]}}},
             "startupProbe": {"httpGet": {"port": 1, "host": "10.0.0.1"}}, "resources": {"claims": [{"name": "c"}]}},
             {"name": "t", "image": "i", "startupProbe": {"tcpSocket": {"port": 1, "host": "10.0.0.1"}}}]});
-    let taken = bed
+    let accepted = bed
         .load_test_with("host", 1, json!({"worker": worker}))
         .await
         .spec
         .worker
         .unwrap();
     assert_eq!(
-        serde_json::to_value(taken).unwrap(),
+        serde_json::to_value(accepted).unwrap(),
         json!({"volumes": [{"name": "host"}, {"name": "token", "projected": {"sources": [{}]}}], "securityContext": {},
             "resources": {}, "sidecars": [{"name": "s", "image": "i", "securityContext": {}, "resources": {},
                 "startupProbe": {"httpGet": {"port": 1}}},
                 {"name": "t", "image": "i", "startupProbe": {"tcpSocket": {"port": 1}}}]})
     );
-    // To Kubernetes a volume that is of no kind is an empty folder.
+    // Kubernetes treats a volume without a source as an emptyDir.
     let job: Job = bed.until_exists("host").await;
     let pod = serde_json::to_value(job.spec.unwrap().template.spec.unwrap()).unwrap();
     assert_eq!(
@@ -196,7 +197,7 @@ async fn what_would_lift_a_worker_out_of_its_namespace_is_not_in_the_api() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_operators_defaults_hold_for_what_a_test_does_not_choose() {
+async fn worker_defaults_apply_to_unset_fields() {
     let mut bed = Bed::new(control_plane()).await;
     bed.create_script("test-script").await;
     let file = std::env::temp_dir().join(format!("{}-defaults.yaml", bed.namespace));
@@ -204,7 +205,8 @@ async fn the_operators_defaults_hold_for_what_a_test_does_not_choose() {
     std::fs::write(&file, defaults).unwrap();
     bed.start_operator(&[&format!("--worker-defaults={}", file.display())])
         .await;
-    // Its `config` is in the file that the defaults name, so neither is it missed, nor its `ensure` judged.
+    // The script has no `config`, because the default arguments load it from a file. So a missing
+    // `config` is not reported, and the operator does not evaluate `ensure`.
     let spec = json!({"worker": {"labels": {"team": "mine"}}, "testScript": {"inline": "scenarios: [{flow: []}]\n"}});
     bed.load_test_with("default", 1, spec).await;
     let job: Job = bed.until_exists("default").await;
@@ -221,7 +223,7 @@ async fn the_operators_defaults_hold_for_what_a_test_does_not_choose() {
         !container["env"]
             .to_string()
             .contains("ARTILLERY_DISABLE_ENSURE"),
-        "each worker judges itself"
+        "Artillery evaluates `ensure` itself"
     );
     let labels = &template["metadata"]["labels"];
     assert_eq!(
@@ -232,7 +234,7 @@ async fn the_operators_defaults_hold_for_what_a_test_does_not_choose() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn files_of_several_config_maps_are_one_folder_and_a_clash_is_told() {
+async fn config_maps_share_one_directory_and_duplicate_files_are_reported() {
     let bed = Bed::with_operator(control_plane()).await;
     let script = "config: {target: 'http://x', phases: [{duration: 7, arrivalRate: 1}]}\nscenarios: [{flow: []}]\n";
     bed.create::<ConfigMap>(json!({"metadata": {"name": "script"}, "data": {"mine.yaml": script}}))
@@ -250,25 +252,26 @@ async fn files_of_several_config_maps_are_one_folder_and_a_clash_is_told() {
         "{message}"
     );
     bed.create::<ConfigMap>(
-        json!({"metadata": {"name": "processor"}, "data": {"users.csv": "clash"}}),
+        json!({"metadata": {"name": "processor"}, "data": {"users.csv": "duplicate"}}),
     )
     .await;
-    let clash = bed
-        .until_test("files", "the clash is told", |t| {
+    let duplicate = bed
+        .until_test("files", "the duplicate file is reported", |t| {
             condition(t, "Progressing").1 == "InvalidTestScript"
         })
         .await;
-    let message = condition(&clash, "Progressing").2;
+    let message = condition(&duplicate, "Progressing").2;
     assert!(
         message.contains("Both ConfigMap processor and ConfigMap users contain a file users.csv"),
         "{message}"
     );
-    let mended = Patch::Merge(json!({"data": {"users.csv": null, "processor.js": "x"}}));
+    let fixed = Patch::Merge(json!({"data": {"users.csv": null, "processor.js": "x"}}));
     bed.api::<ConfigMap>()
-        .patch("processor", &PatchParams::default(), &mended)
+        .patch("processor", &PatchParams::default(), &fixed)
         .await
         .unwrap();
-    // It waits for the one that is not at fault, and so for its own second look.
+    // The test watches only the ConfigMap that was missing. A change of its own metadata triggers
+    // the next reconcile.
     bed.api::<LoadTest>()
         .patch(
             "files",
@@ -284,19 +287,19 @@ async fn files_of_several_config_maps_are_one_folder_and_a_clash_is_told() {
         json!([{"configMap": {"name": "script"}}, {"configMap": {"name": "processor"}}, {"configMap": {"name": "users"}}])
     );
     assert_eq!(pod["containers"][0]["args"][1], "/data/mine.yaml");
-    let told = bed
-        .until_test("files", "its length is known", |t| {
+    let started = bed
+        .until_test("files", "the expected duration is known", |t| {
             t.status.as_ref().unwrap().expected_duration.is_some()
         })
         .await;
     assert_eq!(
-        told.status.unwrap().expected_duration.as_deref(),
+        started.status.unwrap().expected_duration.as_deref(),
         Some("7s")
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_script_that_cannot_be_run_starts_no_worker_until_it_is_mended() {
+async fn invalid_script_blocks_the_start_until_it_is_fixed() {
     let bed = Bed::with_operator(control_plane()).await;
     let script = |key: &str| {
         format!(
@@ -310,8 +313,8 @@ async fn a_script_that_cannot_be_run_starts_no_worker_until_it_is_mended() {
     let from = json!({"config": {"configMap": "faulty"}});
     bed.load_test_with("faulty", 1, json!({"testScript": from}))
         .await;
-    let told = bed.until_phase("faulty", "Pending").await;
-    let (_, reason, message) = condition(&told, "Progressing");
+    let blocked = bed.until_phase("faulty", "Pending").await;
+    let (_, reason, message) = condition(&blocked, "Progressing");
     assert_eq!(reason, "InvalidTestScript");
     assert!(
         message.contains("unknown key `arivalRate`; did you mean `arrivalRate`?")
@@ -327,24 +330,24 @@ async fn a_script_that_cannot_be_run_starts_no_worker_until_it_is_mended() {
     )
     .await;
     bed.until_exists::<Job>("as-it-is").await;
-    let mended = Patch::Merge(json!({"data": {"test-script.yaml": script("arrivalRate")}}));
+    let fixed = Patch::Merge(json!({"data": {"test-script.yaml": script("arrivalRate")}}));
     bed.api::<ConfigMap>()
-        .patch("faulty", &PatchParams::default(), &mended)
+        .patch("faulty", &PatchParams::default(), &fixed)
         .await
         .unwrap();
     bed.until_exists::<Job>("faulty").await;
 
-    // What other files or arguments may bring is not missed.
+    // A missing section is not reported if arguments load further files.
     let faulty = "config: {target: x, environments: {prod: {}}}\nscenarios: [{flow: []}]\n";
     bed.load_test_with("environment", 1, json!({"testScript": {"inline": faulty}}))
         .await;
-    let told = bed.until_phase("environment", "Pending").await;
+    let blocked = bed.until_phase("environment", "Pending").await;
     assert!(
-        condition(&told, "Progressing")
+        condition(&blocked, "Progressing")
             .2
             .contains("unknown environment `dev`"),
         "{:?}",
-        condition(&told, "Progressing")
+        condition(&blocked, "Progressing")
     );
     let args =
         json!({"testScript": {"inline": faulty}, "worker": {"args": ["--config=more.yaml"]}});
@@ -357,8 +360,8 @@ async fn a_script_that_cannot_be_run_starts_no_worker_until_it_is_mended() {
         json!({"worker": {"env": [{"name": "ARTILLERY_PLUGINS", "value": "{"}]}, "testScript": from}),
     )
     .await;
-    let told = bed.until_phase("plugins", "Pending").await;
-    let message = condition(&told, "Progressing").2;
+    let blocked = bed.until_phase("plugins", "Pending").await;
+    let message = condition(&blocked, "Progressing").2;
     assert!(
         message.starts_with("Invalid spec.worker.env: ARTILLERY_PLUGINS is not a JSON object"),
         "{message}"
@@ -370,15 +373,15 @@ async fn a_script_that_cannot_be_run_starts_no_worker_until_it_is_mended() {
         json!({"testScript": {"inline": "config: {target: 'x'\n"}}),
     )
     .await;
-    let told = bed.until_phase("inline", "Pending").await;
+    let blocked = bed.until_phase("inline", "Pending").await;
     assert!(
-        condition(&told, "Progressing")
+        condition(&blocked, "Progressing")
             .2
             .contains("Invalid test script (spec.testScript.inline): ")
     );
-    let mended = Patch::Merge(json!({"spec": {"testScript": {"inline": script("arrivalRate")}}}));
+    let fixed = Patch::Merge(json!({"spec": {"testScript": {"inline": script("arrivalRate")}}}));
     bed.api::<LoadTest>()
-        .patch("inline", &PatchParams::default(), &mended)
+        .patch("inline", &PatchParams::default(), &fixed)
         .await
         .unwrap();
     let pods = bed.pods("inline", 1).await;
@@ -389,7 +392,7 @@ async fn a_script_that_cannot_be_run_starts_no_worker_until_it_is_mended() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn image_volumes_are_refused_clearly_where_there_are_none() {
+async fn image_volumes_are_reported_as_disabled() {
     let bed = Bed::with_operator(control_plane()).await;
     bed.load_test_with(
         "image",
@@ -397,33 +400,33 @@ async fn image_volumes_are_refused_clearly_where_there_are_none() {
         json!({"testScript": {"config": {"key": "a.yaml"}, "external": {"image": {"reference": "example/files:v1"}}}}),
     )
     .await;
-    let told = bed
-        .until_test("image", "it is told", |t| {
+    let blocked = bed
+        .until_test("image", "the rejection is reported", |t| {
             t.status
                 .as_ref()
                 .is_some_and(|s| s.conditions.iter().any(|c| c.reason == "JobRejected"))
         })
         .await;
     assert!(
-        condition(&told, "Progressing")
+        condition(&blocked, "Progressing")
             .2
             .contains("image volumes are not enabled in this cluster"),
         "{:?}",
-        condition(&told, "Progressing")
+        condition(&blocked, "Progressing")
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_container_that_others_put_into_the_pods_does_not_keep_the_test_from_ending() {
+async fn injected_container_does_not_block_completion() {
     let bed = Bed::with_operator(control_plane()).await;
     bed.load_test("mesh", 1).await;
     let pod = bed.pods("mesh", 1).await.remove(0);
-    // The worker has ended, and the pod goes on.
+    // The worker has exited, but the pod keeps running.
     let terminated = json!({"exitCode": 0, "reason": "Completed", "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:09Z"});
     bed.set_pod(&pod, "Running", json!({"terminated": terminated}))
         .await;
     bed.until_phase("mesh", "Completed").await;
-    bed.until("its Job is ended", async || {
+    bed.until("the Job has a deadline that ends it", async || {
         let job = bed.api::<Job>().get("mesh").await.unwrap();
         (job.spec.unwrap().active_deadline_seconds == Some(1)).then_some(())
     })
@@ -432,12 +435,12 @@ async fn a_container_that_others_put_into_the_pods_does_not_keep_the_test_from_e
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_workers_files_are_there_and_come_back() {
+async fn worker_files_config_map_is_created_and_restored() {
     let mut bed = Bed::with_operator(control_plane()).await;
     bed.load_test("one", 1).await;
     bed.until_exists::<Job>("one").await;
-    let there: ConfigMap = bed.until_exists(&config_map_name()).await;
-    assert_eq!(there.immutable, Some(true));
+    let files: ConfigMap = bed.until_exists(&config_map_name()).await;
+    assert_eq!(files.immutable, Some(true));
     bed.operator(0).kill();
     bed.delete::<ConfigMap>(&config_map_name()).await;
     bed.start_operator(&[]).await;

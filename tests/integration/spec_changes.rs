@@ -1,4 +1,5 @@
-//! What users can steer: stop, suspend, deadlines, the time after the end, and what becomes of the other workers.
+//! Fields that control a running test: stop, suspend, deadlines, TTL and failure policy. Also
+//! changes to its Job and pods by users.
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Bed, condition, condition_reason, control_plane};
 
-async fn change(bed: &Bed, name: &str, spec: Value) {
+async fn patch_spec(bed: &Bed, name: &str, spec: Value) {
     let patch = Patch::Merge(json!({"spec": spec}));
     bed.api::<LoadTest>()
         .patch(name, &PatchParams::default(), &patch)
@@ -18,18 +19,18 @@ async fn change(bed: &Bed, name: &str, spec: Value) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stopped_test_ends_its_workers_and_keeps_what_they_did() {
+async fn stopped_test_ends_its_workers_and_keeps_earlier_successes() {
     let bed = Bed::with_operator(control_plane()).await;
     bed.load_test("stop", 3).await;
     let pods = bed.pods("stop", 3).await;
     bed.set_exited(&pods[0], 0, "").await;
     bed.set_running(&pods[1]).await;
     bed.set_running(&pods[2]).await;
-    bed.until_test("stop", "one has succeeded", |t| {
+    bed.until_test("stop", "one worker has succeeded", |t| {
         t.status.as_ref().is_some_and(|s| s.succeeded == 1)
     })
     .await;
-    change(&bed, "stop", json!({"stop": true})).await;
+    patch_spec(&bed, "stop", json!({"stop": true})).await;
     let stopped = bed.until_phase("stop", "Stopped").await;
     assert_eq!(condition(&stopped, "Stopped").0, "True");
     assert_eq!(
@@ -45,7 +46,7 @@ async fn a_stopped_test_ends_its_workers_and_keeps_what_they_did() {
     assert_eq!(
         job.status.unwrap().active.unwrap_or_default(),
         0,
-        "it is there to be looked at, and nothing of it runs"
+        "the Job remains, without active pods"
     );
     assert_eq!(
         bed.event_reasons("stop").await.last().map(String::as_str),
@@ -54,20 +55,27 @@ async fn a_stopped_test_ends_its_workers_and_keeps_what_they_did() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_suspended_test_has_no_job_until_it_is_resumed() {
+async fn suspended_test_has_no_job_until_it_is_resumed() {
     let bed = Bed::with_operator(control_plane()).await;
-    bed.load_test_with("held", 1, json!({"suspend": true}))
+    bed.load_test_with("suspended", 1, json!({"suspend": true}))
         .await;
-    let held = bed.until_phase("held", "Suspended").await;
-    assert_eq!(condition(&held, "Progressing").0, "Unknown");
-    assert!(bed.api::<Job>().get_opt("held").await.unwrap().is_none());
-    change(&bed, "held", json!({"suspend": false})).await;
-    bed.set_exited(&bed.pods("held", 1).await[0], 0, "").await;
-    bed.until_phase("held", "Completed").await;
+    let suspended = bed.until_phase("suspended", "Suspended").await;
+    assert_eq!(condition(&suspended, "Progressing").0, "Unknown");
+    assert!(
+        bed.api::<Job>()
+            .get_opt("suspended")
+            .await
+            .unwrap()
+            .is_none()
+    );
+    patch_spec(&bed, "suspended", json!({"suspend": false})).await;
+    bed.set_exited(&bed.pods("suspended", 1).await[0], 0, "")
+        .await;
+    bed.until_phase("suspended", "Completed").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_suspended_after_its_start_never_sends_its_load_again() {
+async fn job_suspended_after_its_start_never_repeats_its_load() {
     let bed = Bed::with_operator(control_plane()).await;
     bed.load_test("twice", 1).await;
     bed.set_running(&bed.pods("twice", 1).await[0]).await;
@@ -79,7 +87,7 @@ async fn a_job_suspended_after_its_start_never_sends_its_load_again() {
         .unwrap();
     let failed = bed.until_phase("twice", "Failed").await;
     assert_eq!(condition(&failed, "Failed").1, "JobSuspended");
-    bed.until("the Job can only end", async || {
+    bed.until("the Job has a deadline that ends it", async || {
         (bed.api::<Job>()
             .get("twice")
             .await
@@ -95,7 +103,7 @@ async fn a_job_suspended_after_its_start_never_sends_its_load_again() {
         .patch("twice", &PatchParams::default(), &suspend(false))
         .await
         .unwrap();
-    bed.until("the Job ends", async || {
+    bed.until("the Job has failed", async || {
         let conditions = bed
             .api::<Job>()
             .get("twice")
@@ -112,22 +120,22 @@ async fn a_job_suspended_after_its_start_never_sends_its_load_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_namespace_without_room_is_told_and_ends_the_test_in_time() {
+async fn exceeded_quota_is_reported_and_fails_the_test_at_its_start_deadline() {
     let bed = Bed::with_operator(control_plane()).await;
     bed.allow_none("pods").await;
     bed.load_test_with("quota", 2, json!({"startDeadlineSeconds": 12}))
         .await;
-    let told = bed
-        .until_test("quota", "tells of the quota", |t| {
+    let blocked = bed
+        .until_test("quota", "the quota is reported", |t| {
             condition_reason(t) == "PodCreationFailed"
         })
         .await;
     assert!(
-        condition(&told, "Progressing")
+        condition(&blocked, "Progressing")
             .2
             .contains("exceeded quota: none"),
         "{:?}",
-        condition(&told, "Progressing")
+        condition(&blocked, "Progressing")
     );
     let failed = bed.until_phase("quota", "Failed").await;
     let (_, reason, message) = condition(&failed, "Failed");
@@ -141,7 +149,7 @@ async fn a_namespace_without_room_is_told_and_ends_the_test_in_time() {
     assert_eq!(
         (cause.reason.as_str(), cause.message.as_str()),
         ("PodCreationFailed", message.as_str()),
-        "it outlasts the stop"
+        "the reason is kept while the workers are stopped"
     );
     assert_eq!(
         bed.event_reasons("quota").await,
@@ -150,7 +158,7 @@ async fn a_namespace_without_room_is_told_and_ends_the_test_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_test_that_waits_too_long_for_its_script_fails() {
+async fn start_deadline_fails_a_test_whose_script_is_missing() {
     let mut bed = Bed::new(control_plane()).await;
     bed.start_operator(&[]).await;
     bed.load_test_with("late", 1, json!({"startDeadlineSeconds": 2}))
@@ -162,17 +170,17 @@ async fn a_test_that_waits_too_long_for_its_script_fails() {
     bed.pods("next", 1).await;
     assert!(
         bed.api::<Job>().get_opt("late").await.unwrap().is_none(),
-        "it has ended, and is not started after all"
+        "a failed test is not started when its script appears"
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_test_that_runs_too_long_fails_also_by_a_deadline_set_later() {
+async fn active_deadline_set_during_the_run_fails_the_test() {
     let bed = Bed::with_operator(control_plane()).await;
     bed.load_test("long", 1).await;
     bed.set_running(&bed.pods("long", 1).await[0]).await;
     bed.until_phase("long", "Running").await;
-    change(&bed, "long", json!({"activeDeadlineSeconds": 2})).await;
+    patch_spec(&bed, "long", json!({"activeDeadlineSeconds": 2})).await;
     let failed = bed.until_phase("long", "Failed").await;
     assert_eq!(condition(&failed, "Failed").1, "DeadlineExceeded");
     let status = failed.status.unwrap();
@@ -180,11 +188,12 @@ async fn a_test_that_runs_too_long_fails_also_by_a_deadline_set_later() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_its_time_an_ended_test_goes_with_all_that_is_its_own() {
+async fn ttl_deletes_a_finished_test_with_its_job_and_pods() {
     let bed = Bed::with_operator(control_plane()).await;
     bed.load_test_with("brief", 1, json!({"ttlSecondsAfterFinished": 3}))
         .await;
-    // Its container ended when this test began, not years ago.
+    // The TTL counts from the end of the container. `set_exited` uses a fixed time in the past,
+    // which would delete the test at once.
     let pod = bed.pods("brief", 1).await.remove(0);
     let now = k8s_openapi::jiff::Timestamp::now()
         .strftime("%FT%TZ")
@@ -192,7 +201,7 @@ async fn after_its_time_an_ended_test_goes_with_all_that_is_its_own() {
     let terminated = json!({"terminated": {"exitCode": 0, "reason": "Completed", "startedAt": now, "finishedAt": now}});
     bed.set_pod(&pod, "Succeeded", terminated).await;
     bed.until_phase("brief", "Completed").await;
-    bed.until("the test is gone", async || {
+    bed.until("the LoadTest is deleted", async || {
         bed.api::<LoadTest>()
             .get_opt("brief")
             .await
@@ -206,23 +215,23 @@ async fn after_its_time_an_ended_test_goes_with_all_that_is_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_continue_the_others_go_on_and_all_are_counted() {
+async fn failure_policy_continue_lets_the_other_workers_finish() {
     let bed = Bed::with_operator(control_plane()).await;
-    bed.load_test_with("goes-on", 3, json!({"failurePolicy": "Continue"}))
+    bed.load_test_with("continue", 3, json!({"failurePolicy": "Continue"}))
         .await;
-    let pods = bed.pods("goes-on", 3).await;
+    let pods = bed.pods("continue", 3).await;
     for pod in &pods {
         bed.set_running(pod).await;
     }
-    bed.until_phase("goes-on", "Running").await;
+    bed.until_phase("continue", "Running").await;
     bed.set_exited(&pods[1], 1, "boom").await;
-    bed.until_test("goes-on", "counts the failure", |t| {
+    bed.until_test("continue", "the failure is counted", |t| {
         t.status.as_ref().is_some_and(|s| s.failed == 1)
     })
     .await;
     bed.set_exited(&pods[0], 0, "").await;
     bed.set_exited(&pods[2], 0, "").await;
-    let status = bed.until_phase("goes-on", "Failed").await.status.unwrap();
+    let status = bed.until_phase("continue", "Failed").await.status.unwrap();
     assert_eq!((status.succeeded, status.failed, status.aborted), (2, 1, 0));
     let failed: Vec<_> = status
         .failed_workers
@@ -233,7 +242,7 @@ async fn with_continue_the_others_go_on_and_all_are_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pod_deleted_by_hand_is_named() {
+async fn deleted_pod_is_named_in_the_failure_message() {
     let bed = Bed::with_operator(control_plane()).await;
     bed.load_test("hand", 3).await;
     let pods = bed.pods("hand", 3).await;

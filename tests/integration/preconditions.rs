@@ -1,4 +1,4 @@
-//! Tests that cannot start yet, and say why.
+//! Tests that cannot start yet, and the reasons that they report.
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, ResourceQuota};
@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::support::{Bed, condition, condition_reason, control_plane, http_get};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_missing_script_is_told_and_the_test_starts_when_it_comes() {
+async fn missing_script_is_reported_and_the_test_starts_when_it_is_created() {
     let mut bed = Bed::new(control_plane()).await;
     bed.start_operator(&[]).await;
     bed.load_test("early", 1).await;
@@ -34,13 +34,13 @@ async fn a_missing_script_is_told_and_the_test_starts_when_it_comes() {
         .unwrap()
         .resource_version();
 
-    // The script under a wrong key: told, and still waited for.
+    // A ConfigMap without the key is reported, and the test still waits for the script.
     bed.create::<ConfigMap>(
         json!({"metadata": {"name": "test-script"}, "data": {"script.yml": "x"}}),
     )
     .await;
     let no_key = bed
-        .until_test("early", "tells of the key", |t| {
+        .until_test("early", "the missing key is reported", |t| {
             condition(t, "Progressing")
                 .2
                 .contains("has no key test-script.yaml")
@@ -70,12 +70,12 @@ async fn a_missing_script_is_told_and_the_test_starts_when_it_comes() {
             "Running",
             "Completed"
         ],
-        "one for the ConfigMap, one for the key"
+        "one event for the ConfigMap and one for the key"
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_waiting_test_costs_no_write() {
+async fn waiting_test_causes_no_writes() {
     let mut bed = Bed::new(control_plane()).await;
     bed.start_operator(&[]).await;
     bed.load_test("waits", 1).await;
@@ -93,13 +93,15 @@ async fn a_waiting_test_costs_no_write() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_foreign_job_of_the_name_is_left_alone_and_told() {
+async fn foreign_job_of_the_same_name_is_reported_and_left_unchanged() {
     let bed = Bed::with_operator(control_plane()).await;
     let pod = json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]});
     let foreign: Job =
         bed.create(json!({"metadata": {"name": "taken"}, "spec": {"suspend": true, "template": {"spec": pod}}})).await;
     bed.load_test("taken", 1).await;
-    let blocked = bed.until_test("taken", "tells", |t| condition_reason(t) == "NameConflict");
+    let blocked = bed.until_test("taken", "the conflict is reported", |t| {
+        condition_reason(t) == "NameConflict"
+    });
     let (status, _, message) = condition(&blocked.await, "Progressing");
     assert_eq!(status, "False");
     assert!(message.contains("kubectl delete job taken"), "{message}");
@@ -115,53 +117,57 @@ async fn a_foreign_job_of_the_name_is_left_alone_and_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_test_whose_job_is_refused_is_tried_again_at_one_request_an_attempt() {
+async fn rejected_job_is_retried_with_one_request_per_attempt() {
     let mut bed = Bed::with_operator(control_plane()).await;
     bed.allow_none("count/jobs.batch").await;
-    bed.load_test("refused", 1).await;
-    let told = bed
-        .until_test("refused", "tells", |t| condition_reason(t) == "JobRejected")
+    bed.load_test("rejected", 1).await;
+    let rejected = bed
+        .until_test("rejected", "the rejection is reported", |t| {
+            condition_reason(t) == "JobRejected"
+        })
         .await;
     assert!(
-        condition(&told, "Progressing")
+        condition(&rejected, "Progressing")
             .2
             .contains("exceeded quota: none"),
         "{:?}",
-        condition(&told, "Progressing")
+        condition(&rejected, "Progressing")
     );
     let port = bed.operator(0).metrics;
     let attempts =
         "artillery_operator_api_requests_total{verb=\"create\",resource=\"jobs\",code=\"403\"} ";
-    // How many attempts there were, and all other requests but those that come by the clock.
-    let asked = async || {
+    // The number of attempts, and the counters of all other requests that are not periodic.
+    let count_requests = async || {
         let text = http_get(port, "/metrics").await.unwrap().1;
-        let by_the_clock = ["\"leases\"", "\"watch\"", "\"configmaps\""];
-        let is_other = |l: &&str| {
-            l.contains("api_requests_total{") && !by_the_clock.iter().any(|w| l.contains(w))
-        };
-        let (refused, others): (Vec<_>, Vec<_>) = text
+        let periodic = ["\"leases\"", "\"watch\"", "\"configmaps\""];
+        let is_other =
+            |l: &&str| l.contains("api_requests_total{") && !periodic.iter().any(|w| l.contains(w));
+        let (rejected, others): (Vec<_>, Vec<_>) = text
             .lines()
             .filter(is_other)
             .partition(|l| l.starts_with(attempts));
         let others: Vec<_> = others.into_iter().map(str::to_owned).collect();
-        (refused[0][attempts.len()..].parse::<f64>().unwrap(), others)
+        (
+            rejected[0][attempts.len()..].parse::<f64>().unwrap(),
+            others,
+        )
     };
-    let tried = async |times: f64| {
-        bed.until("it is tried again", async || {
-            Some(asked().await).filter(|now| now.0 >= times)
+    let until_attempt = async |attempt: f64| {
+        bed.until("the creation is retried", async || {
+            Some(count_requests().await).filter(|now| now.0 >= attempt)
         })
         .await
     };
-    // The first attempt is recorded; by the second that is counted.
-    let (before, after) = (tried(2.0).await, tried(4.0).await);
-    assert_eq!(after.1, before.1, "an attempt is one request");
+    // The first attempt also records the rejection. By the second one these requests are counted.
+    let (before, after) = (until_attempt(2.0).await, until_attempt(4.0).await);
+    assert_eq!(after.1, before.1, "a retry sends one request");
 
     bed.delete::<ResourceQuota>("none").await;
-    bed.set_exited(&bed.pods("refused", 1).await[0], 0, "")
+    bed.set_exited(&bed.pods("rejected", 1).await[0], 0, "")
         .await;
-    bed.until_phase("refused", "Completed").await;
+    bed.until_phase("rejected", "Completed").await;
     assert_eq!(
-        bed.event_reasons("refused").await,
+        bed.event_reasons("rejected").await,
         ["JobRejected", "Created", "Running", "Completed"]
     );
 }

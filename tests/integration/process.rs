@@ -1,9 +1,9 @@
-//! The process: its start, its end, its probes and metrics.
+//! The operator process: start, exit, probes, metrics and periodic status updates.
 
 use crate::support::{Bed, control_plane, http_get};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn probes_and_metrics_answer_and_it_ends_when_asked() {
+async fn operator_serves_probes_and_metrics_and_exits_on_sigterm() {
     let mut bed = Bed::with_operator(control_plane()).await;
     bed.load_test("m", 1).await;
     bed.set_exited(&bed.pods("m", 1).await[0], 0, "").await;
@@ -19,24 +19,24 @@ async fn probes_and_metrics_answer_and_it_ends_when_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_duration_advances_while_a_test_runs() {
+async fn duration_advances_while_a_test_runs() {
     let bed = Bed::with_operator(control_plane()).await;
     bed.load_test("long", 1).await;
     bed.set_running(&bed.pods("long", 1).await[0]).await;
-    let begun = bed
+    let first = bed
         .until_phase("long", "Running")
         .await
         .status
         .unwrap()
         .duration;
     let later = bed
-        .until_test("long", "its duration advances", |t| {
-            t.status.as_ref().unwrap().duration != begun
+        .until_test("long", "the duration has advanced", |t| {
+            t.status.as_ref().unwrap().duration != first
         })
         .await;
     let status = later.status.unwrap();
     let seconds = loadtest_api::duration::parse(&status.duration.unwrap())
         .unwrap()
         .as_secs();
-    assert!((9..25).contains(&seconds), "after 10 to 20 s: {seconds}");
+    assert!((9..25).contains(&seconds), "expected 10 to 20 s: {seconds}");
 }

@@ -1,4 +1,4 @@
-//! A test that runs to its end, good or bad.
+//! The lifecycle of a test: creation, start, end, deletion and recreation.
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::support::{Bed, condition, control_plane};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_test_runs_to_its_end_and_says_so() {
+async fn completed_test_reports_counts_conditions_and_events() {
     let bed = Bed::with_operator(control_plane()).await;
     bed.load_test("basic", 2).await;
     let pods = bed.pods("basic", 2).await;
@@ -91,7 +91,7 @@ async fn a_test_runs_to_its_end_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failed_worker_is_named_with_its_last_words() {
+async fn failed_worker_is_named_with_the_last_line_of_its_log() {
     let bed = Bed::with_operator(control_plane()).await;
     bed.load_test("broken", 2).await;
     let pods = bed.pods("broken", 2).await;
@@ -121,7 +121,7 @@ async fn a_failed_worker_is_named_with_its_last_words() {
     assert_eq!(
         (status.failed, status.succeeded, status.active),
         (1, 0, 0),
-        "the stopped worker has not failed"
+        "the stopped worker is not counted as failed"
     );
     assert!(status.completion_time.is_some());
     assert_eq!(
@@ -135,15 +135,15 @@ async fn a_failed_worker_is_named_with_its_last_words() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn running_is_said_only_of_pods_whose_container_runs() {
+async fn running_event_requires_a_running_container() {
     let bed = Bed::with_operator(control_plane()).await;
     bed.load_test("pull", 2).await;
     let pods = bed.pods("pull", 2).await;
     let waiting = json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}});
     bed.set_pod(&pods[0], "Pending", waiting).await;
     bed.set_running(&pods[1]).await;
-    let told = bed
-        .until_test("pull", "tells what waits", |t| {
+    let blocked = bed
+        .until_test("pull", "the waiting pod is reported", |t| {
             t.status.as_ref().is_some_and(|s| {
                 s.conditions[0]
                     .message
@@ -152,22 +152,22 @@ async fn running_is_said_only_of_pods_whose_container_runs() {
         })
         .await;
     assert!(
-        condition(&told, "Progressing")
+        condition(&blocked, "Progressing")
             .2
             .contains(&pods[0].name_any())
     );
-    bed.until("the running worker is told", async || {
+    bed.until("the running worker has an event", async || {
         let events = bed.events("pull").await;
         (events.iter().filter(|e| e.1 == "Running").count() == 1).then_some(())
     })
     .await;
-    let said_of =
+    let is_about_waiting_pod =
         |e: &(String, String, String)| e.1 == "Running" && e.2.contains(&pods[0].name_any());
-    assert!(!bed.events("pull").await.iter().any(said_of));
+    assert!(!bed.events("pull").await.iter().any(is_about_waiting_pod));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn above_fifty_workers_one_event_tells_of_all() {
+async fn running_event_covers_all_workers_above_fifty() {
     let bed = Bed::with_operator(control_plane()).await;
     bed.load_test("many", 51).await;
     for pod in bed.pods("many", 51).await {
@@ -185,7 +185,7 @@ async fn above_fifty_workers_one_event_tells_of_all() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_deleted_by_hand_ends_the_test_and_is_not_created_again() {
+async fn deleted_job_fails_the_test_and_is_not_recreated() {
     let bed = Bed::with_operator(control_plane()).await;
     bed.load_test("lost", 1).await;
     let pods = bed.pods("lost", 1).await;
@@ -195,7 +195,7 @@ async fn a_job_deleted_by_hand_ends_the_test_and_is_not_created_again() {
     let failed = bed.until_phase("lost", "Failed").await;
     assert_eq!(condition(&failed, "Failed").1, "JobDeleted");
     bed.until_none::<Pod>("artillery.io/test-name=lost").await;
-    // Another test goes its whole way: by then a second Job of the first would have been there long ago.
+    // Another test runs to its end. By then the operator would have recreated the deleted Job.
     bed.load_test("next", 1).await;
     bed.set_exited(&bed.pods("next", 1).await[0], 0, "").await;
     bed.until_phase("next", "Completed").await;
@@ -203,7 +203,7 @@ async fn a_job_deleted_by_hand_ends_the_test_and_is_not_created_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_ended_test_is_never_touched_again() {
+async fn finished_test_is_never_written_again() {
     let mut bed = Bed::with_operator(control_plane()).await;
     bed.load_test("done", 1).await;
     bed.set_exited(&bed.pods("done", 1).await[0], 0, "").await;
@@ -219,7 +219,7 @@ async fn an_ended_test_is_never_touched_again() {
     assert_eq!(
         after.resource_version(),
         done.resource_version(),
-        "not written, whatever happened"
+        "the finished test is not written again"
     );
     assert!(bed.api::<Job>().get_opt("done").await.unwrap().is_none());
     assert_eq!(
@@ -229,7 +229,7 @@ async fn an_ended_test_is_never_touched_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deletion_while_running_leaves_no_job_and_no_pod() {
+async fn deleting_a_running_test_removes_its_job_and_pods() {
     let bed = Bed::with_operator(control_plane()).await;
     bed.load_test("gone", 2).await;
     for pod in bed.pods("gone", 2).await {
@@ -242,7 +242,7 @@ async fn deletion_while_running_leaves_no_job_and_no_pod() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_test_created_again_under_its_name_begins_anew() {
+async fn recreated_test_takes_over_nothing_of_its_predecessor() {
     let bed = Bed::with_operator(control_plane()).await;
     let first = bed.load_test("again", 1).await;
     bed.set_exited(&bed.pods("again", 1).await[0], 1, "boom")
@@ -252,7 +252,7 @@ async fn a_test_created_again_under_its_name_begins_anew() {
     let second = bed.load_test("again", 1).await;
     assert_ne!(first.uid(), second.uid());
     let pod = bed
-        .until("the new test has its own pod", async || {
+        .until("the new test has a pod", async || {
             let jobs = bed.api::<Job>().get_opt("again").await.unwrap()?;
             (jobs.owner_references()[0].uid == second.uid().unwrap()).then_some(())?;
             let pods = bed
@@ -270,6 +270,6 @@ async fn a_test_created_again_under_its_name_begins_anew() {
     assert_eq!(
         done.status.unwrap().failed,
         0,
-        "nothing of the first is taken over"
+        "failures of the deleted test are not counted"
     );
 }
