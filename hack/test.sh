@@ -56,9 +56,8 @@ if [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ]; then
     layer image hack/worker-image/test.sh "$WORKER_ARCHIVE"
     layer plugins hack/worker-image/test.sh --plugins "$WORKER_ARCHIVE"
     layer end-to-end $CLUSTER exec --name "$NAME" cargo test --offline --test e2e
-    # What the operators of the last run of end-to-end tests asked for, against the rights that they are given: so nothing
-    # that is another run may come between.
-    layer rights $CLUSTER exec --name "$NAME" cargo test --offline --test e2e -- --ignored --nocapture --test-threads=1 replay
+    # Compares the operator's permissions with the requests of the last end-to-end run, so no other run may come between.
+    layer rights $CLUSTER exec --name "$NAME" cargo test --offline --test e2e -- --ignored --nocapture --test-threads=1 rbac_audit
     layer kubelet $CLUSTER exec --name "$NAME" cargo test --offline --test e2e -- --ignored --nocapture --test-threads=1 kubelet
   else
     leave_out image "the local cluster did not start; see above"

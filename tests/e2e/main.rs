@@ -1,17 +1,18 @@
-//! Real workers: the operator's program, a real node, real Artillery, real requests to a target in the cluster. Run in a
-//! cluster's network: `hack/local-cluster/cluster.sh exec cargo test --test e2e`, as `make test` does.
+//! Runs the operator's binary against a real node, with real Artillery and a target in the cluster.
+//! The tests need the network of the cluster, so `make test` runs them by
+//! `hack/local-cluster/cluster.sh exec cargo test --test e2e`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod failures;
+mod messages;
+mod operator_identity;
 mod published;
-mod replay;
+mod rbac_audit;
 mod results;
-mod rights;
 mod security;
-mod told;
-mod truth;
 mod workers;
 
 use std::path::PathBuf;
@@ -29,14 +30,14 @@ use tokio::sync::{Mutex, OnceCell};
 use support::{Bed, condition, load_test, phase_of};
 
 fn cluster() -> PathBuf {
-    let missing = "KUBECONFIG is not set: run these tests by `make test`, or in a cluster's network by \
-                   `hack/local-cluster/cluster.sh exec cargo test --test e2e`";
+    let missing = "KUBECONFIG is not set. Run these tests with `make test`, or in the network of a cluster with \
+                   `hack/local-cluster/cluster.sh exec cargo test --test e2e`.";
     let kubeconfig: PathBuf = std::env::var_os("KUBECONFIG").expect(missing).into();
-    rights::take_those_of_the_installed_operator(&kubeconfig);
+    operator_identity::use_installed_service_account(&kubeconfig);
     kubeconfig
 }
 
-/// Runs kubectl in the folder of the examples' readers, and gives what it prints.
+/// Runs kubectl in the root of the repository, and returns its output.
 fn kubectl(args: &[&str]) -> String {
     let output = Command::new("kubectl")
         .args(args)
@@ -55,11 +56,12 @@ fn kubectl(args: &[&str]) -> String {
     out.into_owned()
 }
 
-/// Held by a test that applies an example: the `ConfigMap` `test-script` in `default` is of one at a time.
-static EXAMPLE: Mutex<()> = Mutex::const_new(());
+/// Locked by a test that applies an example to the namespace `default`, because the examples share
+/// the name of their `ConfigMap`.
+static DEFAULT_NAMESPACE: Mutex<()> = Mutex::const_new(());
 
-/// The target of the examples, in the namespace `default`, up and answering.
-async fn target(bed: &Bed) {
+/// Deploys the target of the examples to the namespace `default`, and waits until it is ready.
+async fn deploy_target(bed: &Bed) {
     static TARGET: OnceCell<()> = OnceCell::const_new();
     TARGET
         .get_or_init(async || {
@@ -69,9 +71,9 @@ async fn target(bed: &Bed) {
         .await;
 }
 
-/// Applies an example that brings its target along to the test's own namespace.
+/// Applies an example and its target to the namespace of the test.
 async fn apply_with_target(bed: &Bed, example: &str) {
-    // A node that is busy with other tests can take longer to start the target than the workers, whose requests are refused then.
+    // On a busy node the workers can start before the target. Their requests would fail.
     kubectl(&[
         "apply",
         "-n",
@@ -89,12 +91,12 @@ async fn apply_with_target(bed: &Bed, example: &str) {
     ]);
 }
 
-/// The examples' target in a namespace accepts requests, and is what its service leads to.
+/// Waits until the target in a namespace is a ready endpoint of its Service.
 async fn until_target_is_ready(bed: &Bed, namespace: &str) {
     let slices: kube::Api<EndpointSlice> = kube::Api::namespaced(bed.client.clone(), namespace);
-    let of_target = ListParams::default().labels("kubernetes.io/service-name=target");
+    let target_endpoints = ListParams::default().labels("kubernetes.io/service-name=target");
     bed.until("the target is ready", async || {
-        let slices = slices.list(&of_target).await.unwrap().items;
+        let slices = slices.list(&target_endpoints).await.unwrap().items;
         slices
             .iter()
             .flat_map(|s| &s.endpoints)
@@ -104,7 +106,7 @@ async fn until_target_is_ready(bed: &Bed, namespace: &str) {
     .await;
 }
 
-/// How many requests the target has answered, by path.
+/// Returns the number of requests that the target has answered, by path.
 fn requests_answered() -> Value {
     serde_json::from_str(&kubectl(&[
         "get",
@@ -114,21 +116,22 @@ fn requests_answered() -> Value {
     .unwrap()
 }
 
-async fn script(bed: &Bed, files: Value) {
+/// Creates the `ConfigMap` `test-script` with these files.
+async fn create_script(bed: &Bed, files: Value) {
     bed.create::<ConfigMap>(json!({"metadata": {"name": "test-script"}, "data": files}))
         .await;
 }
 
-/// A script that sends so many requests to a path of the target.
-fn requests(path: &str, count: u32) -> Value {
+/// Returns a script that sends `count` requests to a path of the target.
+fn script_with_requests(path: &str, count: u32) -> Value {
     json!({"test-script.yaml": format!(
         "config: {{target: 'http://target.default', phases: [{{duration: 1, arrivalCount: {count}}}], environments: {{dev: {{}}}}}}\n\
          scenarios: [{{flow: [{{get: {{url: {path}}}}}]}}]\n")})
 }
 
-/// A script that sends one request a second to a path of the target for so long.
-fn load(path: &str, seconds: u32) -> Value {
-    let text = requests(path, 1)["test-script.yaml"]
+/// Returns a script that sends one request per second to a path of the target.
+fn script_with_constant_rate(path: &str, seconds: u32) -> Value {
+    let text = script_with_requests(path, 1)["test-script.yaml"]
         .as_str()
         .unwrap()
         .to_owned();
@@ -136,10 +139,10 @@ fn load(path: &str, seconds: u32) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_basic_example_runs_to_its_end() {
-    let _alone = EXAMPLE.lock().await;
+async fn basic_example_completes_and_sends_exactly_its_load() {
+    let _lock = DEFAULT_NAMESPACE.lock().await;
     let mut bed = Bed::adopt(&cluster(), "default").await;
-    target(&bed).await;
+    deploy_target(&bed).await;
     if bed
         .api::<LoadTest>()
         .get_opt("basic-test")
@@ -163,7 +166,7 @@ async fn the_basic_example_runs_to_its_end() {
     bed.until_phase("basic-test", "Running").await;
     let pods = bed.pods("basic-test", 2).await;
     let shown = kubectl(&["get", "loadtests", "basic-test", "-o", "wide"]);
-    let words = |line: usize| {
+    let columns = |line: usize| {
         shown
             .lines()
             .nth(line)
@@ -172,7 +175,7 @@ async fn the_basic_example_runs_to_its_end() {
             .collect::<Vec<_>>()
     };
     assert_eq!(
-        words(0),
+        columns(0),
         [
             "NAME",
             "STATUS",
@@ -189,7 +192,7 @@ async fn the_basic_example_runs_to_its_end() {
         ]
     );
     assert_eq!(
-        (words(1)[1], words(1)[2], words(1)[5]),
+        (columns(1)[1], columns(1)[2], columns(1)[5]),
         ("Running", "0/2", "dev"),
         "{shown}"
     );
@@ -205,7 +208,7 @@ async fn the_basic_example_runs_to_its_end() {
         test.status.as_ref().unwrap().completions.as_deref(),
         Some("2/2")
     );
-    // Two workers, 60 s at 3 a second each.
+    // Two workers send 3 requests per second for 60 s.
     assert_eq!(requests_answered()["/"].as_u64().unwrap() - before, 360);
     assert_eq!(
         test.status
@@ -216,15 +219,15 @@ async fn the_basic_example_runs_to_its_end() {
             .unwrap()
             .requests,
         360,
-        "as the target has counted"
+        "the results agree with the target"
     );
-    let mut told: Vec<_> = bed
+    let mut messages: Vec<_> = bed
         .events_of(&test)
         .await
         .into_iter()
         .map(|(_, _, message)| message)
         .collect();
-    told[1..3].sort();
+    messages[1..3].sort();
     let mut expected = vec![
         "Created Load Test worker master job: basic-test".to_owned(),
         format!("Running Load Test worker pod: {}", pods[0].name_any()),
@@ -232,7 +235,7 @@ async fn the_basic_example_runs_to_its_end() {
         "Completed Load Test: all 2 workers succeeded.".to_owned(),
     ];
     expected[1..3].sort();
-    assert_eq!(told, expected);
+    assert_eq!(messages, expected);
     let log = bed
         .api::<Pod>()
         .logs(&pods[0].name_any(), &LogParams::default())
@@ -250,16 +253,16 @@ async fn the_basic_example_runs_to_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_script_that_fails_ends_the_test_with_the_workers_words() {
+async fn failing_script_fails_the_test_and_refers_to_the_worker_log() {
     let mut bed = Bed::new(&cluster()).await;
-    target(&bed).await;
-    let mut files = requests("/broken", 1);
+    deploy_target(&bed).await;
+    let mut files = script_with_requests("/broken", 1);
     let text = files["test-script.yaml"]
         .as_str()
         .unwrap()
         .replace("config: {", "config: {processor: ./nowhere.js, ");
     files["test-script.yaml"] = json!(text);
-    script(&bed, files).await;
+    create_script(&bed, files).await;
     bed.start_operator(&[]).await;
     bed.create::<LoadTest>(load_test("broken", 2)).await;
     let failed = bed.until_phase("broken", "Failed").await;
@@ -282,15 +285,16 @@ async fn a_script_that_fails_ends_the_test_with_the_workers_words() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_script_that_comes_later_is_waited_for() {
+async fn test_starts_when_its_script_is_created() {
     let mut bed = Bed::new(&cluster()).await;
-    target(&bed).await;
+    deploy_target(&bed).await;
     let before = requests_answered()["/later"].as_u64().unwrap_or(0);
     bed.start_operator(&[]).await;
     bed.create::<LoadTest>(load_test("later", 1)).await;
     let waiting = bed.until_phase("later", "Pending").await;
     assert_eq!(condition(&waiting, "Progressing").1, "MissingTestScript");
-    // Before, its coming might be seen by the list that the watch begins with, and the right to watch not be used.
+    // A ConfigMap that is created earlier may already be in the initial list, so that the
+    // permission to watch is not used.
     let metrics = bed.operator(0).metrics;
     bed.until("the ConfigMap is watched", async || {
         let text = support::http_get(metrics, "/metrics").await?.1;
@@ -299,7 +303,7 @@ async fn a_script_that_comes_later_is_waited_for() {
             .then_some(())
     })
     .await;
-    script(&bed, requests("/later", 5)).await;
+    create_script(&bed, script_with_requests("/later", 5)).await;
     bed.until_phase("later", "Completed").await;
     assert_eq!(requests_answered()["/later"].as_u64().unwrap() - before, 5);
     assert_eq!(
@@ -309,14 +313,14 @@ async fn a_script_that_comes_later_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deletion_while_running_stops_the_load() {
+async fn deleting_a_running_test_stops_its_load() {
     let mut bed = Bed::new(&cluster()).await;
-    target(&bed).await;
+    deploy_target(&bed).await;
     let before = requests_answered()["/deleted"].as_u64().unwrap_or(0);
-    script(&bed, load("/deleted", 600)).await;
+    create_script(&bed, script_with_constant_rate("/deleted", 600)).await;
     bed.start_operator(&[]).await;
     bed.create::<LoadTest>(load_test("deleted", 1)).await;
-    bed.until("its load has begun", async || {
+    bed.until("the load has started", async || {
         (requests_answered()["/deleted"].as_u64()? > before).then_some(())
     })
     .await;

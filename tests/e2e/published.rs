@@ -1,5 +1,5 @@
-//! The example whose workers publish their metrics: a real Pushgateway and a real Prometheus, and whether what they have
-//! adds up to what the target has answered.
+//! The example whose workers publish their metrics, with a real Pushgateway and a real Prometheus.
+//! The published metrics must agree with the requests that the target has answered.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -10,7 +10,7 @@ use loadtest_api::v1alpha1::LoadTest;
 use serde_json::Value;
 
 use super::support::Bed;
-use super::{EXAMPLE, cluster, kubectl, requests_answered, target};
+use super::{DEFAULT_NAMESPACE, cluster, deploy_target, kubectl, requests_answered};
 
 const TEST: &str = "test-378dbbbd-03eb-4d0e-8a66-39033a76d0f3";
 const PUSHGATEWAY: &str =
@@ -18,8 +18,8 @@ const PUSHGATEWAY: &str =
 const PROMETHEUS: &str =
     "/api/v1/namespaces/monitoring/services/prometheus-k8s:9090/proxy/api/v1/query?query=";
 
-/// Runs a script of hack/prom-pushgateway, and gives what it prints.
-fn run(script: &str, args: &[&str]) -> String {
+/// Runs a script of hack/prom-pushgateway, and returns its output.
+fn run_script(script: &str, args: &[&str]) -> String {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/hack/prom-pushgateway");
     let output = Command::new(format!("{folder}/{script}"))
         .args(args)
@@ -33,10 +33,10 @@ fn run(script: &str, args: &[&str]) -> String {
     out.into_owned()
 }
 
-/// The groups of the Pushgateway that have this metric, by name.
-fn groups(metric: &str) -> BTreeSet<String> {
+/// Returns the names of the Pushgateway's groups that contain a metric.
+fn groups_with(metric: &str) -> BTreeSet<String> {
     let text = kubectl(&["get", "--raw", PUSHGATEWAY]);
-    let of = |line: &str| {
+    let job = |line: &str| {
         Some(
             line.strip_prefix(metric)?
                 .split_once("job=\"")?
@@ -46,23 +46,23 @@ fn groups(metric: &str) -> BTreeSet<String> {
                 .to_owned(),
         )
     };
-    text.lines().filter_map(of).collect()
+    text.lines().filter_map(job).collect()
 }
 
-/// What Prometheus answers: labels and value of each series.
+/// Queries Prometheus. Returns the labels and the value of each series.
 fn query(expression: &str) -> Vec<(Value, String)> {
     let encoded = expression
         .bytes()
         .fold(String::new(), |text, byte| text + &format!("%{byte:02X}"));
-    let answer: Value = serde_json::from_str(&kubectl(&[
+    let response: Value = serde_json::from_str(&kubectl(&[
         "get",
         "--raw",
         &format!("{PROMETHEUS}{encoded}"),
     ]))
     .unwrap();
-    let series = answer["data"]["result"]
+    let series = response["data"]["result"]
         .as_array()
-        .unwrap_or_else(|| panic!("{expression}: {answer}"));
+        .unwrap_or_else(|| panic!("{expression}: {response}"));
     series
         .iter()
         .map(|s| {
@@ -74,6 +74,7 @@ fn query(expression: &str) -> Vec<(Value, String)> {
         .collect()
 }
 
+/// Returns the number of requests of this example that the target has answered.
 fn answered() -> u64 {
     let requests = requests_answered();
     ["/", "/dino"]
@@ -82,36 +83,36 @@ fn answered() -> u64 {
         .sum()
 }
 
-/// What the dashboard asks, as Grafana would for this test.
-fn dashboard() -> Vec<String> {
+/// Returns the queries of the dashboard, with its variables set for this test.
+fn dashboard_queries() -> Vec<String> {
     let dashboard: Value =
         serde_json::from_str(include_str!("../../hack/prom-pushgateway/dashboard.json")).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
     let targets = panels
         .iter()
         .flat_map(|panel| panel["targets"].as_array().unwrap());
-    let filled = |text: &str| {
+    let with_variables = |text: &str| {
         text.replace("${prefix}", "artillery_k8s")
             .replace("$load_test_id", TEST)
     };
     targets
-        .map(|target| filled(target["expr"].as_str().unwrap()))
+        .map(|target| with_variables(target["expr"].as_str().unwrap()))
         .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_published_metrics_add_up_in_prometheus() {
-    let _alone = EXAMPLE.lock().await;
+async fn published_metrics_add_up_in_prometheus() {
+    let _lock = DEFAULT_NAMESPACE.lock().await;
     let mut bed = Bed::adopt(&cluster(), "default").await;
-    target(&bed).await;
-    run("up.sh", &["--no-forward"]);
+    deploy_target(&bed).await;
+    run_script("up.sh", &["--no-forward"]);
     if bed.api::<LoadTest>().get_opt(TEST).await.unwrap().is_some() {
         kubectl(&["delete", "loadtest", TEST, "--wait"]);
         bed.until_none::<Pod>(&format!("artillery.io/test-name={TEST}"))
             .await;
     }
-    // The Pushgateway may still have an earlier run's.
-    run("clean.sh", &[TEST]);
+    // The Pushgateway may still have metrics of an earlier run.
+    run_script("clean.sh", &[TEST]);
     bed.start_operator(&[]).await;
     let before = answered();
 
@@ -133,7 +134,7 @@ async fn the_published_metrics_add_up_in_prometheus() {
         &format!("loadtest/{TEST}"),
         "--timeout=180s",
     ]);
-    // Four workers, 60 s at 3 a second each.
+    // Four workers send 3 requests per second for 60 s.
     assert_eq!(answered() - before, 720);
 
     for metric in [
@@ -141,7 +142,7 @@ async fn the_published_metrics_add_up_in_prometheus() {
         "artillery_k8s_rates{",
         "artillery_k8s_summaries{",
     ] {
-        assert_eq!(groups(metric), pods, "{metric}");
+        assert_eq!(groups_with(metric), pods, "{metric}");
     }
 
     let requests =
@@ -165,16 +166,16 @@ async fn the_published_metrics_add_up_in_prometheus() {
             .all(|(labels, requests)| labels["type"] == "loadtest" && requests == "180"),
         "{series:?}"
     );
-    for expression in dashboard() {
-        // Some show a worker only while it pushes.
+    for expression in dashboard_queries() {
+        // Some panels show a worker only while it pushes.
         let shown = query(&format!("last_over_time(({expression})[2m:1s])"));
         assert!(
             !shown.is_empty(),
-            "the dashboard would show nothing: {expression}"
+            "a panel of the dashboard is empty: {expression}"
         );
     }
 
-    // The worker of another test, whose name begins with this one's.
+    // A worker of another test, whose name starts with the name of this test.
     let other = format!("{TEST}-0-0-abcde");
     let file = std::env::temp_dir().join(format!("pushed-{}", std::process::id()));
     std::fs::write(&file, "other 1\n").unwrap();
@@ -186,17 +187,17 @@ async fn the_published_metrics_add_up_in_prometheus() {
         file.to_str().unwrap(),
     ]);
     std::fs::remove_file(&file).unwrap();
-    let removed = run("clean.sh", &[TEST]);
+    let removed = run_script("clean.sh", &[TEST]);
     assert_eq!(
         removed.lines().collect::<BTreeSet<_>>().len(),
         4,
         "{removed}"
     );
-    let left = groups("push_time_seconds{");
+    let left = groups_with("push_time_seconds{");
     assert!(left.is_disjoint(&pods) && left.contains(&other), "{left:?}");
-    run("clean.sh", &[&format!("{TEST}-0")]);
-    assert!(!groups("push_time_seconds{").contains(&other));
-    bed.until("the series have ended in Prometheus", async || {
+    run_script("clean.sh", &[&format!("{TEST}-0")]);
+    assert!(!groups_with("push_time_seconds{").contains(&other));
+    bed.until("the series are stale in Prometheus", async || {
         query(&total).is_empty().then_some(())
     })
     .await;

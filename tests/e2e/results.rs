@@ -1,4 +1,4 @@
-//! One result of all workers, judged once, and workers that begin together.
+//! Merged results of all workers, thresholds, and the synchronized start.
 
 use std::process::Command;
 use std::time::Duration;
@@ -13,14 +13,15 @@ use serde_json::json;
 use crate::security::as_user;
 use crate::support::{Bed, condition};
 use crate::{
-    apply_with_target, cluster, kubectl, load, requests, requests_answered, script, target,
+    apply_with_target, cluster, create_script, deploy_target, kubectl, requests_answered,
+    script_with_constant_rate, script_with_requests,
 };
 
 fn results(test: &LoadTest) -> &Results {
     test.status.as_ref().unwrap().results.as_ref().unwrap()
 }
 
-/// Ends with what `hack/ci-gate.sh` ends with, and says what it says.
+/// Runs `hack/ci-gate.sh`. Returns its exit code and its output.
 fn ci_gate(bed: &Bed, test: &str, timeout: &str) -> (i32, String) {
     let output = Command::new("hack/ci-gate.sh")
         .args([test, timeout, "-n", &bed.namespace])
@@ -34,20 +35,20 @@ fn ci_gate(bed: &Bed, test: &str, timeout: &str) -> (i32, String) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn thresholds_are_judged_over_all_workers_and_gate_a_pipeline() {
+async fn thresholds_are_evaluated_over_all_workers_and_gate_a_pipeline() {
     let mut bed = Bed::new(&cluster()).await;
     bed.start_operator(&[]).await;
     apply_with_target(&bed, "thresholds").await;
-    let (code, told) = ci_gate(&bed, "thresholds", "150s");
+    let (code, output) = ci_gate(&bed, "thresholds", "150s");
     let test = bed.api::<LoadTest>().get("thresholds").await.unwrap();
     assert_eq!(
         (code, condition(&test, "Passed").2.as_str()),
         (0, "5 thresholds are met."),
-        "{told}"
+        "{output}"
     );
     assert!(
-        told.contains("VERDICT") && told.ends_with("Passed: 5 thresholds are met.\n"),
-        "{told}"
+        output.contains("VERDICT") && output.ends_with("Passed: 5 thresholds are met.\n"),
+        "{output}"
     );
     kubectl(&[
         "wait",
@@ -78,15 +79,15 @@ async fn thresholds_are_judged_over_all_workers_and_gate_a_pipeline() {
     let mut other = test.spec.clone();
     other.thresholds = vec!["http.requests < 20".into()];
     bed.load_test_with(
-        "broken",
+        "not-met",
         2,
         json!({"testScript": other.test_script, "thresholds": other.thresholds}),
     )
     .await;
-    let (code, told) = ci_gate(&bed, "broken", "150s");
-    assert_eq!(code, 1, "{told}");
-    let broken = bed.api::<LoadTest>().get("broken").await.unwrap();
-    let (status, reason, message) = condition(&broken, "Passed");
+    let (code, output) = ci_gate(&bed, "not-met", "150s");
+    assert_eq!(code, 1, "{output}");
+    let not_met = bed.api::<LoadTest>().get("not-met").await.unwrap();
+    let (status, reason, message) = condition(&not_met, "Passed");
     assert_eq!(
         (status.as_str(), reason.as_str()),
         ("False", "ThresholdsNotMet")
@@ -95,10 +96,10 @@ async fn thresholds_are_judged_over_all_workers_and_gate_a_pipeline() {
         message.contains("http.requests is 20, not < 20"),
         "{message}"
     );
-    // The workers themselves have judged nothing: all have ended well.
-    assert_eq!(condition(&broken, "Completed").0, "True");
+    // The workers do not evaluate thresholds, so all of them succeeded.
+    assert_eq!(condition(&not_met, "Completed").0, "True");
     assert_eq!(
-        bed.event_reasons("broken").await,
+        bed.event_reasons("not-met").await,
         [
             "Created",
             "Running",
@@ -110,7 +111,7 @@ async fn thresholds_are_judged_over_all_workers_and_gate_a_pipeline() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gate_that_waits_too_long_says_what_for() {
+async fn ci_gate_timeout_reports_why_the_test_has_not_ended() {
     let mut bed = Bed::new(&cluster()).await;
     bed.start_operator(&[]).await;
     bed.load_test_with(
@@ -120,26 +121,26 @@ async fn a_gate_that_waits_too_long_says_what_for() {
     )
     .await;
     bed.until_phase("late", "Pending").await;
-    let (code, told) = ci_gate(&bed, "late", "1s");
-    assert_eq!(code, 2, "{told}");
+    let (code, output) = ci_gate(&bed, "late", "1s");
+    assert_eq!(code, 2, "{output}");
     assert!(
-        told.contains(&format!(
+        output.contains(&format!(
             "Not ended: ConfigMap {}/nowhere not found",
             bed.namespace
         )),
-        "{told}"
+        "{output}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_workers_have_one_result_and_begin_at_one_instant() {
+async fn ten_workers_start_together_and_have_one_result() {
     let mut bed = Bed::new(&cluster()).await;
-    target(&bed).await;
+    deploy_target(&bed).await;
     let before = requests_answered()["/ten"].as_u64().unwrap_or(0);
-    script(&bed, load("/ten", 5)).await;
+    create_script(&bed, script_with_constant_rate("/ten", 5)).await;
     bed.start_operator(&[]).await;
     bed.load_test_with("ten", 10, json!({})).await;
-    bed.until_within(Duration::from_secs(200), "it has ended", async || {
+    bed.until_within(Duration::from_secs(200), "the test has ended", async || {
         let test = bed.api::<LoadTest>().get("ten").await.unwrap();
         test.status.as_ref()?.completion_time.as_ref().map(drop)
     })
@@ -169,14 +170,14 @@ async fn ten_workers_have_one_result_and_begin_at_one_instant() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stopped_test_keeps_what_its_workers_have_measured() {
+async fn stopped_test_keeps_the_measurements_of_its_workers() {
     let mut bed = Bed::new(&cluster()).await;
-    target(&bed).await;
+    deploy_target(&bed).await;
     let before = requests_answered()["/kept"].as_u64().unwrap_or(0);
-    script(&bed, load("/kept", 600)).await;
+    create_script(&bed, script_with_constant_rate("/kept", 600)).await;
     bed.start_operator(&[]).await;
     bed.load_test_with("kept", 2, json!({})).await;
-    bed.until("its load has begun", async || {
+    bed.until("the load has started", async || {
         (requests_answered()["/kept"].as_u64()? >= before + 16).then_some(())
     })
     .await;
@@ -199,40 +200,45 @@ async fn a_stopped_test_keeps_what_its_workers_have_measured() {
     assert_eq!(
         u64::try_from(shown.requests).unwrap(),
         answered,
-        "what was measured to the last moment"
+        "the results contain all requests before the stop"
     );
     assert_eq!(condition(&stopped, "ResultsComplete").1, "ResultsPartial");
     assert_eq!(condition(&stopped, "Passed").0, "False");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_is_killed_for_its_memory_leaves_what_it_had_measured() {
+async fn worker_killed_for_memory_leaves_partial_results() {
     let mut bed = Bed::new(&cluster()).await;
-    target(&bed).await;
-    let text = load("/hungry", 60)["test-script.yaml"]
+    deploy_target(&bed).await;
+    let text = script_with_constant_rate("/memory-results", 60)["test-script.yaml"]
         .as_str()
         .unwrap()
-        .replace("config: {", "config: {processor: ./eat.js, ");
+        .replace("config: {", "config: {processor: ./allocate.js, ");
     let text = text.replace(
-        "[{get: {url: /hungry}}]",
-        "[{get: {url: /hungry}}, {function: eat}]",
+        "[{get: {url: /memory-results}}]",
+        "[{get: {url: /memory-results}}, {function: allocate}]",
     );
-    // As soon as something has been left, which is after the first report of ten seconds, however late that is.
-    let eat = "const { statSync } = require('node:fs');\nconst eaten = [];\nmodule.exports = {eat: (context, events, done) => {\n\
-        while (statSync('/dev/termination-log').size > 0) eaten.push(Buffer.alloc(1 << 24, 1));\n  done();\n}};\n";
-    script(&bed, json!({"test-script.yaml": text, "eat.js": eat})).await;
+    // The worker allocates memory when its first report, after ten seconds, is in the termination
+    // message.
+    let allocate = "const { statSync } = require('node:fs');\nconst allocated = [];\nmodule.exports = {allocate: (context, events, done) => {\n\
+        while (statSync('/dev/termination-log').size > 0) allocated.push(Buffer.alloc(1 << 24, 1));\n  done();\n}};\n";
+    create_script(
+        &bed,
+        json!({"test-script.yaml": text, "allocate.js": allocate}),
+    )
+    .await;
     bed.start_operator(&[]).await;
     bed.load_test_with(
-        "hungry",
+        "memory",
         1,
         json!({"worker": {"resources": {"limits": {"memory": "400Mi"}}}}),
     )
     .await;
-    let failed = bed.until_phase("hungry", "Failed").await;
+    let failed = bed.until_phase("memory", "Failed").await;
     assert_eq!(condition(&failed, "Failed").1, "OutOfMemory");
     let shown = results(&failed);
     println!(
-        "left by a worker that was killed for its memory: {}",
+        "results of the worker that was killed for its memory: {}",
         serde_json::to_string(shown).unwrap()
     );
     assert_eq!(
@@ -243,19 +249,19 @@ async fn a_worker_that_is_killed_for_its_memory_leaves_what_it_had_measured() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_damaged_result_costs_its_worker_alone() {
+async fn corrupt_result_affects_only_its_worker() {
     let mut bed = Bed::new(&cluster()).await;
-    target(&bed).await;
-    let lie = "const fs = require('node:fs');\nif (process.env.JOB_COMPLETION_INDEX === '1') {\n  const write = fs.writeFileSync;\n  \
-        fs.writeFileSync = (file, ...rest) => write(file, ...(file === '/dev/termination-log' ? ['loadtest.v1 lies'] : rest));\n}\n";
-    let mut files = requests("/damaged", 3);
-    files["lie.cjs"] = json!(lie);
-    script(&bed, files).await;
+    deploy_target(&bed).await;
+    let corrupt = "const fs = require('node:fs');\nif (process.env.JOB_COMPLETION_INDEX === '1') {\n  const write = fs.writeFileSync;\n  \
+        fs.writeFileSync = (file, ...rest) => write(file, ...(file === '/dev/termination-log' ? ['loadtest.v1 corrupt'] : rest));\n}\n";
+    let mut files = script_with_requests("/corrupt", 3);
+    files["corrupt.cjs"] = json!(corrupt);
+    create_script(&bed, files).await;
     bed.start_operator(&[]).await;
-    let env = json!([{"name": "NODE_OPTIONS", "value": "--require=/data/lie.cjs"}]);
-    bed.load_test_with("damaged", 2, json!({"worker": {"env": env}}))
+    let env = json!([{"name": "NODE_OPTIONS", "value": "--require=/data/corrupt.cjs"}]);
+    bed.load_test_with("corrupt", 2, json!({"worker": {"env": env}}))
         .await;
-    let test = bed.until_phase("damaged", "Completed").await;
+    let test = bed.until_phase("corrupt", "Completed").await;
     assert_eq!(
         (
             results(&test).requests,
@@ -272,19 +278,19 @@ async fn a_damaged_result_costs_its_worker_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_operator_changes_nothing_else_of_pods() {
+async fn policy_limits_the_operator_to_the_start_annotations_of_its_own_pods() {
     let mut bed = Bed::new(&cluster()).await;
-    target(&bed).await;
-    script(&bed, load("/fenced", 600)).await;
+    deploy_target(&bed).await;
+    create_script(&bed, script_with_constant_rate("/restricted", 600)).await;
     bed.start_operator(&[]).await;
-    bed.load_test_with("fenced", 1, json!({})).await;
-    let pod = bed.pods("fenced", 1).await.remove(0).name_any();
+    bed.load_test_with("restricted", 1, json!({})).await;
+    let pod = bed.pods("restricted", 1).await.remove(0).name_any();
     let operator: Api<Pod> = as_user(
         &bed,
         &format!(
             "system:serviceaccount:{}:{}",
-            crate::rights::NAMESPACE,
-            crate::rights::NAME
+            crate::operator_identity::NAMESPACE,
+            crate::operator_identity::NAME
         ),
     )
     .await;
@@ -303,11 +309,11 @@ async fn the_operator_changes_nothing_else_of_pods() {
         json!({"metadata": {"annotations":
             {"loadtest.artillery.io/start-at": at, "loadtest.artillery.io/start-attempt": "1"}}})
     };
-    bed.until("the policy is in force", async || {
-        let refused = patch(&pod, json!({"metadata": {"labels": {"a": "b"}}}))
+    bed.until("the policy is effective", async || {
+        let error = patch(&pod, json!({"metadata": {"labels": {"a": "b"}}}))
             .await
             .err()?;
-        refused
+        error
             .contains("may only change the annotation")
             .then_some(())
     })
@@ -319,12 +325,12 @@ async fn the_operator_changes_nothing_else_of_pods() {
         json!({"metadata": {"ownerReferences": null}}),
         json!({"metadata": {"finalizers": null}}),
         json!({"spec": {"activeDeadlineSeconds": 1}}),
-        json!({"spec": {"containers": [{"name": "fenced", "image": "other"}]}}),
+        json!({"spec": {"containers": [{"name": "restricted", "image": "other"}]}}),
     ] {
-        let refused = patch(&pod, other.clone()).await.unwrap_err();
+        let error = patch(&pod, other.clone()).await.unwrap_err();
         assert!(
-            refused.contains("may only change the annotation") || refused.contains("Invalid"),
-            "{other}: {refused}"
+            error.contains("may only change the annotation") || error.contains("Invalid"),
+            "{other}: {error}"
         );
     }
     patch(&pod, start("2026-01-01T00:00:00.120Z"))
@@ -335,11 +341,11 @@ async fn the_operator_changes_nothing_else_of_pods() {
         "containers": [{"name": "c", "image": "artilleryio/artillery:latest",
             "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}]}});
     bed.create::<Pod>(foreign).await;
-    let refused = patch("foreign", start("2026-01-01T00:00:00.120Z"))
+    let error = patch("foreign", start("2026-01-01T00:00:00.120Z"))
         .await
         .unwrap_err();
     assert!(
-        refused.contains("may only change pods of its own Jobs"),
-        "{refused}"
+        error.contains("may only change pods of its own Jobs"),
+        "{error}"
     );
 }

@@ -1,4 +1,4 @@
-//! Who may do what: the authors of load tests, and the operator that is limited to some namespaces.
+//! Permissions of the authors of load tests, and of an operator that is limited to some namespaces.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
@@ -13,11 +13,13 @@ use kube::{Api, Client, Config, Resource, ResourceExt};
 use loadtest_api::v1alpha1::LoadTest;
 use serde_json::{Value, json};
 
-use crate::rights::{NAME, NAMESPACE, apply, become_service_account, manifests, may, until_it_may};
+use crate::operator_identity::{
+    NAME, NAMESPACE, apply, can_i, manifests, service_account_kubeconfig, until_allowed,
+};
 use crate::support::{Bed, load_test};
-use crate::{cluster, requests, script, target};
+use crate::{cluster, create_script, deploy_target, script_with_requests};
 
-/// What the objects of a namespace are to somebody without rights of an administrator.
+/// Returns an API of the test's namespace that impersonates a user.
 pub async fn as_user<K>(bed: &Bed, name: &str) -> Api<K>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
@@ -30,7 +32,7 @@ where
     Api::namespaced(Client::try_from(config).unwrap(), &bed.namespace)
 }
 
-/// Gives somebody a role in a namespace.
+/// Binds a role to a user in the namespace of the test.
 async fn bind(bed: &Bed, name: &str, kind: &str, role: &str) {
     bed.create::<RoleBinding>(json!({"metadata": {"name": format!("{name}-{role}")},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role},
@@ -38,18 +40,18 @@ async fn bind(bed: &Bed, name: &str, kind: &str, role: &str) {
         .await;
 }
 
-async fn role(bed: &Bed, name: &str, group: &str, resource: &str, verbs: &[&str]) {
+async fn create_role(bed: &Bed, name: &str, group: &str, resource: &str, verbs: &[&str]) {
     let rules = json!([{"apiGroups": [group], "resources": [resource], "verbs": verbs}]);
     bed.create::<Role>(json!({"metadata": {"name": name}, "rules": rules}))
         .await;
 }
 
-fn object(name: &str) -> LoadTest {
+fn typed_load_test(name: &str) -> LoadTest {
     serde_json::from_value(load_test(name, 1)).unwrap()
 }
 
-/// The message of a refusal for lack of rights.
-fn refusal<T: std::fmt::Debug>(result: kube::Result<T>) -> Option<String> {
+/// Returns the message of a 403 response.
+fn forbidden_message<T: std::fmt::Debug>(result: kube::Result<T>) -> Option<String> {
     match result {
         Err(kube::Error::Api(status)) if status.code == 403 => Some(status.message),
         _ => None,
@@ -62,10 +64,10 @@ const DRY_RUN: PostParams = PostParams {
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_may_not_create_pods_may_not_start_load_tests() {
+async fn creating_load_tests_requires_permission_to_create_pods() {
     let bed = Bed::new(&cluster()).await;
     let ann: Api<LoadTest> = as_user(&bed, "ann").await;
-    role(
+    create_role(
         &bed,
         "loadtests",
         "loadtest.artillery.io",
@@ -73,46 +75,51 @@ async fn who_may_not_create_pods_may_not_start_load_tests() {
         &["create", "get", "patch"],
     )
     .await;
-    role(&bed, "pods", "", "pods", &["create"]).await;
+    create_role(&bed, "pods", "", "pods", &["create"]).await;
     bind(&bed, "ann", "Role", "loadtests").await;
-    // Both her right and, in a new cluster, the policy take a moment to be in force.
-    let why = "ann may not create pods in the namespace";
-    bed.until("the policy is in force", async || {
-        refusal(ann.create(&DRY_RUN, &object("hers")).await).filter(|message| message.contains(why))
+    // The role binding and, in a new cluster, the policy take effect after a moment.
+    let reason = "ann may not create pods in the namespace";
+    bed.until("the policy is effective", async || {
+        forbidden_message(ann.create(&DRY_RUN, &typed_load_test("new")).await)
+            .filter(|message| message.contains(reason))
     })
     .await;
-    let refused = refusal(ann.create(&PostParams::default(), &object("hers")).await).unwrap();
+    let message = forbidden_message(
+        ann.create(&PostParams::default(), &typed_load_test("new"))
+            .await,
+    )
+    .unwrap();
     assert!(
-        refused.contains(&format!("{why} {}", bed.namespace)),
-        "{refused}"
+        message.contains(&format!("{reason} {}", bed.namespace)),
+        "{message}"
     );
 
-    // Nor may she change what somebody else's runs; what is not the spec she may.
-    bed.load_test("theirs", 1).await;
+    // Without that permission ann may change the metadata of an existing test, but not its spec.
+    bed.load_test("existing", 1).await;
     let other_script = json!({"spec": {"testScript": {"config": {"configMap": "another"}}}});
     let patched = ann
         .patch(
-            "theirs",
+            "existing",
             &PatchParams::default(),
             &Patch::Merge(&other_script),
         )
         .await;
-    assert!(refusal(patched).unwrap().contains(why));
+    assert!(forbidden_message(patched).unwrap().contains(reason));
     let label = json!({"metadata": {"labels": {"team": "a"}}});
-    ann.patch("theirs", &PatchParams::default(), &Patch::Merge(label))
+    ann.patch("existing", &PatchParams::default(), &Patch::Merge(label))
         .await
         .unwrap();
 
     bind(&bed, "ann", "Role", "pods").await;
-    bed.until("she may create pods", async || {
-        ann.create(&DRY_RUN, &object("hers")).await.ok()
+    bed.until("ann may create pods", async || {
+        ann.create(&DRY_RUN, &typed_load_test("new")).await.ok()
     })
     .await;
-    ann.create(&PostParams::default(), &object("hers"))
+    ann.create(&PostParams::default(), &typed_load_test("new"))
         .await
         .unwrap();
     ann.patch(
-        "theirs",
+        "existing",
         &PatchParams::default(),
         &Patch::Merge(other_script),
     )
@@ -121,9 +128,9 @@ async fn who_may_not_create_pods_may_not_start_load_tests() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_roles_of_a_namespace_cover_load_tests_and_never_their_status() {
+async fn aggregated_roles_cover_load_tests_but_not_their_status() {
     let bed = Bed::new(&cluster()).await;
-    bed.load_test("theirs", 1).await;
+    bed.load_test("existing", 1).await;
     for role in ["view", "edit", "admin"] {
         let user: Api<LoadTest> = as_user(&bed, role).await;
         bind(&bed, role, "ClusterRole", role).await;
@@ -131,36 +138,42 @@ async fn the_roles_of_a_namespace_cover_load_tests_and_never_their_status() {
             user.list(&ListParams::default()).await.ok()
         })
         .await;
-        user.get("theirs").await.unwrap();
+        user.get("existing").await.unwrap();
         if role == "view" {
             assert!(
-                refusal(
-                    user.create(&PostParams::default(), &object("of-view"))
+                forbidden_message(
+                    user.create(&PostParams::default(), &typed_load_test("of-view"))
                         .await
                 )
                 .is_some()
             );
-            assert!(refusal(user.delete("theirs", &DeleteParams::default()).await).is_some());
+            assert!(
+                forbidden_message(user.delete("existing", &DeleteParams::default()).await)
+                    .is_some()
+            );
         } else {
-            user.create(&PostParams::default(), &object(&format!("of-{role}")))
-                .await
-                .unwrap();
+            user.create(
+                &PostParams::default(),
+                &typed_load_test(&format!("of-{role}")),
+            )
+            .await
+            .unwrap();
         }
         let status = json!({"status": {"phase": "Completed"}});
         assert!(
-            refusal(
-                user.patch_status("theirs", &PatchParams::default(), &Patch::Merge(status))
+            forbidden_message(
+                user.patch_status("existing", &PatchParams::default(), &Patch::Merge(status))
                     .await
             )
             .is_some(),
             "{role}"
         );
-        // Without the status's own right, what a write to the LoadTest says of the status is dropped.
+        // A write of the LoadTest itself does not change its status.
         if role != "view" {
             let both =
                 json!({"metadata": {"labels": {"by": role}}, "status": {"phase": "Completed"}});
             let patched = user
-                .patch("theirs", &PatchParams::default(), &Patch::Merge(both))
+                .patch("existing", &PatchParams::default(), &Patch::Merge(both))
                 .await
                 .unwrap();
             assert_eq!(patched.labels()["by"], role);
@@ -169,7 +182,7 @@ async fn the_roles_of_a_namespace_cover_load_tests_and_never_their_status() {
     }
 }
 
-/// The pod of the installed Deployment.
+/// Returns the pod that the installed Deployment would create.
 async fn installed_pod(bed: &Bed, namespace: &str) -> Value {
     let deployments: Api<Deployment> = Api::namespaced(bed.client.clone(), namespace);
     let template = deployments.get(NAME).await.unwrap().spec.unwrap().template;
@@ -177,7 +190,7 @@ async fn installed_pod(bed: &Bed, namespace: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_operators_pod_passes_the_restricted_standard() {
+async fn operator_pod_passes_the_restricted_pod_security_standard() {
     let bed = Bed::new(&cluster()).await;
     let namespace = Api::<Namespace>::all(bed.client.clone())
         .get(NAMESPACE)
@@ -191,18 +204,18 @@ async fn the_operators_pod_passes_the_restricted_standard() {
     let mut pod = installed_pod(&bed, NAMESPACE).await;
     let as_is: Pod = serde_json::from_value(pod.clone()).unwrap();
     pods.create(&DRY_RUN, &as_is).await.unwrap();
-    // That the namespace would have refused a pod that does not.
+    // The namespace rejects a pod that violates the standard.
     pod["spec"]["securityContext"] = json!({});
     let lax: Pod = serde_json::from_value(pod).unwrap();
-    let refused = refusal(pods.create(&DRY_RUN, &lax).await).unwrap();
+    let message = forbidden_message(pods.create(&DRY_RUN, &lax).await).unwrap();
     assert!(
-        refused.contains("violates PodSecurity \"restricted"),
-        "{refused}"
+        message.contains("violates PodSecurity \"restricted"),
+        "{message}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_network_policy_names_ports_that_the_operator_has() {
+async fn network_policy_allows_the_ports_of_the_operator() {
     let bed = Bed::new(&cluster()).await;
     let policies: Api<NetworkPolicy> = Api::namespaced(bed.client.clone(), NAMESPACE);
     let spec = policies.get(NAME).await.unwrap().spec.unwrap();
@@ -220,51 +233,54 @@ async fn the_network_policy_names_ports_that_the_operator_has() {
         .iter()
         .map(|p| IntOrString::String(p["name"].as_str().unwrap().into()))
         .collect();
-    assert_eq!(allowed, ports, "of the policy, and of the Deployment");
+    assert_eq!(
+        allowed, ports,
+        "the policy allows exactly the ports of the Deployment"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_operator_limited_to_a_namespace_leaves_the_others_alone() {
+async fn namespaced_operator_ignores_other_namespaces() {
     let mut bed = Bed::new(&cluster()).await;
-    let elsewhere = Bed::new(&cluster()).await;
-    target(&bed).await;
-    for bed in [&bed, &elsewhere] {
-        script(bed, requests("/limited", 1)).await;
+    let other = Bed::new(&cluster()).await;
+    deploy_target(&bed).await;
+    for bed in [&bed, &other] {
+        create_script(bed, script_with_requests("/limited", 1)).await;
     }
-    // Installed beside the other one, so elsewhere.
-    let home = format!("{}-operator", bed.namespace);
-    let moved = |folder: &str| -> Vec<Value> {
+    // The default namespace of the operator is in use by the installed one.
+    let install_namespace = format!("{}-operator", bed.namespace);
+    let render = |folder: &str| -> Vec<Value> {
         let text = serde_json::to_string(&manifests(folder)).unwrap();
-        serde_json::from_str(&text.replace(NAMESPACE, &home)).unwrap()
+        serde_json::from_str(&text.replace(NAMESPACE, &install_namespace)).unwrap()
     };
-    let mut rights = moved("config/namespaced/rights");
-    for object in &mut rights {
+    let mut roles = render("config/namespaced/rights");
+    for object in &mut roles {
         object["metadata"]["namespace"] = json!(bed.namespace);
     }
-    apply(&[moved("config/namespaced"), rights].concat());
-    let account = become_service_account(&cluster(), &home);
-    let user = format!("--as=system:serviceaccount:{home}:{NAME}");
-    until_it_may(&["create", "jobs", "-n", &bed.namespace, &user]);
-    assert!(!may(&[
+    apply(&[render("config/namespaced"), roles].concat());
+    let account = service_account_kubeconfig(&cluster(), &install_namespace);
+    let user = format!("--as=system:serviceaccount:{install_namespace}:{NAME}");
+    until_allowed(&["create", "jobs", "-n", &bed.namespace, &user]);
+    assert!(!can_i(&[
         "list",
         "loadtests",
         "-n",
-        &elsewhere.namespace,
+        &other.namespace,
         &user
     ]));
-    assert!(!may(&["list", "loadtests", "--all-namespaces", &user]));
+    assert!(!can_i(&["list", "loadtests", "--all-namespaces", &user]));
 
-    elsewhere.create::<LoadTest>(load_test("limited", 1)).await;
-    let lease = format!("--leader-elect-namespace={home}");
+    other.create::<LoadTest>(load_test("limited", 1)).await;
+    let lease = format!("--leader-elect-namespace={install_namespace}");
     let operator = bed
         .start_operator_by(&account, &["--leader-elect", &lease])
         .await;
     bed.create::<LoadTest>(load_test("limited", 1)).await;
     bed.until_phase("limited", "Completed").await;
-    let left = elsewhere.api::<LoadTest>().get("limited").await.unwrap();
+    let ignored = other.api::<LoadTest>().get("limited").await.unwrap();
     assert!(
-        left.status.is_none()
-            && elsewhere
+        ignored.status.is_none()
+            && other
                 .api::<Job>()
                 .get_opt("limited")
                 .await
@@ -283,13 +299,13 @@ async fn an_operator_limited_to_a_namespace_leaves_the_others_alone() {
         b.subjects
             .iter()
             .flatten()
-            .any(|s| s.namespace.as_ref() == Some(&home))
+            .any(|s| s.namespace.as_ref() == Some(&install_namespace))
     });
     let cluster_wide: Vec<_> = cluster_wide.map(ResourceExt::name_any).collect();
     assert!(cluster_wide.is_empty(), "{cluster_wide:?}");
     std::fs::remove_file(account).unwrap();
     Api::<Namespace>::all(bed.client.clone())
-        .delete(&home, &DeleteParams::background())
+        .delete(&install_namespace, &DeleteParams::background())
         .await
         .unwrap();
 }

@@ -1,5 +1,5 @@
-//! The examples of what can be chosen of workers and their files, each applied as a reader would, in a namespace that
-//! enforces `restricted`.
+//! The examples of the worker template and of test files. Each is applied with kubectl, in a
+//! namespace that enforces Pod Security `restricted`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,17 +12,20 @@ use loadtest_api::v1alpha1::LoadTest;
 use serde_json::{Value, json};
 
 use crate::support::{Bed, condition, phase_of};
-use crate::{apply_with_target, cluster, kubectl, load, requests_answered, script};
+use crate::{
+    apply_with_target, cluster, create_script, kubectl, requests_answered,
+    script_with_constant_rate,
+};
 
-/// A namespace with an operator, to which an example has been applied.
-async fn apply(example: &str) -> Bed {
+/// Starts an operator in a new namespace, and applies an example and its target.
+async fn apply_example(example: &str) -> Bed {
     let mut bed = Bed::new(&cluster()).await;
     bed.start_operator(&[]).await;
     apply_with_target(&bed, example).await;
     bed
 }
 
-/// What the target in the test's own namespace has answered, by path.
+/// Returns the number of requests that the target in the test's namespace has answered, by path.
 fn answered(bed: &Bed) -> BTreeMap<String, u32> {
     let path = format!(
         "/api/v1/namespaces/{}/services/target/proxy/requests",
@@ -43,15 +46,15 @@ async fn log(bed: &Bed, pod: &Pod, container: Option<&str>) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_whole_test_in_one_file() {
-    let bed = apply("inline").await;
+async fn inline_script_runs() {
+    let bed = apply_example("inline").await;
     bed.until_phase("inline", "Completed").await;
     assert_eq!(answered(&bed), BTreeMap::from([("/inline".into(), 10)]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn payloads_and_processors_from_several_config_maps() {
-    let bed = apply("files").await;
+async fn payloads_and_processors_of_several_config_maps_are_used() {
+    let bed = apply_example("files").await;
     bed.until_phase("files", "Completed").await;
     assert_eq!(
         answered(&bed),
@@ -60,25 +63,26 @@ async fn payloads_and_processors_from_several_config_maps() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_processor_in_typescript() {
-    let bed = apply("typescript").await;
+async fn typescript_processor_runs() {
+    let bed = apply_example("typescript").await;
     bed.until_phase("typescript", "Completed").await;
     assert_eq!(answered(&bed), BTreeMap::from([("/typescript".into(), 3)]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn workers_that_share_one_load() {
-    let bed = apply("divided").await;
+async fn divided_load_uses_each_payload_row_once() {
+    let bed = apply_example("divided").await;
     bed.until_phase("divided", "Completed").await;
     let (answered, pods) = (answered(&bed), bed.pods("divided", 3).await);
-    // One worker would go from 1 to 4 a second in four seconds, and then send five a second.
+    // A single worker ramps from 1 to 4 per second for four seconds, and then sends five per
+    // second.
     let rows: Vec<_> = (1..=30)
         .map(|row| (format!("/divided/account-{row:02}"), 1))
         .collect();
     assert_eq!(
         answered,
         rows.into_iter().collect(),
-        "each row of those that one worker would have used, once"
+        "the workers use each row of a single worker once"
     );
     for pod in &pods {
         let log = log(&bed, pod, None).await;
@@ -89,7 +93,8 @@ async fn workers_that_share_one_load() {
     }
 }
 
-/// What the target in `default` has answered below a path, by the rest of the path.
+/// Returns the number of requests below a path that the target in `default` has answered, by the
+/// rest of the path.
 fn answered_below(path: &str) -> BTreeMap<String, u64> {
     let all = requests_answered();
     let below = all.as_object().unwrap().iter();
@@ -99,9 +104,9 @@ fn answered_below(path: &str) -> BTreeMap<String, u64> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn however_many_workers_share_a_load_it_is_that_of_one() {
+async fn divided_load_equals_the_load_of_one_worker() {
     let mut bed = Bed::new(&cluster()).await;
-    crate::target(&bed).await;
+    crate::deploy_target(&bed).await;
     let yaml = "config:\n  target: http://target.default\n  variables: {below: nowhere}\n  \
         payload: {path: rows.csv, fields: [row], order: sequence}\n  phases:\n  \
         - {duration: 2, arrivalRate: 5}\n  - {duration: 2s, arrivalRate: 0, rampTo: 4}\n  \
@@ -111,9 +116,9 @@ async fn however_many_workers_share_a_load_it_is_that_of_one() {
         .map(|row| format!("row-{row}\n"))
         .collect::<Vec<_>>()
         .concat();
-    script(&bed, json!({"test-script.yaml": yaml, "rows.csv": rows})).await;
+    create_script(&bed, json!({"test-script.yaml": yaml, "rows.csv": rows})).await;
     bed.start_operator(&[]).await;
-    let mut made = Vec::new();
+    let mut counts = Vec::new();
     for (name, count, load) in [
         ("alone", 1, "Multiply"),
         ("of-1", 1, "Divide"),
@@ -135,20 +140,20 @@ async fn however_many_workers_share_a_load_it_is_that_of_one() {
             },
         )
         .await;
-        made.push((name, answered_below(&format!("/{below}/"))));
+        counts.push((name, answered_below(&format!("/{below}/"))));
     }
-    // 10, 4, 4 and 3 virtual users, who have the rows from the first on, and then anew.
+    // The phases have 10, 4, 4 and 3 virtual users, which read the 8 rows in order and repeatedly.
     let expected: BTreeMap<_, _> = (0..8)
         .map(|row| (format!("row-{row}"), if row < 5 { 3 } else { 2 }))
         .collect();
-    for (name, made) in made {
-        assert_eq!(made, expected, "{name}");
+    for (name, count) in counts {
+        assert_eq!(count, expected, "{name}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everything_that_can_be_chosen_of_a_worker() {
-    let bed = apply("worker").await;
+async fn worker_template_example_takes_effect() {
+    let bed = apply_example("worker").await;
     bed.until_phase("worker", "Completed").await;
     assert_eq!(
         answered(&bed),
@@ -169,23 +174,20 @@ async fn everything_that_can_be_chosen_of_a_worker() {
         (spec.priority, spec.runtime_class_name.as_deref()),
         (Some(-10), Some("runc"))
     );
-    bed.until(
-        "the sidecar, which has run, has ended after the worker",
-        async || {
-            let pod = bed.api::<Pod>().get(&pods[0].name_any()).await.unwrap();
-            let sidecar = pod.status?.init_container_statuses?.remove(0);
-            sidecar.state?.terminated?.started_at.map(drop)
-        },
-    )
+    bed.until("the sidecar has run and ended", async || {
+        let pod = bed.api::<Pod>().get(&pods[0].name_any()).await.unwrap();
+        let sidecar = pod.status?.init_container_statuses?.remove(0);
+        sidecar.state?.terminated?.started_at.map(drop)
+    })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sidecar_that_a_mesh_puts_into_the_pods_does_not_keep_the_job_from_ending() {
+async fn injected_mesh_sidecar_does_not_block_completion() {
     let mut bed = Bed::new(&cluster()).await;
-    crate::target(&bed).await;
+    crate::deploy_target(&bed).await;
     let name = format!("{}-mesh", bed.namespace);
-    // It has no `restartPolicy`, so it is no native sidecar, and does not end by itself.
+    // The container has no `restartPolicy`, so it is not a native sidecar and never exits.
     let container = "Object.spec.containers{name: 'proxy', image: 'artilleryio/artillery:latest', imagePullPolicy: 'IfNotPresent', \
         command: ['node', '-e', 'setInterval(() => {}, 1000)'], securityContext: Object.spec.containers.securityContext{\
         allowPrivilegeEscalation: false, capabilities: Object.spec.containers.securityContext.capabilities{drop: ['ALL']}}}";
@@ -200,8 +202,8 @@ async fn a_sidecar_that_a_mesh_puts_into_the_pods_does_not_keep_the_job_from_end
     for object in [&policy, &binding] {
         apply_object(object);
     }
-    script(&bed, load("/mesh", 3)).await;
-    bed.until("pods get a container more", async || {
+    create_script(&bed, script_with_constant_rate("/mesh", 3)).await;
+    bed.until("the policy adds a container to pods", async || {
         let pod = json!({"metadata": {"name": "probe"}, "spec": {"containers": [{"name": "c", "image": "x"}]}});
         let dry = PostParams { dry_run: true, ..PostParams::default() };
         let shown = bed.api::<Pod>().create(&dry, &serde_json::from_value(restricted(pod)).unwrap()).await.unwrap();
@@ -245,7 +247,7 @@ fn apply_object(object: &Value) {
     std::fs::remove_file(file).unwrap();
 }
 
-/// A pod as Pod Security `restricted` wants it.
+/// Adds the security context that Pod Security `restricted` requires.
 fn restricted(mut pod: Value) -> Value {
     pod["spec"]["securityContext"] =
         json!({"runAsNonRoot": true, "runAsUser": 1, "seccompProfile": {"type": "RuntimeDefault"}});
@@ -255,9 +257,9 @@ fn restricted(mut pod: Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_script_code_and_npm_modules_in_a_claim() {
+async fn persistent_volume_claim_provides_scripts_code_and_npm_modules() {
     let mut bed = Bed::new(&cluster()).await;
-    crate::target(&bed).await;
+    crate::deploy_target(&bed).await;
     bed.start_operator(&[]).await;
     let folder = std::env::temp_dir().join(&bed.namespace);
     write(
@@ -280,7 +282,7 @@ async fn a_script_code_and_npm_modules_in_a_claim() {
     );
     write(
         &folder.join("scripts/dist/processor.js"),
-        "throw new Error('of another time');\n",
+        "throw new Error('stale build');\n",
     );
     let volumes: Api<PersistentVolume> = Api::all(bed.client.clone());
     let volume = json!({"metadata": {"name": bed.namespace}, "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadOnlyMany"],
@@ -306,7 +308,7 @@ async fn a_script_code_and_npm_modules_in_a_claim() {
 
     let text = "config: {target: 'http://target.default', phases: [{duration: 1, arrivalCount: 2}], processor: ./scripts/processor.ts}\n\
         scenarios: [{flow: [{function: choose}, {get: {url: '/claim/{{ path }}'}}]}]\n";
-    script(
+    create_script(
         &bed,
         json!({"test-script.yaml": text, "word.ts": "export const word = 'by-a-config-map';\n"}),
     )
@@ -345,17 +347,17 @@ fn write(file: &Path, text: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn files_in_an_image_where_the_cluster_has_no_image_volumes() {
-    let bed = apply("image").await;
-    let told = bed
-        .until_test("image", "it is told", |t| {
+async fn disabled_image_volumes_are_reported_before_the_start() {
+    let bed = apply_example("image").await;
+    let blocked = bed
+        .until_test("image", "the rejection is reported", |t| {
             t.status
                 .as_ref()
                 .is_some_and(|s| s.conditions.iter().any(|c| c.reason == "JobRejected"))
         })
         .await;
     assert!(
-        condition(&told, "Progressing")
+        condition(&blocked, "Progressing")
             .2
             .contains("image volumes are not enabled in this cluster")
     );
@@ -372,12 +374,12 @@ async fn files_in_an_image_where_the_cluster_has_no_image_volumes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_has_as_many_threads_as_its_cpus() {
+async fn worker_has_as_many_threads_as_cpus() {
     let mut bed = Bed::new(&cluster()).await;
     bed.start_operator(&[]).await;
     let text = "config: {target: 'http://localhost', phases: [{duration: 1, arrivalCount: 1}], processor: ./count.js}\nscenarios: [{flow: [{function: count}]}]\n";
     let count = "module.exports.count = (c, e, done) => { console.log('CPUs ' + require('os').cpus().length); done(); };\n";
-    script(&bed, json!({"test-script.yaml": text, "count.js": count})).await;
+    create_script(&bed, json!({"test-script.yaml": text, "count.js": count})).await;
     for (name, resources, cpus) in [
         ("limit", json!({"limits": {"cpu": "1500m"}}), "CPUs 3"),
         ("request", json!({"requests": {"cpu": "1"}}), "CPUs 2"),
@@ -391,7 +393,8 @@ async fn a_worker_has_as_many_threads_as_its_cpus() {
         .await;
         bed.until_phase(name, "Completed").await;
         let log = log(&bed, &bed.pods(name, 1).await[0], None).await;
-        // One more than there are threads, as Artillery leaves one CPU to itself.
+        // `os.cpus()` has one entry more than there are threads, because Artillery reserves one
+        // CPU.
         assert!(log.contains(cpus), "{name}: {log}");
     }
 }

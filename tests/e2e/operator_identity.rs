@@ -1,5 +1,6 @@
-//! The operators of these tests have the rights of the installed one and no others. Here are the tests that need what no
-//! other test uses; `replay` then compares what was granted with what was used.
+//! The operators of these tests run as the service account of the installed operator. The tests in
+//! this file use permissions that no other test uses; `rbac_audit` compares the granted permissions
+//! with the used ones.
 
 use std::fs::Permissions;
 use std::io::Write as _;
@@ -21,33 +22,35 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::support::{Bed, DEADLINE, OPERATOR_KUBECONFIG, load_test};
-use crate::{cluster, kubectl, requests, script, target};
+use crate::{cluster, create_script, deploy_target, kubectl, script_with_requests};
 
-/// Where the operator is installed.
+/// The namespace of the installed operator.
 pub const NAMESPACE: &str = "artillery-operator-system";
-/// The operator's service account, and its Deployment.
+/// The name of the operator's service account and of its Deployment.
 pub const NAME: &str = "artillery-operator-controller-manager";
 
-/// Installs the operator without a running replica, and lets the operators of these tests be its service account.
-pub fn take_those_of_the_installed_operator(admin: &Path) {
+/// Installs the operator without replicas, and makes the operators of these tests use its service
+/// account.
+pub fn use_installed_service_account(admin: &Path) {
     static INSTALLED: OnceLock<()> = OnceLock::new();
     INSTALLED.get_or_init(|| {
         apply(&manifests("config/default"));
         let user = format!("--as=system:serviceaccount:{NAMESPACE}:{NAME}");
-        until_it_may(&["list", "pods", "--all-namespaces", &user]);
-        until_it_may(&[
+        until_allowed(&["list", "pods", "--all-namespaces", &user]);
+        until_allowed(&[
             "create",
             "subjectaccessreviews.authorization.k8s.io",
             "--all-namespaces",
             &user,
         ]);
         OPERATOR_KUBECONFIG
-            .set(become_service_account(admin, NAMESPACE))
+            .set(service_account_kubeconfig(admin, NAMESPACE))
             .unwrap();
     });
 }
 
-/// The objects of a kustomization. The operator's Deployment has no replicas: a process of the tests takes its place.
+/// Returns the objects of a kustomization. The operator's Deployment has no replicas, because the
+/// tests start the operator as a process.
 pub fn manifests(folder: &str) -> Vec<Value> {
     let text = kubectl(&["kustomize", folder]);
     let objects =
@@ -62,7 +65,7 @@ pub fn manifests(folder: &str) -> Vec<Value> {
         .collect()
 }
 
-/// Applies objects as an administrator does.
+/// Applies objects with the permissions of an administrator.
 pub fn apply(objects: &[Value]) {
     let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
     let mut child = Command::new("kubectl")
@@ -79,14 +82,15 @@ pub fn apply(objects: &[Value]) {
         .unwrap();
     assert!(
         child.wait().unwrap().success(),
-        "kubectl apply: its message is above"
+        "kubectl apply failed; see its message above"
     );
 }
 
-/// A kubeconfig of the operator's service account in a namespace, with a token that ends by itself.
-pub fn become_service_account(admin: &Path, namespace: &str) -> PathBuf {
+/// Writes a kubeconfig for the operator's service account in a namespace, with a token that
+/// expires.
+pub fn service_account_kubeconfig(admin: &Path, namespace: &str) -> PathBuf {
     let user = format!("--as=system:serviceaccount:{namespace}:{NAME}");
-    until_it_may(&[
+    until_allowed(&[
         "update",
         &format!("leases.coordination.k8s.io/{DEFAULT_LEASE_NAME}"),
         "-n",
@@ -95,7 +99,7 @@ pub fn become_service_account(admin: &Path, namespace: &str) -> PathBuf {
     ]);
     let token = kubectl(&["create", "token", NAME, "-n", namespace, "--duration=4h"]);
     let kubeconfig = Kubeconfig::read_from(admin).unwrap();
-    // The same in each run, so that no tokens pile up.
+    // The name is the same in each run, so that files with tokens do not accumulate.
     let name = format!(
         "{}-{namespace}.kubeconfig",
         kubeconfig.current_context.clone().unwrap_or_default()
@@ -111,32 +115,29 @@ pub fn become_service_account(admin: &Path, namespace: &str) -> PathBuf {
     file
 }
 
-/// Whether somebody may do something, as `kubectl auth can-i` is asked.
-pub fn may(question: &[&str]) -> bool {
+/// Returns the answer of `kubectl auth can-i`.
+pub fn can_i(args: &[&str]) -> bool {
     Command::new("kubectl")
         .args(["auth", "can-i", "-q"])
-        .args(question)
+        .args(args)
         .status()
         .expect("kubectl runs")
         .success()
 }
 
-/// The API server learns of a new binding by a watch: an operator that was quicker would be refused.
-pub fn until_it_may(question: &[&str]) {
-    let begun = Instant::now();
-    while !may(question) {
-        assert!(
-            begun.elapsed() < DEADLINE,
-            "the right does not come: {question:?}"
-        );
+/// Waits until the API server has seen a new binding in its watch. Earlier requests are forbidden.
+pub fn until_allowed(args: &[&str]) {
+    let start = Instant::now();
+    while !can_i(args) {
+        assert!(start.elapsed() < DEADLINE, "still not allowed: {args:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_of_somebody_else_is_waited_for_and_left_alone() {
+async fn test_waits_until_a_foreign_job_of_its_name_is_deleted() {
     let mut bed = Bed::new(&cluster()).await;
-    target(&bed).await;
-    script(&bed, requests("/taken", 1)).await;
+    deploy_target(&bed).await;
+    create_script(&bed, script_with_requests("/taken", 1)).await;
     let container = json!({"name": "c", "image": "artilleryio/artillery:latest"});
     bed.create::<Job>(
         json!({"metadata": {"name": "taken"}, "spec": {"suspend": true, "template": {"spec": {
@@ -145,7 +146,7 @@ async fn a_job_of_somebody_else_is_waited_for_and_left_alone() {
     .await;
     bed.start_operator(&[]).await;
     bed.create::<LoadTest>(load_test("taken", 1)).await;
-    bed.until_test("taken", "it waits for the name", |test| {
+    bed.until_test("taken", "the conflict is reported", |test| {
         test.status
             .iter()
             .flat_map(|s| &s.conditions)
@@ -157,10 +158,10 @@ async fn a_job_of_somebody_else_is_waited_for_and_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_lease_is_taken_renewed_and_given_up() {
+async fn lease_is_acquired_renewed_and_released() {
     let mut bed = Bed::new(&cluster()).await;
     let leases: Api<Lease> = Api::namespaced(bed.client.clone(), NAMESPACE);
-    // One that an earlier run has left would be taken over instead of being created.
+    // The operator would take over a lease of an earlier run, and not create one.
     let _ = leases
         .delete(DEFAULT_LEASE_NAME, &DeleteParams::default())
         .await;
@@ -171,11 +172,11 @@ async fn the_lease_is_taken_renewed_and_given_up() {
         ])
         .await;
     let lease = async || leases.get_opt(DEFAULT_LEASE_NAME).await.unwrap()?.spec;
-    let taken = bed
-        .until("the lease is taken", async || lease().await?.renew_time)
+    let acquired = bed
+        .until("the lease is acquired", async || lease().await?.renew_time)
         .await;
     bed.until("the lease is renewed", async || {
-        (lease().await?.renew_time? != taken).then_some(())
+        (lease().await?.renew_time? != acquired).then_some(())
     })
     .await;
     assert_eq!(bed.operator(operator).terminate().await, 0);
@@ -183,7 +184,7 @@ async fn the_lease_is_taken_renewed_and_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_metrics_are_for_those_who_may_read_them() {
+async fn metrics_require_the_metrics_reader_role() {
     let mut bed = Bed::new(&cluster()).await;
     let operator = bed.start_operator(&["--metrics-secure"]).await;
     let mut config = Config::new(
@@ -191,7 +192,7 @@ async fn the_metrics_are_for_those_who_may_read_them() {
             .parse()
             .unwrap(),
     );
-    // Made by the operator at its start.
+    // The operator creates its certificate at startup.
     config.accept_invalid_certs = true;
     config.default_retry = false;
     config.auth_info.token = Some(
@@ -206,10 +207,10 @@ async fn the_metrics_are_for_those_who_may_read_them() {
             .request_text(Request::get("/metrics").body(Vec::new()).unwrap())
             .await
     };
-    let refused = scrape().await.unwrap_err();
+    let error = scrape().await.unwrap_err();
     assert!(
-        matches!(&refused, kube::Error::Api(status) if status.code == 403),
-        "{refused}"
+        matches!(&error, kube::Error::Api(status) if status.code == 403),
+        "{error}"
     );
 
     let account = format!("--serviceaccount={}:default", bed.namespace);
@@ -222,7 +223,7 @@ async fn the_metrics_are_for_those_who_may_read_them() {
         &account,
     ]);
     let metrics = bed
-        .until("the right is seen", async || scrape().await.ok())
+        .until("the permission is effective", async || scrape().await.ok())
         .await;
     assert!(metrics.contains("artillery_operator_leader 1"), "{metrics}");
     kubectl(&["delete", "clusterrolebinding", &bed.namespace]);

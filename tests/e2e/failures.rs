@@ -1,4 +1,4 @@
-//! What goes wrong on a real node is told, with its reason, and ends.
+//! Failures on a real node: each test ends, and reports the reason.
 
 use std::process::Command;
 
@@ -10,17 +10,20 @@ use loadtest_api::v1alpha1::LoadTest;
 use serde_json::json;
 
 use crate::support::{Bed, condition, phase_of};
-use crate::{cluster, load, requests, requests_answered, script, target};
+use crate::{
+    cluster, create_script, deploy_target, requests_answered, script_with_constant_rate,
+    script_with_requests,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stopped_test_stops_its_load() {
+async fn stopped_test_stops_its_load() {
     let mut bed = Bed::new(&cluster()).await;
-    target(&bed).await;
+    deploy_target(&bed).await;
     let before = requests_answered()["/stopped"].as_u64().unwrap_or(0);
-    script(&bed, load("/stopped", 600)).await;
+    create_script(&bed, script_with_constant_rate("/stopped", 600)).await;
     bed.start_operator(&[]).await;
     bed.load_test_with("stopped", 1, json!({})).await;
-    bed.until("its load has begun", async || {
+    bed.until("the load has started", async || {
         (requests_answered()["/stopped"].as_u64()? > before).then_some(())
     })
     .await;
@@ -40,15 +43,15 @@ async fn a_stopped_test_stops_its_load() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_namespace_without_room_and_one_whose_time_is_over() {
+async fn ttl_deletes_a_finished_test_and_its_job() {
     let mut bed = Bed::new(&cluster()).await;
-    target(&bed).await;
-    script(&bed, requests("/brief", 1)).await;
+    deploy_target(&bed).await;
+    create_script(&bed, script_with_requests("/brief", 1)).await;
     bed.start_operator(&[]).await;
     bed.load_test_with("brief", 1, json!({"ttlSecondsAfterFinished": 5}))
         .await;
     bed.until_phase("brief", "Completed").await;
-    bed.until("it is deleted", async || {
+    bed.until("the LoadTest is deleted", async || {
         bed.api::<LoadTest>()
             .get_opt("brief")
             .await
@@ -58,7 +61,13 @@ async fn a_namespace_without_room_and_one_whose_time_is_over() {
     })
     .await;
     bed.until_none::<Job>("artillery.io/test-name=brief").await;
+}
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exceeded_quota_fails_the_test_at_its_start_deadline() {
+    let mut bed = Bed::new(&cluster()).await;
+    create_script(&bed, script_with_requests("/", 1)).await;
+    bed.start_operator(&[]).await;
     bed.allow_none("pods").await;
     bed.load_test_with("no-room", 1, json!({"startDeadlineSeconds": 12}))
         .await;
@@ -69,39 +78,39 @@ async fn a_namespace_without_room_and_one_whose_time_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_image_that_cannot_be_pulled_is_told_and_ends_the_test_in_time() {
+async fn missing_image_is_reported_and_fails_the_test_at_its_start_deadline() {
     let mut bed = Bed::new(&cluster()).await;
-    script(&bed, requests("/", 1)).await;
+    create_script(&bed, script_with_requests("/", 1)).await;
     bed.start_operator(&["--worker-image=artilleryio/artillery:nowhere"])
         .await;
     bed.load_test_with("no-image", 1, json!({"startDeadlineSeconds": 20}))
         .await;
-    let told = bed
-        .until_test("no-image", "tells", |t| {
+    let blocked = bed
+        .until_test("no-image", "the image is reported", |t| {
             t.status
                 .as_ref()
                 .is_some_and(|s| s.conditions.iter().any(|c| c.reason == "ImageNotPullable"))
         })
         .await;
     assert!(
-        condition(&told, "Progressing")
+        condition(&blocked, "Progressing")
             .2
             .contains("Check the workers' image"),
         "{:?}",
-        condition(&told, "Progressing")
+        condition(&blocked, "Progressing")
     );
     let failed = bed.until_phase("no-image", "Failed").await;
     assert_eq!(condition(&failed, "Failed").1, "ImageNotPullable");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_needs_too_much_memory_is_told_from_one_that_fails() {
+async fn worker_killed_for_memory_fails_with_reason_out_of_memory() {
     let mut bed = Bed::new(&cluster()).await;
-    target(&bed).await;
+    deploy_target(&bed).await;
     bed.create::<LimitRange>(json!({"metadata": {"name": "small"}, "spec": {"limits": [
         {"type": "Container", "default": {"memory": "48Mi"}, "defaultRequest": {"memory": "48Mi"}}]}}))
         .await;
-    script(&bed, load("/memory", 60)).await;
+    create_script(&bed, script_with_constant_rate("/memory", 60)).await;
     bed.start_operator(&[]).await;
     bed.load_test_with("memory", 1, json!({})).await;
     let failed = bed.until_phase("memory", "Failed").await;
@@ -111,10 +120,10 @@ async fn a_worker_that_needs_too_much_memory_is_told_from_one_that_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pod_deleted_by_hand_is_named_and_the_others_are_stopped() {
+async fn deleted_pod_is_named_and_the_other_workers_are_stopped() {
     let mut bed = Bed::new(&cluster()).await;
-    target(&bed).await;
-    script(&bed, load("/hand", 600)).await;
+    deploy_target(&bed).await;
+    create_script(&bed, script_with_constant_rate("/hand", 600)).await;
     bed.start_operator(&[]).await;
     bed.load_test_with("hand", 2, json!({})).await;
     bed.until_phase("hand", "Running").await;
@@ -132,10 +141,10 @@ async fn a_pod_deleted_by_hand_is_named_and_the_others_are_stopped() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_hangs_after_its_load_is_told() {
+async fn worker_that_hangs_after_its_load_is_reported() {
     let mut bed = Bed::new(&cluster()).await;
-    target(&bed).await;
-    let text = requests("/hangs", 1)["test-script.yaml"]
+    deploy_target(&bed).await;
+    let text = script_with_requests("/hangs", 1)["test-script.yaml"]
         .as_str()
         .unwrap()
         .replace("config: {", "config: {processor: ./hang.js, ");
@@ -143,7 +152,7 @@ async fn a_worker_that_hangs_after_its_load_is_told() {
         "[{get: {url: /hangs}}]",
         "[{get: {url: /hangs}}, {function: hang}]",
     );
-    script(
+    create_script(
         &bed,
         json!({"test-script.yaml": text, "hang.js": "module.exports = {hang: () => {}};"}),
     )
@@ -155,7 +164,7 @@ async fn a_worker_that_hangs_after_its_load_is_told() {
     let overdue = bed
         .until_within(
             std::time::Duration::from_secs(120),
-            "it is told",
+            "the overdue worker is reported",
             async || {
                 let shown = bed.api::<LoadTest>().get("hangs").await.unwrap();
                 (condition(&shown, "Progressing").1 == "RunningTooLong").then_some(shown)
@@ -172,17 +181,18 @@ async fn a_worker_that_hangs_after_its_load_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_operator_killed_ten_times_during_a_test_repeats_and_loses_nothing() {
+async fn operator_killed_ten_times_during_a_test_repeats_and_loses_nothing() {
     let mut bed = Bed::new(&cluster()).await;
-    target(&bed).await;
+    deploy_target(&bed).await;
     let before = requests_answered()["/killed"].as_u64().unwrap_or(0);
-    script(&bed, load("/killed", 10)).await;
+    create_script(&bed, script_with_constant_rate("/killed", 10)).await;
     bed.start_operator(&[]).await;
     bed.load_test_with("killed", 2, json!({})).await;
     for kill in 0..10_u64 {
-        // At moments that have nothing to do with what it does; the times are not waited for, but part of the test.
-        let moment = std::time::Duration::from_millis(kill * 733 % 1900);
-        tokio::time::sleep(moment).await;
+        // The operator is killed at arbitrary times, unrelated to its work. This sleep waits for
+        // nothing.
+        let delay = std::time::Duration::from_millis(kill * 733 % 1900);
+        tokio::time::sleep(delay).await;
         bed.operator(usize::try_from(kill).unwrap()).kill();
         bed.start_operator(&[]).await;
     }
@@ -195,30 +205,30 @@ async fn an_operator_killed_ten_times_during_a_test_repeats_and_loses_nothing() 
     assert_eq!(
         requests_answered()["/killed"].as_u64().unwrap() - before,
         20,
-        "two workers, ten requests each, once"
+        "two workers send ten requests each"
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "for a while it takes the local cluster's node away from other tests: run by make test, by itself"]
-async fn workers_that_end_while_the_kubelet_is_away_are_counted_once() {
+#[ignore = "stops the kubelet, which other tests need: make test runs it alone"]
+async fn workers_that_finish_while_the_kubelet_is_down_are_counted_once() {
     let kubeconfig = cluster();
     let mut bed = Bed::new(&kubeconfig).await;
-    target(&bed).await;
+    deploy_target(&bed).await;
     let before = requests_answered()["/kubelet"].as_u64().unwrap_or(0);
-    script(&bed, load("/kubelet", 8)).await;
+    create_script(&bed, script_with_constant_rate("/kubelet", 8)).await;
     bed.start_operator(&[]).await;
     bed.load_test_with("kubelet", 2, json!({})).await;
     bed.until_phase("kubelet", "Running").await;
-    // Both have been told when to begin: that takes the kubelet.
-    bed.until("their load has begun", async || {
+    // Workers receive their start time through the kubelet, so the load starts before its kill.
+    bed.until("the load has started", async || {
         (requests_answered()["/kubelet"].as_u64()? >= before + 4).then_some(())
     })
     .await;
 
     let state = kubeconfig.parent().unwrap();
     let pid = std::fs::read_to_string(state.join("kubelet.pid"))
-        .expect("the cluster is of hack/local-cluster");
+        .expect("the cluster was created by hack/local-cluster");
     assert!(
         Command::new("kill")
             .args(["-KILL", pid.trim()])
@@ -233,7 +243,7 @@ async fn workers_that_end_while_the_kubelet_is_away_are_counted_once() {
     assert_eq!(
         phase_of(&bed.api::<LoadTest>().get("kubelet").await.unwrap()),
         "Running",
-        "nobody tells of their end"
+        "nothing reports the end of the workers"
     );
     let name = state.file_name().unwrap();
     let up = Command::new(concat!(
@@ -259,6 +269,6 @@ async fn workers_that_end_while_the_kubelet_is_away_are_counted_once() {
     assert_eq!(
         requests_answered()["/kubelet"].as_u64().unwrap() - before,
         16,
-        "sent once"
+        "each worker sends its load once"
     );
 }

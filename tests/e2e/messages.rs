@@ -1,4 +1,4 @@
-//! What users are told before anything runs.
+//! Messages that users see before a test starts: field descriptions and problems of the script.
 
 use k8s_openapi::api::batch::v1::Job;
 use kube::api::{Patch, PatchParams};
@@ -6,19 +6,19 @@ use loadtest_api::v1alpha1::LoadTest;
 use serde_json::json;
 
 use crate::support::{Bed, condition, load_test};
-use crate::{cluster, kubectl, requests, script, target};
+use crate::{cluster, create_script, deploy_target, kubectl, script_with_requests};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_fields_are_explained_by_kubectl() {
+async fn kubectl_explain_describes_the_fields() {
     let _bed = Bed::new(&cluster()).await;
-    // It wraps the lines.
+    // kubectl wraps the lines.
     let explained = |field: &str| {
         kubectl(&["explain", field])
             .split_whitespace()
             .collect::<Vec<_>>()
             .join(" ")
     };
-    for (field, what) in [
+    for (field, text) in [
         (
             "loadtest",
             "A distributed Artillery load test. It runs once",
@@ -41,22 +41,22 @@ async fn the_fields_are_explained_by_kubectl() {
         ("loadtest.status.expectedDuration", "phases"),
     ] {
         let explained = explained(field);
-        assert!(explained.contains(what), "{field}: {explained}");
+        assert!(explained.contains(text), "{field}: {explained}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_faulty_script_is_told_with_its_place_and_starts_nothing() {
+async fn invalid_script_is_reported_with_its_position_and_starts_nothing() {
     let mut bed = Bed::new(&cluster()).await;
-    target(&bed).await;
-    let mut files = requests("/faulty", 1);
-    let good = files["test-script.yaml"].as_str().unwrap().to_owned();
-    files["test-script.yaml"] = json!(good.replace("arrivalCount", "arivalCount"));
-    script(&bed, files).await;
+    deploy_target(&bed).await;
+    let mut files = script_with_requests("/invalid", 1);
+    let valid = files["test-script.yaml"].as_str().unwrap().to_owned();
+    files["test-script.yaml"] = json!(valid.replace("arrivalCount", "arivalCount"));
+    create_script(&bed, files).await;
     bed.start_operator(&[]).await;
-    bed.create::<LoadTest>(load_test("faulty", 2)).await;
-    let told = bed.until_phase("faulty", "Pending").await;
-    let (status, reason, message) = condition(&told, "Progressing");
+    bed.create::<LoadTest>(load_test("invalid", 2)).await;
+    let blocked = bed.until_phase("invalid", "Pending").await;
+    let (status, reason, message) = condition(&blocked, "Progressing");
     assert_eq!(
         (status.as_str(), reason.as_str()),
         ("False", "InvalidTestScript")
@@ -67,15 +67,15 @@ async fn a_faulty_script_is_told_with_its_place_and_starts_nothing() {
         "{message}"
     );
     assert!(
-        kubectl(&["describe", "loadtest", "faulty", "-n", &bed.namespace]).contains(&message),
+        kubectl(&["describe", "loadtest", "invalid", "-n", &bed.namespace]).contains(&message),
         "{message}"
     );
-    assert!(bed.api::<Job>().get_opt("faulty").await.unwrap().is_none());
+    assert!(bed.api::<Job>().get_opt("invalid").await.unwrap().is_none());
 
-    let mended = Patch::Merge(json!({"data": {"test-script.yaml": good}}));
+    let fixed = Patch::Merge(json!({"data": {"test-script.yaml": valid}}));
     bed.api::<k8s_openapi::api::core::v1::ConfigMap>()
-        .patch("test-script", &PatchParams::default(), &mended)
+        .patch("test-script", &PatchParams::default(), &fixed)
         .await
         .unwrap();
-    bed.until_phase("faulty", "Completed").await;
+    bed.until_phase("invalid", "Completed").await;
 }

@@ -1,6 +1,7 @@
-//! What the operators of the other tests asked of the API server, by its audit log, against what the installed roles grant.
-//! To be run right after all the others: `cargo test --test e2e -- --ignored replay`. Another run in between, also of one test,
-//! would be the last one, and have used few of the rights.
+//! Compares the requests of the operators of the other tests, from the API server's audit log, with
+//! the permissions that the installed roles grant. Run it directly after the other tests, by
+//! `cargo test --test e2e -- --ignored rbac_audit`. It reads the last run only, and a run of a single
+//! test uses few of the permissions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
@@ -13,22 +14,22 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use serde_json::Value;
 
-use crate::rights::{NAME, NAMESPACE};
+use crate::operator_identity::{NAME, NAMESPACE};
 use crate::support::connect;
 
-/// One right: a verb on a resource, such as `patch loadtests.loadtest.artillery.io/status`.
+/// A verb on a resource, such as `patch loadtests.loadtest.artillery.io/status`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Right {
-    /// The namespace where it holds; none is all of them.
+struct Permission {
+    /// `None` stands for all namespaces.
     namespace: Option<String>,
     group: String,
     resource: String,
     verb: String,
-    /// The one object that it is about; none is all of them.
+    /// The only object that the permission covers. `None` stands for all objects.
     name: Option<String>,
 }
 
-impl Display for Right {
+impl Display for Permission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (resource, subresource) = self
             .resource
@@ -62,9 +63,10 @@ impl Display for Right {
     }
 }
 
-impl Right {
+impl Permission {
     fn covers(&self, request: &Request) -> bool {
-        // `*` is left out on purpose: a role that has it is found by its right being unused.
+        // `*` is not matched on purpose: a role with `*` then has an unused permission, which fails
+        // the test.
         self.namespace
             .as_ref()
             .is_none_or(|n| *n == request.namespace)
@@ -158,19 +160,19 @@ fn requests() -> Vec<Request> {
     requests
 }
 
-/// All that the installed roles grant the operator.
-async fn rights() -> Vec<Right> {
+/// Returns the permissions that the installed roles grant to the operator.
+async fn granted_permissions() -> Vec<Permission> {
     let kubeconfig = std::env::var_os("KUBECONFIG").expect("KUBECONFIG is that of a local cluster");
     let client = connect(Path::new(&kubeconfig)).await;
     let all = ListParams::default();
-    let mut rights = BTreeSet::new();
+    let mut permissions = BTreeSet::new();
     for binding in Api::<ClusterRoleBinding>::all(client.clone())
         .list(&all)
         .await
         .unwrap()
     {
         if is_bound(binding.subjects.as_deref()) {
-            rights.extend(expand(None, &rules(&client, &binding.role_ref, "").await));
+            permissions.extend(expand(None, &rules(&client, &binding.role_ref, "").await));
         }
     }
     for binding in Api::<RoleBinding>::all(client.clone())
@@ -180,13 +182,13 @@ async fn rights() -> Vec<Right> {
     {
         if is_bound(binding.subjects.as_deref()) {
             let namespace = binding.namespace().unwrap();
-            rights.extend(expand(
+            permissions.extend(expand(
                 Some(&namespace),
                 &rules(&client, &binding.role_ref, &namespace).await,
             ));
         }
     }
-    rights.into_iter().collect()
+    permissions.into_iter().collect()
 }
 
 fn is_bound(subjects: Option<&[Subject]>) -> bool {
@@ -213,8 +215,8 @@ async fn rules(client: &Client, role: &RoleRef, namespace: &str) -> Vec<PolicyRu
     rules.unwrap_or_default()
 }
 
-fn expand(namespace: Option<&str>, rules: &[PolicyRule]) -> Vec<Right> {
-    let mut rights = Vec::new();
+fn expand(namespace: Option<&str>, rules: &[PolicyRule]) -> Vec<Permission> {
+    let mut permissions = Vec::new();
     for rule in rules {
         let names: Vec<_> = rule
             .resource_names
@@ -231,7 +233,7 @@ fn expand(namespace: Option<&str>, rules: &[PolicyRule]) -> Vec<Right> {
                     } else {
                         names.as_slice()
                     } {
-                        rights.push(Right {
+                        permissions.push(Permission {
                             namespace: namespace.map(str::to_owned),
                             group: group.clone(),
                             resource: resource.clone(),
@@ -243,32 +245,38 @@ fn expand(namespace: Option<&str>, rules: &[PolicyRule]) -> Vec<Right> {
             }
         }
     }
-    rights
+    permissions
 }
 
 #[test]
-#[ignore = "looks at what the other tests did: run by make test, after them"]
-fn no_request_lacked_a_right() {
-    let refused: Vec<_> = requests().into_iter().filter(|r| !r.allowed).collect();
-    assert!(refused.is_empty(), "{refused:#?}");
+#[ignore = "reads the requests of the other tests: make test runs it after them"]
+fn no_request_was_forbidden() {
+    let forbidden: Vec<_> = requests().into_iter().filter(|r| !r.allowed).collect();
+    assert!(forbidden.is_empty(), "{forbidden:#?}");
 }
 
 #[tokio::test]
-#[ignore = "looks at what the other tests did: run by make test, after them"]
-async fn every_right_was_used_and_every_request_has_one() {
-    let (rights, user) = (
-        rights().await,
+#[ignore = "reads the requests of the other tests: make test runs it after them"]
+async fn granted_permissions_are_exactly_those_that_requests_use() {
+    let (permissions, user) = (
+        granted_permissions().await,
         format!("system:serviceaccount:{NAMESPACE}:{NAME}"),
     );
-    let mut counts: BTreeMap<_, _> = rights.iter().map(|right| (right.to_string(), 0)).collect();
+    let mut counts: BTreeMap<_, _> = permissions
+        .iter()
+        .map(|permission| (permission.to_string(), 0))
+        .collect();
     let mut uncovered = BTreeMap::new();
     for request in requests().iter().filter(|r| r.user == user) {
-        match rights.iter().find(|right| right.covers(request)) {
-            Some(right) => *counts.get_mut(&right.to_string()).unwrap() += 1,
+        match permissions
+            .iter()
+            .find(|permission| permission.covers(request))
+        {
+            Some(permission) => *counts.get_mut(&permission.to_string()).unwrap() += 1,
             None if request.is_of_everybody() => {
                 *counts
                     .entry(format!(
-                        "{} {} (as everybody may)",
+                        "{} {} (granted to all authenticated users)",
                         request.verb, request.path
                     ))
                     .or_default() += 1;
@@ -283,18 +291,21 @@ async fn every_right_was_used_and_every_request_has_one() {
             }
         }
     }
-    println!("\n{:<85} requests", "right of the operator");
-    for (right, count) in &counts {
-        println!("{right:<85} {count:>8}");
+    println!("\n{:<85} requests", "permission of the operator");
+    for (permission, count) in &counts {
+        println!("{permission:<85} {count:>8}");
     }
     let unused: Vec<_> = counts
         .iter()
         .filter(|(_, count)| **count == 0)
-        .map(|(right, _)| right)
+        .map(|(permission, _)| permission)
         .collect();
-    assert!(unused.is_empty(), "granted and never used: {unused:#?}");
+    assert!(
+        unused.is_empty(),
+        "permissions that no request used: {unused:#?}"
+    );
     assert!(
         uncovered.is_empty(),
-        "asked for, and not by the operator's roles: {uncovered:#?}"
+        "requests that the operator's roles do not cover: {uncovered:#?}"
     );
 }
