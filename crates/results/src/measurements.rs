@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::sketch::Sketch;
 
-/// Limits the memory that hostile workers can claim by reporting different metrics each. A single
+/// Limits the memory that malicious workers can claim by reporting different metrics each. A single
 /// worker is limited by the size of its termination message.
 const MAX_COUNTERS: usize = 4000;
 const MAX_HISTOGRAMS: usize = 200;
@@ -23,7 +23,7 @@ pub struct Measurements {
     pub partial: u32,
     /// Upper bound of the number of metrics that did not fit into the snapshots; workers may have
     /// dropped the same ones. Metrics that the results or thresholds need are among them only if
-    /// [`Self::may_be_missing`] says so.
+    /// [`Self::may_be_missing`] returns true.
     pub dropped: u32,
     /// When the first and the last counter was incremented, in ms since 1970.
     pub(crate) first: Option<f64>,
