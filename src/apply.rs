@@ -18,7 +18,7 @@ use crate::cache::object_ref;
 use crate::context::Context;
 use crate::decide::{Action, JobField, JobPatch, PodRef, SendStartTime};
 use crate::error::Error;
-use crate::observe::read_job;
+use crate::observe::find_job;
 use crate::runtime::api_error::with_timeout;
 use crate::runtime::client;
 use crate::state::start_annotation::encode_start;
@@ -33,13 +33,13 @@ pub enum Applied {
     /// The action is done, or there was none.
     Done,
     /// The Job could not be created because of this state. It is to be reported.
-    Blocked(JobState),
+    Blocked(Box<JobState>),
 }
 
 /// Carries out an action.
 ///
 /// # Errors
-/// [`Error::Apply`] if the API server fails; the action may be partly or entirely done then, and is repeated.
+/// The call that failed. The action may be partly or entirely done then, and is repeated.
 pub async fn apply(
     ctx: &Context,
     test: &LoadTest,
@@ -65,11 +65,8 @@ async fn create_worker_files(ctx: &Context, test: &LoadTest) -> Result<Applied, 
     let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &namespace);
     let config_map = build::config_map(&namespace);
     match with_timeout(api.create(&PostParams::default(), &config_map)).await {
-        Err(error) if matches!(error.status(), Some(400 | 403 | 422)) => {
-            Ok(Applied::Blocked(JobState::Rejected(error.message())))
-        }
         Err(error) if error.status() != Some(409) => {
-            Err(Error::apply("create the worker files", error))
+            Err(Error::new("create the worker files (a ConfigMap)")(error))
         }
         _ => {
             ctx.worker_files.insert(namespace, (), Instant::now());
@@ -86,15 +83,18 @@ async fn create_job(ctx: &Context, test: &LoadTest, job: &Job) -> Result<Applied
             ctx.metrics.job_created(test.age(Timestamp::now()));
             JobState::Owned(JobStatus::from_job(&job))
         }
-        Err(error) => match error.status() {
-            Some(409) => match read_job(ctx, test).await {
-                Ok(Some(state)) => state,
-                Ok(None) => return Err(Error::apply("create the Job", error)),
-                Err(error) => return Err(Error::observe("the Job", error)),
-            },
-            Some(400 | 403 | 422) => JobState::Rejected(error.message()),
-            _ => return Err(Error::apply("create the Job", error)),
-        },
+        Err(error) if matches!(error.status(), Some(400 | 403 | 422)) => {
+            JobState::Rejected(error.message())
+        }
+        // The Job may exist all the same. This is looked up before the failure is reported: the report changes the test's
+        // version, and with it the history that is searched for the Job.
+        Err(error) if error.may_be_done() || error.status() == Some(409) => {
+            match find_job(ctx, test).await? {
+                JobState::Absent => return Err(Error::new("create the Job")(error)),
+                state => state,
+            }
+        }
+        Err(error) => return Err(Error::new("create the Job")(error)),
     };
     match state {
         // The watch delivers it next.
@@ -102,7 +102,7 @@ async fn create_job(ctx: &Context, test: &LoadTest, job: &Job) -> Result<Applied
             ctx.store().record_own_job(object_ref(&test.metadata), job);
             Ok(Applied::Done)
         }
-        blocked => Ok(Applied::Blocked(blocked)),
+        blocked => Ok(Applied::Blocked(Box::new(blocked))),
     }
 }
 
@@ -118,7 +118,7 @@ async fn patch_job(ctx: &Context, test: &LoadTest, patch: &JobPatch) -> Result<A
     match with_timeout(jobs.patch(&test.name_any(), &PatchParams::default(), &patch)).await {
         // The Job was deleted or replaced; the watch reports it.
         Err(error) if !matches!(error.status(), Some(404 | 409)) => {
-            Err(Error::apply("change the Job", error))
+            Err(Error::new("change the Job")(error))
         }
         _ => Ok(Applied::Done),
     }
@@ -151,7 +151,9 @@ async fn send_start_time(
                 }
                 // The pod was deleted; the watch reports it.
                 Err(error) if matches!(error.status(), Some(404 | 409)) => Ok(()),
-                Err(error) => Err(Error::apply("send the start time to a worker", error)),
+                Err(error) => Err(Error::new("send the start time to the workers' pods")(
+                    error,
+                )),
             }
         }
     };
@@ -175,7 +177,7 @@ async fn delete_test(ctx: &Context, test: &LoadTest) -> Result<Applied, Error> {
     };
     match with_timeout(tests.delete(&test.name_any(), &params)).await {
         Err(error) if !matches!(error.status(), Some(404 | 409)) => {
-            Err(Error::apply("delete the LoadTest", error))
+            Err(Error::new("delete the LoadTest")(error))
         }
         _ => Ok(Applied::Done),
     }

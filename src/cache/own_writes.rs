@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use kube::ResourceExt;
 use loadtest_api::v1alpha1::LoadTest;
@@ -18,8 +19,21 @@ pub struct OwnWrites(Mutex<HashMap<ObjectRef, Entry>>);
 #[derive(Debug, Default)]
 struct Entry {
     recorded_events: Vec<u64>,
+    failed_events: Option<Box<FailedEvents>>,
     written: Option<Written>,
 }
+
+/// Attempts to record events that failed, one after the other.
+#[derive(Debug)]
+struct FailedEvents {
+    error: String,
+    delay: Duration,
+    retry_at: Instant,
+}
+
+/// The delay after the first attempt to record an event that failed. It doubles up to [`MAX_EVENT_DELAY`].
+const MIN_EVENT_DELAY: Duration = Duration::from_secs(1);
+const MAX_EVENT_DELAY: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 struct Written {
@@ -82,7 +96,34 @@ impl OwnWrites {
 
     /// Notes that the event with this identity exists.
     pub fn record_event(&self, key: &ObjectRef, event_id: u64) {
-        self.with(key, |entry| entry.recorded_events.push(event_id));
+        self.with(key, |entry| {
+            entry.recorded_events.push(event_id);
+            entry.failed_events = None;
+        });
+    }
+
+    /// Notes that an event could not be recorded.
+    pub fn record_failed_event(&self, key: &ObjectRef, error: &str, now: Instant) {
+        self.with(key, |entry| {
+            let earlier = entry.failed_events.as_ref().map(|e| e.delay * 2);
+            let delay = earlier.unwrap_or(MIN_EVENT_DELAY).min(MAX_EVENT_DELAY);
+            entry.failed_events = Some(Box::new(FailedEvents {
+                error: error.to_owned(),
+                delay,
+                retry_at: now + delay,
+            }));
+        });
+    }
+
+    /// Whether events may be recorded now.
+    ///
+    /// # Errors
+    /// Why the last attempt failed, until the next one is due.
+    pub fn check_events(&self, key: &ObjectRef, now: Instant) -> Result<(), String> {
+        self.with(key, |entry| match &entry.failed_events {
+            Some(failed) if now < failed.retry_at => Err(failed.error.clone()),
+            _ => Ok(()),
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use loadtest_api::v1alpha1::{LoadTest, LoadTestStatus, Phase};
+use loadtest_api::v1alpha1::{ConditionType, LoadTest, LoadTestStatus, Phase};
 
 /// Drops what no decision reads. Of a finished test that is almost everything: only when it ended, when it is to be deleted and
 /// what metrics show is kept.
@@ -18,7 +18,13 @@ pub fn prune(test: &mut LoadTest) {
     test.spec.test_script.inline = None;
     test.spec.variables = BTreeMap::new();
     test.spec.worker = None;
+    // A status that is written again must be whole.
+    let misses_events = |s: &LoadTestStatus| s.condition(ConditionType::EventsRecorded).is_some();
+    if test.status.as_ref().is_some_and(misses_events) {
+        return;
+    }
     test.status = test.status.take().map(|status| LoadTestStatus {
+        observed_generation: status.observed_generation,
         phase: status.phase,
         completion_time: status.completion_time,
         verdict: status.verdict,

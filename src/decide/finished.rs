@@ -2,18 +2,24 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use loadtest_api::duration;
-use loadtest_api::v1alpha1::{FailedWorker, FailurePolicy, LoadTestStatus, Phase, Reason};
+use loadtest_api::v1alpha1::{
+    ConditionType, FailedWorker, FailurePolicy, LoadTestStatus, Phase, Reason,
+};
 
 use super::messages::{self, most_informative_line};
 use super::running::SIDECAR_GRACE_PERIOD;
 use super::{
-    Action, Decision, FinalPhase, JobField, JobPatch, Plan, TERMINATE_NOW_SECONDS, saturating_add,
+    Action, Decision, EventRecord, FinalPhase, JobField, JobPatch, Plan, TERMINATE_NOW_SECONDS,
+    saturating_add,
 };
-use crate::state::{JobOutcome, JobState, JobStatus, WorkerState, WorkerStatus};
+use crate::state::{JobOutcome, JobState, JobStatus, Observed, WorkerState, WorkerStatus};
+
+/// How long after its end missing events of a test are recorded.
+const FINAL_EVENT_PERIOD: SignedDuration = SignedDuration::from_mins(10);
 
 /// How many failed workers a status lists at most.
 const MAX_FAILED_WORKERS: usize = 10;
@@ -125,7 +131,29 @@ impl Decision<'_> {
     }
 
     /// What a finished test still needs: its Job must not run on, and both are deleted when their time to live is over.
-    pub(super) fn clean_up(&self, job: &JobState, workers: &[Arc<WorkerStatus>]) -> Plan {
+    pub(super) fn clean_up(&self, observed: &Observed) -> Plan {
+        let mut plan = self.remaining_change(observed);
+        if self.misses_events() && self.now < self.final_event_deadline() {
+            let events = self.final_events();
+            let status = LoadTestStatus {
+                conditions: self.with_events_recorded(),
+                ..self.current.clone()
+            };
+            plan = Plan {
+                events,
+                status: self.if_changed(status),
+                back_off: self.failed_events.is_some(),
+                ..plan
+            };
+        }
+        if let Some(failed) = &observed.failed_call {
+            plan.events.push(EventRecord::of_failed_call(failed));
+        }
+        plan
+    }
+
+    fn remaining_change(&self, observed: &Observed) -> Plan {
+        let (job, workers) = (&observed.job, &observed.workers);
         let owned = match job {
             JobState::Owned(job) => Some(job),
             _ => None,
@@ -181,6 +209,61 @@ impl Decision<'_> {
         }
     }
 
+    /// Until when missing events of a finished test are recorded.
+    fn final_event_deadline(&self) -> Timestamp {
+        let failed_since = self.current.condition(ConditionType::EventsRecorded);
+        let since = [
+            self.current.completion_time.as_ref().map(|t| t.0),
+            failed_since.map(|c| c.last_transition_time.0),
+        ];
+        let since = since.into_iter().flatten().max();
+        saturating_add(since.unwrap_or(Timestamp::MIN), FINAL_EVENT_PERIOD)
+    }
+
+    /// The conditions once all events are recorded; those of now, if one cannot be.
+    fn with_events_recorded(&self) -> Vec<Condition> {
+        let recorded = |c: &&Condition| {
+            self.failed_events.is_some() || c.type_ != ConditionType::EventsRecorded.as_str()
+        };
+        let conditions = self.current.conditions.iter();
+        conditions.filter(recorded).cloned().collect()
+    }
+
+    /// The event about the end of a test, and about its verdict, as its status records them.
+    fn final_events(&self) -> Vec<EventRecord> {
+        let ends = [
+            (FinalPhase::Completed, ConditionType::Completed),
+            (FinalPhase::Failed, ConditionType::Failed),
+            (FinalPhase::Stopped, ConditionType::Stopped),
+        ];
+        let end = ends
+            .iter()
+            .find(|(end, _)| self.current.phase == Some(end.phase()));
+        let end = end.and_then(|(end, type_)| {
+            let condition = self.current.condition(*type_)?;
+            Some(end.event(&condition.message))
+        });
+        let has_thresholds = self.current.thresholds.iter().flatten().next().is_some();
+        let passed = self.current.condition(ConditionType::Passed);
+        let verdict =
+            passed.filter(|_| has_thresholds && self.current.phase == Some(Phase::Completed));
+        let verdict = verdict.and_then(|condition| {
+            let reason = Reason::parse(&condition.reason)?;
+            Some(EventRecord::of_verdict(
+                condition.status == "True",
+                reason,
+                &condition.message,
+            ))
+        });
+        let created = messages::created_event(&self.test.name_any());
+        let created = self
+            .current
+            .start_time
+            .is_some()
+            .then(|| EventRecord::normal(Reason::Created, created));
+        created.into_iter().chain(end).chain(verdict).collect()
+    }
+
     /// Why a Job failed: because of which worker, with the end of its log; or because the Job was to end.
     pub(super) fn classify_failure(
         &self,
@@ -215,24 +298,13 @@ impl Decision<'_> {
 
     /// A Job that reached its deadline: the operator stopped it for a recorded cause, or it ran too long.
     fn classify_deadline(&self, job_message: &str) -> Failure {
-        let recorded = self
-            .recorded_progress("True")
-            .or(self.recorded_progress("False"));
-        match recorded {
-            Some(recorded) if recorded.reason == Reason::Stopping => {
+        match self.stop_cause() {
+            Some((Reason::Stopping, _)) => {
                 let message = messages::stopped(self.current.succeeded, self.test.spec.count);
                 Failure::new(FinalPhase::Stopped, Reason::Stopped, message)
             }
-            Some(recorded) if self.current.phase == Some(Phase::Stopping) => {
-                let cause = self.current.stop_cause.as_ref();
-                let reason = cause.and_then(|cause| Reason::parse(&cause.reason));
-                Failure::new(
-                    FinalPhase::Failed,
-                    reason.unwrap_or(recorded.reason),
-                    recorded.message.to_owned(),
-                )
-            }
-            _ => Failure::new(
+            Some((reason, message)) => Failure::new(FinalPhase::Failed, reason, message.to_owned()),
+            None => Failure::new(
                 FinalPhase::Failed,
                 Reason::DeadlineExceeded,
                 messages::deadline_exceeded(self.test.spec.active_deadline_seconds, job_message),

@@ -230,7 +230,7 @@ proptest! {
             JobState::Owned(job) if gone => JobState::Deleted(Some(job)),
             other => other,
         };
-        let observed = Observed { job, workers: store.workers("j"), script: ScriptState::NotRead, has_worker_files: true, blocker: None, running_jobs: 0, };
+        let observed = Observed { job, workers: store.workers("j"), script: ScriptState::NotRead, has_worker_files: true, ..Observed::default() };
         let _ = object_to_explain(&test, &observed.job, &observed.workers, now);
         let plan = decide(&test, &observed, &WorkerConfig::default(), now);
         if let Some(status) = plan.status {

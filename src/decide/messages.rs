@@ -7,13 +7,27 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use loadtest_api::duration;
 use loadtest_api::v1alpha1::Reason;
 
-use crate::state::{WorkerState, WorkerStatus};
+use crate::state::{FailedCall, WorkerState, WorkerStatus};
 
 /// How many objects a message lists at most.
 pub(super) const MAX_LISTED: usize = 5;
 
 /// How many characters of a worker's log line a message quotes at most.
 const MAX_LINE: usize = 300;
+
+// Calls to the API server
+
+pub(super) fn request_failed(failed: &FailedCall) -> String {
+    let error = failed.error.trim_end_matches(['.', ' ']);
+    format!("Cannot {}: {error}. The operator retries.", failed.what)
+}
+
+pub(super) fn events_not_recorded(error: &str) -> String {
+    let error = error.trim_end_matches(['.', ' ']);
+    format!(
+        "Cannot record events of this test: {error}. The test goes on without them; the operator retries."
+    )
+}
 
 // Pending and suspended tests
 

@@ -41,16 +41,18 @@ pub fn decide(test: &LoadTest, observed: &Observed, config: &WorkerConfig, now: 
     let decision = Decision {
         test,
         current: test.status.clone().unwrap_or_default(),
+        failed_events: observed.failed_events.as_deref(),
         config,
         now,
     };
     if test.is_finished() {
-        return decision.clean_up(&observed.job, &observed.workers);
+        return decision.clean_up(observed);
     }
     match &observed.job {
         JobState::Absent | JobState::NotOwned | JobState::Rejected(_) => {
             decision.without_job(observed)
         }
+        JobState::Unknown => decision.with_unknown_job(observed),
         JobState::Owned(job) => match &job.outcome {
             None => decision.with_running_job(job, observed),
             Some(outcome) => decision.job_finished(job, outcome, &observed.workers),
@@ -66,6 +68,8 @@ pub fn decide(test: &LoadTest, observed: &Observed, config: &WorkerConfig, now: 
 struct Decision<'a> {
     test: &'a LoadTest,
     current: LoadTestStatus,
+    /// Why events of this decision could not be recorded.
+    failed_events: Option<&'a str>,
     config: &'a WorkerConfig,
     now: Timestamp,
 }
@@ -96,7 +100,21 @@ impl Decision<'_> {
         }
     }
 
-    fn conditions(&self, updates: Vec<ConditionUpdate>) -> Vec<Condition> {
+    fn conditions(&self, mut updates: Vec<ConditionUpdate>) -> Vec<Condition> {
+        if let Some(error) = self.failed_events {
+            let recorded = self.current.condition(ConditionType::EventsRecorded);
+            // The first error stays: the text of later ones may differ each time.
+            let message = recorded.map_or_else(
+                || messages::events_not_recorded(error),
+                |c| c.message.clone(),
+            );
+            updates.push(ConditionUpdate::new(
+                ConditionType::EventsRecorded,
+                Some(false),
+                Reason::RequestFailed,
+                message,
+            ));
+        }
         set_conditions(
             &self.current.conditions,
             updates,
@@ -113,6 +131,37 @@ impl Decision<'_> {
             reason: Reason::parse(&condition.reason)?,
             message: &condition.message,
         })
+    }
+
+    /// The message about a call that failed: in this reconcile, or in an earlier one, where it is about to be repeated.
+    fn failed_call(&self, observed: &Observed, phase: Phase, retries: bool) -> Option<String> {
+        if let Some(failed) = &observed.failed_call {
+            return Some(messages::request_failed(failed));
+        }
+        let recorded = self.current.progressing().filter(|c| {
+            c.reason == Reason::RequestFailed.as_str() && self.current.phase == Some(phase)
+        });
+        recorded.filter(|_| retries).map(|c| c.message.clone())
+    }
+
+    /// Why a test is being stopped, as recorded. Older versions recorded it in the condition alone.
+    fn stop_cause(&self) -> Option<(Reason, &str)> {
+        let current = &self.current;
+        let condition = current
+            .progressing()
+            .filter(|_| current.phase == Some(Phase::Stopping))?;
+        let (reason, message) = match &current.stop_cause {
+            Some(cause) => (&cause.reason, &cause.message),
+            None => (&condition.reason, &condition.message),
+        };
+        Some((Reason::parse(reason)?, message))
+    }
+
+    /// Whether the status records that events of this test are missing.
+    fn misses_events(&self) -> bool {
+        self.current
+            .condition(ConditionType::EventsRecorded)
+            .is_some()
     }
 
     fn start_deadline(&self) -> SignedDuration {

@@ -13,7 +13,7 @@ use super::{
     saturating_add,
 };
 use crate::build;
-use crate::state::{JobState, Observed};
+use crate::state::{FailedCall, JobState, Observed};
 
 /// How long a blocked test waits before it is reconciled again by itself: the event it waits for may have come too early.
 const RESYNC_INTERVAL: SignedDuration = SignedDuration::from_secs(30);
@@ -31,6 +31,9 @@ impl Decision<'_> {
         }
         if self.test.spec.suspend == Some(true) {
             return self.suspended(messages::suspended_by_spec(&name));
+        }
+        if let Some(failed) = &observed.failed_call {
+            return self.blocked_by_failed_call(failed);
         }
         let no_watch = |reason, message| ScriptProblem {
             reason,
@@ -62,6 +65,54 @@ impl Decision<'_> {
         }
     }
 
+    /// The Job cannot be read, and may exist.
+    pub(super) fn with_unknown_job(&self, observed: &Observed) -> Plan {
+        let has_run = matches!(self.current.phase, Some(Phase::Running | Phase::Stopping));
+        match &observed.failed_call {
+            Some(_) if self.test.spec.stop == Some(true) && !has_run => self.finish_without_job(
+                FinalPhase::Stopped,
+                Reason::Stopped,
+                messages::STOPPED_BEFORE_START,
+            ),
+            Some(failed) if !has_run => self.blocked_by_failed_call(failed),
+            Some(failed) => self.with_failed_call(failed),
+            None => Plan::default(),
+        }
+    }
+
+    /// A call fails that the start needs. The time until it succeeds is limited, like any other wait for a prerequisite.
+    fn blocked_by_failed_call(&self, failed: &FailedCall) -> Plan {
+        let plan = self.blocked(ScriptProblem {
+            reason: Reason::RequestFailed,
+            message: messages::request_failed(failed),
+            watch: None,
+        });
+        let mut events = plan.events;
+        for event in &mut events {
+            if event.reason == Reason::RequestFailed {
+                failed.what.clone_into(&mut event.dedup_key);
+            }
+        }
+        Plan {
+            events,
+            back_off: plan.requeue_at.is_some(),
+            ..plan
+        }
+    }
+
+    /// A test whose state is unclear until the call succeeds. Nothing but the failure is recorded.
+    fn with_failed_call(&self, failed: &FailedCall) -> Plan {
+        let phase = self.current.phase.unwrap_or(Phase::Starting);
+        let message = messages::request_failed(failed);
+        let conditions = progressing_conditions(Some(true), Reason::RequestFailed, message);
+        Plan {
+            events: vec![EventRecord::of_failed_call(failed)],
+            status: self.if_changed(self.status(phase, conditions)),
+            back_off: true,
+            ..Plan::default()
+        }
+    }
+
     pub(super) fn suspended(&self, message: String) -> Plan {
         let status = self.status(
             Phase::Suspended,
@@ -76,7 +127,9 @@ impl Decision<'_> {
     fn start(&self, script: &ScriptInfo) -> Plan {
         let conditions = match self.recorded_progress("False") {
             // A retry: what the test waits for, and since when, stays recorded until the Job exists.
-            Some(recorded) if recorded.reason == Reason::JobRejected => {
+            Some(recorded)
+                if matches!(recorded.reason, Reason::JobRejected | Reason::RequestFailed) =>
+            {
                 progressing_conditions(Some(false), recorded.reason, recorded.message)
             }
             _ => progressing_conditions(
@@ -127,10 +180,12 @@ impl Decision<'_> {
             );
         }
         let event = EventRecord::warning(reason, message.clone()).about(message.clone());
-        let status = self.status(
-            Phase::Pending,
-            progressing_conditions(Some(false), reason, message),
-        );
+        // What the record says about the Job must stay: it may have been created by the call that failed.
+        let phase = match self.current.phase {
+            Some(Phase::Starting) if reason == Reason::RequestFailed => Phase::Starting,
+            _ => Phase::Pending,
+        };
+        let status = self.status(phase, progressing_conditions(Some(false), reason, message));
         Plan {
             events: vec![event],
             status: self.if_changed(status),

@@ -4,6 +4,9 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::jiff::Timestamp;
 use loadtest_api::v1alpha1::{LoadTestStatus, Reason};
 
+use super::messages;
+use crate::state::FailedCall;
+
 /// What to do about a test. The fields are carried out in this order: events describe what was observed, the status records it,
 /// and the record allows the action.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +38,15 @@ pub enum Action {
     SendStartTime(SendStartTime),
     /// Delete the test, and with it everything it owns.
     DeleteTest,
+}
+
+impl Action {
+    /// Whether the action does nothing but end load. Such an action needs no record.
+    #[must_use]
+    pub fn ends_load(&self) -> bool {
+        let terminate = JobField::ActiveDeadline(Some(TERMINATE_NOW_SECONDS));
+        matches!(self, Self::PatchJob(patch) if patch.field == terminate)
+    }
 }
 
 /// A patch of a Job.
@@ -102,6 +114,21 @@ pub struct EventRecord {
 }
 
 impl EventRecord {
+    /// The event about a call that failed.
+    #[must_use]
+    pub fn of_failed_call(failed: &FailedCall) -> Self {
+        Self::warning(Reason::RequestFailed, messages::request_failed(failed)).about(failed.what)
+    }
+
+    /// The event about the verdict of a test with thresholds.
+    pub(super) fn of_verdict(passed: bool, reason: Reason, message: &str) -> Self {
+        let text = messages::verdict_event(passed, message);
+        Self {
+            warning: !passed,
+            ..Self::normal(reason, text)
+        }
+    }
+
     pub(super) fn normal(reason: Reason, message: String) -> Self {
         Self {
             warning: false,

@@ -60,6 +60,8 @@ pub(super) struct Run<'a> {
     pub(super) barrier: Option<StartBarrier>,
     all_started: bool,
     blocker: Option<StartBlocker>,
+    /// The call that keeps the workers from starting.
+    failed_call: Option<String>,
     pub(super) start_deadline: Timestamp,
     /// Until then missing or waiting pods are normal.
     pub(super) startup_ends: Timestamp,
@@ -77,8 +79,8 @@ impl<'a> Run<'a> {
         let barrier =
             (!has_run && started >= decision.count()).then(|| decision.start_barrier(workers));
         let all_started = has_run || matches!(barrier, Some(StartBarrier::Released { .. }));
-        let recorded = decision.recorded_progress("True").map(|r| r.since);
-        let begun = job.started.or(recorded).unwrap_or(decision.now);
+        // Not since the record of the start: the Job may have been created long after it.
+        let begun = job.started.or(job.created).unwrap_or(decision.now);
         let startup = NORMAL_STARTUP.min(refresh_interval(observed.running_jobs) / 2);
         Self {
             decision,
@@ -87,6 +89,7 @@ impl<'a> Run<'a> {
             barrier,
             all_started,
             blocker: start_blocker(observed),
+            failed_call: decision.failed_call(observed, Phase::Starting, true),
             start_deadline: saturating_add(begun, decision.start_deadline()),
             startup_ends: saturating_add(begun, startup),
         }
@@ -110,22 +113,9 @@ impl<'a> Run<'a> {
 
     /// A test that is being stopped stays so, for the recorded cause.
     fn stopping(&self) -> Option<Progress> {
-        let current = &self.decision.current;
-        if current.phase != Some(Phase::Stopping) {
-            return None;
-        }
-        let (progressing, recorded) = match self.decision.recorded_progress("True") {
-            Some(recorded) => (true, recorded),
-            None => (false, self.decision.recorded_progress("False")?),
-        };
-        let cause = current.stop_cause.as_ref();
-        let message = cause.map_or(recorded.message, |cause| &cause.message);
-        let reason = cause.and_then(|cause| Reason::parse(&cause.reason));
-        Some(Progress::stopping(
-            progressing,
-            reason.unwrap_or(recorded.reason),
-            message.to_owned(),
-        ))
+        let (reason, message) = self.decision.stop_cause()?;
+        let progressing = self.decision.recorded_progress("True").is_some();
+        Some(Progress::stopping(progressing, reason, message.to_owned()))
     }
 
     fn stop_requested(&self) -> Option<Progress> {
@@ -139,6 +129,10 @@ impl<'a> Run<'a> {
         }
         let seconds = self.decision.test.spec.start_deadline_seconds;
         let waiting_for = self.barrier.as_ref().and_then(StartBarrier::waiting_for);
+        if let Some(failed) = &self.failed_call {
+            let message = messages::workers_not_started(seconds, Some(failed));
+            return Some(Progress::stopping(false, Reason::RequestFailed, message));
+        }
         let (reason, message) = match (waiting_for, &self.blocker) {
             (Some(waiting_for), _) => (
                 Reason::StartDeadlineExceeded,

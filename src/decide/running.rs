@@ -106,15 +106,36 @@ impl Decision<'_> {
                 progress.message = messages::with_problem(&progress.message, &problem);
             }
         }
-        let in_startup = progress.phase == Phase::Starting && run.startup_ends > self.now;
+        let phase = progress.phase;
+        let (retry, next_retry) = match phase {
+            Phase::Running => self.start_retries(workers),
+            _ => (None, None),
+        };
+        let action = self
+            .job_patch(job, phase == Phase::Stopping)
+            .or_else(|| missing_worker_files(observed))
+            .or(match &run.barrier {
+                Some(StartBarrier::Release(start)) if phase == Phase::Starting => {
+                    Some(Action::SendStartTime(start.clone()))
+                }
+                _ => retry.map(Action::SendStartTime),
+            });
+        let failed_call = self.failed_call(observed, phase, action.is_some());
+        if let Some(message) = &failed_call {
+            progress.reason = Reason::RequestFailed;
+            progress.message.clone_from(message);
+        }
+        let in_startup = failed_call.is_none()
+            && progress.phase == Phase::Starting
+            && run.startup_ends > self.now;
         let mut events = self.start_events(workers);
         if progress.is_warning() && !in_startup {
-            events.push(EventRecord::warning(
-                progress.reason,
-                progress.message.clone(),
-            ));
+            let event = EventRecord::warning(progress.reason, progress.message.clone());
+            events.push(match &observed.failed_call {
+                Some(failed) => event.about(failed.what),
+                None => event,
+            });
         }
-        let phase = progress.phase;
         let conditions = progressing_conditions(
             Some(progress.progressing),
             progress.reason,
@@ -138,25 +159,11 @@ impl Decision<'_> {
         } else {
             write_at
         };
-        let (retry, next_retry) = match phase {
-            Phase::Running => self.start_retries(workers),
-            _ => (None, None),
-        };
-        let action = self
-            .job_patch(job, phase == Phase::Stopping)
-            .or_else(|| missing_worker_files(observed))
-            .or(match run.barrier {
-                Some(StartBarrier::Release(start)) if phase == Phase::Starting => {
-                    Some(Action::SendStartTime(start))
-                }
-                _ => retry.map(Action::SendStartTime),
-            });
-        // The store knows what is sent at once; no watch event announces it.
-        let at_once = matches!(
-            action,
-            Some(Action::SendStartTime(_) | Action::CreateWorkerFiles)
-        )
-        .then_some(self.now);
+        // The store knows what is sent at once; no watch event announces it. Nor does one announce that a call succeeds again.
+        let at_once = action
+            .as_ref()
+            .is_some_and(|action| failed_call.is_some() || !matches!(action, Action::PatchJob(_)))
+            .then_some(self.now);
         let requeue_at = [
             Some(next_write),
             next_retry,
@@ -319,7 +326,7 @@ impl Decision<'_> {
 
     /// The events of a test's start. When `Running` is recorded, all of them exist.
     pub(super) fn start_events(&self, workers: &[Arc<WorkerStatus>]) -> Vec<EventRecord> {
-        if self.current.phase == Some(Phase::Running) {
+        if self.current.phase == Some(Phase::Running) && !self.misses_events() {
             return Vec::new();
         }
         let created = messages::created_event(&self.test.name_any());

@@ -83,12 +83,7 @@ impl Decision<'_> {
             Verdict::Failed
         });
         if end == FinalPhase::Completed && has_thresholds {
-            let text = messages::verdict_event(passed, &message);
-            events.push(if passed {
-                EventRecord::normal(reason, text)
-            } else {
-                EventRecord::warning(reason, text)
-            });
+            events.push(EventRecord::of_verdict(passed, reason, &message));
         }
         let mut conditions = vec![ConditionUpdate::new(
             ConditionType::Passed,

@@ -30,7 +30,7 @@ pub(super) async fn warning_about(
     let only_warnings = ListParams::default().fields("type=Warning");
     let mut events = with_timeout(api.list(&only_warnings))
         .await
-        .map_err(|source| Error::observe("events", source))?
+        .map_err(Error::new("list the events of the namespace"))?
         .items;
     events.sort_by_key(|e| e.last_timestamp.as_ref().map(|t| t.0));
     let blocker = |event: Event| {

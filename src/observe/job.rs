@@ -20,7 +20,10 @@ const NO_IMAGE_VOLUMES: &str = "image volumes are not enabled in this cluster (f
                                 PersistentVolumeClaim";
 
 /// Finds the Job of a test that the store misses: by a live read, and then in the history of the API server.
-pub(super) async fn find_job(ctx: &Context, test: &LoadTest) -> Result<JobState, Error> {
+///
+/// # Errors
+/// The read that failed.
+pub async fn find_job(ctx: &Context, test: &LoadTest) -> Result<JobState, Error> {
     let find = async {
         if let Some(job) = read_job(ctx, test).await? {
             return Ok(job);
@@ -36,15 +39,11 @@ pub(super) async fn find_job(ctx: &Context, test: &LoadTest) -> Result<JobState,
             JobState::Absent
         })
     };
-    find.await
-        .map_err(|source| Error::observe("the Job", source))
+    find.await.map_err(Error::new("read the Job"))
 }
 
 /// Reads the Job that has a test's name now.
-///
-/// # Errors
-/// Those of the request.
-pub async fn read_job(ctx: &Context, test: &LoadTest) -> Result<Option<JobState>, ApiError> {
+async fn read_job(ctx: &Context, test: &LoadTest) -> Result<Option<JobState>, ApiError> {
     let jobs: Api<PartialJob> =
         Api::namespaced(ctx.client.clone(), &test.namespace().unwrap_or_default());
     let job = with_timeout(jobs.get_opt(&test.name_any())).await?;
@@ -96,37 +95,31 @@ async fn job_existed_since(ctx: &Context, test: &LoadTest) -> Result<bool, ApiEr
 
 /// Tries the creation of the Job by a dry run, where it may be rejected: after a rejection, so that the next attempt costs one
 /// request and no write; and with image volumes, which a cluster may not support.
-pub(super) async fn dry_run_job(
-    ctx: &Context,
-    test: &LoadTest,
-    script: &ScriptState,
-) -> Result<JobState, Error> {
+pub(super) async fn dry_run_job(ctx: &Context, test: &LoadTest, script: &ScriptState) -> JobState {
     let has_image_volume = test.spec.test_script.has_image();
     if !has_image_volume && !test.last_create_was_rejected() {
-        return Ok(JobState::Absent);
+        return JobState::Absent;
     }
     let Ok(script) = judge_script(test, &ctx.config, script) else {
-        return Ok(JobState::Absent);
+        return JobState::Absent;
     };
     let job: Job = build_job(test, &ctx.config, &script);
     let dry_run = PostParams {
         dry_run: true,
         ..PostParams::default()
     };
-    Ok(
-        match create_job::<Value>(&ctx.client, &job, &dry_run).await {
-            // A cluster without image volumes drops them silently, and workers would miss their files.
-            Ok(accepted) if has_image_volume && !has_image_volumes(&accepted) => {
-                JobState::Rejected(NO_IMAGE_VOLUMES.into())
-            }
-            // 400 is also the answer of a webhook that does not support dry runs.
-            Err(error) if matches!(error.status(), Some(403 | 422)) => {
-                JobState::Rejected(error.message())
-            }
-            // The creation itself will report any other error.
-            _ => JobState::Absent,
-        },
-    )
+    match create_job::<Value>(&ctx.client, &job, &dry_run).await {
+        // A cluster without image volumes drops them silently, and workers would miss their files.
+        Ok(accepted) if has_image_volume && !has_image_volumes(&accepted) => {
+            JobState::Rejected(NO_IMAGE_VOLUMES.into())
+        }
+        // 400 is also the answer of a webhook that does not support dry runs.
+        Err(error) if matches!(error.status(), Some(403 | 422)) => {
+            JobState::Rejected(error.message())
+        }
+        // The creation itself will report any other error.
+        _ => JobState::Absent,
+    }
 }
 
 fn has_image_volumes(job: &Value) -> bool {

@@ -15,15 +15,16 @@ use crate::cache::object_ref;
 use crate::context::Context;
 use crate::decide::object_to_explain;
 use crate::error::Error;
-use crate::state::{JobState, Observed, ScriptState};
+use crate::state::{FailedCall, JobState, Observed, ScriptState};
 
-pub use job::read_job;
+pub use job::find_job;
 
-/// Reads what a decision about a test needs.
-///
-/// # Errors
-/// [`Error::Observe`] if the API server does not answer a read.
-pub async fn observe(ctx: &Context, test: &LoadTest, now: Timestamp) -> Result<Observed, Error> {
+/// Reads what a decision about a test needs. The first read that fails is part of what is observed, and is returned.
+pub async fn observe(ctx: &Context, test: &LoadTest, now: Timestamp) -> (Observed, Option<Error>) {
+    let mut failure = None;
+    let mut note = |error: Error| {
+        failure.get_or_insert(error);
+    };
     let key = object_ref(&test.metadata);
     let stored = ctx.store().job(&key, &test.uid().unwrap_or_default());
     let has_worker_files = ctx
@@ -36,32 +37,48 @@ pub async fn observe(ctx: &Context, test: &LoadTest, now: Timestamp) -> Result<O
         None if test.phase().is_some_and(|p| !Phase::is_terminal(p))
             && !test.last_create_was_rejected() =>
         {
-            job::find_job(ctx, test).await?
+            job::find_job(ctx, test).await.unwrap_or_else(|error| {
+                note(error);
+                JobState::Unknown
+            })
         }
         None => JobState::Absent,
     };
     let script = if job == JobState::Absent && !test.needs_no_script() {
-        script::read_script(ctx, test).await?
+        script::read_script(ctx, test)
+            .await
+            .unwrap_or_else(|error| {
+                note(error);
+                ScriptState::NotRead
+            })
     } else {
         ScriptState::NotRead
     };
-    if job == JobState::Absent && has_worker_files && !test.needs_no_script() {
-        job = job::dry_run_job(ctx, test, &script).await?;
+    if job == JobState::Absent && has_worker_files && !matches!(script, ScriptState::NotRead) {
+        job = job::dry_run_job(ctx, test, &script).await;
     }
     let workers = match &job {
         JobState::Owned(job) | JobState::Deleted(Some(job)) => ctx.store().workers(&job.uid),
         _ => Vec::new(),
     };
     let blocker = match object_to_explain(test, &job, &workers, now) {
-        Some(object) => events::warning_about(ctx, &key.namespace, &object).await?,
+        Some(object) => events::warning_about(ctx, &key.namespace, &object)
+            .await
+            .unwrap_or_else(|error| {
+                note(error);
+                None
+            }),
         None => None,
     };
-    Ok(Observed {
+    let observed = Observed {
         job,
         workers,
         script,
         has_worker_files,
         blocker,
+        failed_call: failure.as_ref().map(FailedCall::from),
+        failed_events: None,
         running_jobs: ctx.running_jobs(Instant::now()),
-    })
+    };
+    (observed, failure)
 }

@@ -61,7 +61,7 @@ async fn read_config_map(
     let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &key.namespace);
     let found = with_timeout(api.get_opt(name))
         .await
-        .map_err(|source| Error::observe("the ConfigMap of the test script", source))?;
+        .map_err(Error::new("read the ConfigMap of the test script"))?;
     let Some(found) = found else {
         return Ok(None);
     };

@@ -1,5 +1,7 @@
 //! The event recorder: each event once, whichever process records it.
 
+use std::time::{Duration, Instant};
+
 use k8s_openapi::api::core::v1::{Event, EventSource};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -10,8 +12,7 @@ use loadtest_api::v1alpha1::LoadTest;
 use crate::cache::object_ref;
 use crate::context::Context;
 use crate::decide::EventRecord;
-use crate::error::Error;
-use crate::runtime::api_error::with_timeout;
+use crate::runtime::api_error::within;
 use crate::runtime::hash::fnv1a;
 
 /// The component that events come from, as the original operator named it.
@@ -20,16 +21,20 @@ const EVENT_SOURCE: &str = "loadtest-controller";
 /// How many characters the API server accepts in an event's message (`pkg/apis/core/validation/events.go`).
 const MAX_MESSAGE: usize = 1024;
 
+/// The timeout of one event. Events are best effort: a test must not wait for them.
+const EVENT_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Records the events that do not exist yet. An event's name contains its identity, so the API server rejects a duplicate.
 ///
 /// # Errors
-/// [`Error::Report`]; what could not be recorded is recorded by the next reconcile.
-pub(super) async fn record_events(
+/// The first call that failed, now or so recently that it is not repeated yet. The status records that events are missing, so
+/// that a later reconcile records them.
+pub(crate) async fn record_events(
     ctx: &Context,
     test: &LoadTest,
     events: &[EventRecord],
     now: Timestamp,
-) -> Result<(), Error> {
+) -> Result<(), String> {
     let api: Api<Event> =
         Api::namespaced(ctx.client.clone(), &test.namespace().unwrap_or_default());
     let key = object_ref(&test.metadata);
@@ -38,8 +43,9 @@ pub(super) async fn record_events(
         if ctx.own_writes.has_recorded(&key, id) {
             continue;
         }
+        ctx.own_writes.check_events(&key, Instant::now())?;
         let event = event(test, record, id, now);
-        match with_timeout(api.create(&PostParams::default(), &event)).await {
+        match within(EVENT_TIMEOUT, api.create(&PostParams::default(), &event)).await {
             Ok(_) => {
                 let (namespace, name) = (&key.namespace, &key.name);
                 let reason = record.reason.as_str();
@@ -49,11 +55,13 @@ pub(super) async fn record_events(
             // The namespace is being deleted, and the test with it.
             Err(error)
                 if error.status() == Some(403) && test.metadata.deletion_timestamp.is_some() => {}
-            Err(source) => {
-                return Err(Error::Report {
-                    what: "an event",
-                    source,
-                });
+            Err(error) => {
+                let message = error.message();
+                ctx.own_writes
+                    .record_failed_event(&key, &message, Instant::now());
+                let (namespace, name) = (&key.namespace, &key.name);
+                tracing::warn!(namespace, name, error = message, "cannot record events");
+                return Err(message);
             }
         }
         ctx.own_writes.record_event(&key, id);

@@ -1,4 +1,4 @@
-//! Reports a plan: records its events, then writes its status.
+//! Reports a plan: its events, and its status.
 
 mod events;
 mod status;
@@ -12,19 +12,18 @@ use crate::context::Context;
 use crate::decide::Plan;
 use crate::error::Error;
 
-/// Records the events of a plan, then writes its status. Returns the test as it is recorded now.
-///
-/// Events come first: the status records that they exist, so a restart between the two repeats the events, which changes nothing.
+pub(crate) use events::record_events;
+
+/// Writes the status of a plan. Returns the test as it is recorded now.
 ///
 /// # Errors
-/// [`Error::Report`]; what could not be reported is reported by the next reconcile.
-pub async fn report(
+/// The failed call.
+pub(crate) async fn record_status(
     ctx: &Context,
     test: &Arc<LoadTest>,
     plan: &Plan,
     now: Timestamp,
 ) -> Result<Arc<LoadTest>, Error> {
-    events::record_events(ctx, test, &plan.events, now).await?;
     match &plan.status {
         Some(status) => status::write_status(ctx, test, status, now).await,
         None => Ok(test.clone()),

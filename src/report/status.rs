@@ -10,13 +10,13 @@ use serde_json::json;
 
 use crate::cache::prune;
 use crate::context::Context;
-use crate::error::Error;
+use crate::error::{Error, WRITE_STATUS};
 use crate::runtime::api_error::with_timeout;
 
 /// Writes the status of a test, if the test has not changed since it was observed. Returns the test as written.
 ///
 /// # Errors
-/// [`Error::Report`]; [`Error::is_conflict`] holds if the test has changed or was deleted.
+/// The failed call; [`Error::is_conflict`] holds if the test has changed or was deleted.
 pub(super) async fn write_status(
     ctx: &Context,
     test: &LoadTest,
@@ -34,10 +34,7 @@ pub(super) async fn write_status(
     let mut written =
         with_timeout(api.patch_status(&test.name_any(), &PatchParams::default(), &patch))
             .await
-            .map_err(|source| Error::Report {
-                what: "the status",
-                source,
-            })?;
+            .map_err(Error::new(WRITE_STATUS))?;
     prune(&mut written);
     ctx.metrics
         .record_phase(test.phase(), status.phase, test.age(now));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 /// The timeout of one request. The client itself has none.
-pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a request to the API server failed.
 #[derive(Debug, Error)]
@@ -14,8 +14,8 @@ pub enum ApiError {
     #[error(transparent)]
     Client(#[from] kube::Error),
     /// The API server did not answer in time.
-    #[error("no answer within {}s", REQUEST_TIMEOUT.as_secs())]
-    Timeout,
+    #[error("the API server did not answer within {}s", .0.as_secs())]
+    Timeout(Duration),
 }
 
 /// The class of an error, for metrics.
@@ -78,13 +78,33 @@ impl ApiError {
         }
     }
 
-    /// Returns the API server's message, or the error itself.
+    /// Returns the API server's message, or the innermost cause of the error: the outer ones only repeat that a request failed.
     #[must_use]
-    pub fn message(self) -> String {
+    pub fn message(&self) -> String {
         match self {
-            Self::Client(kube::Error::Api(status)) => status.message,
-            other => other.to_string(),
+            Self::Client(kube::Error::Api(status)) if !status.message.is_empty() => {
+                status.message.clone()
+            }
+            Self::Client(kube::Error::Api(status)) => {
+                format!("the API server answered with status {}", status.code)
+            }
+            Self::Client(error) => {
+                let mut cause: &dyn std::error::Error = error;
+                while let Some(inner) = cause.source() {
+                    cause = inner;
+                }
+                cause.to_string()
+            }
+            Self::Timeout(_) => self.to_string(),
         }
+    }
+
+    /// Returns whether the API server may have carried out the request all the same. It calls webhooks before it stores anything
+    /// (apiserver, `pkg/admission/plugin/webhook/errors`).
+    #[must_use]
+    pub fn may_be_done(&self) -> bool {
+        self.status().is_none_or(|code| code >= 500)
+            && !self.message().contains("failed calling webhook")
     }
 
     /// Returns the class of the error.
@@ -97,7 +117,7 @@ impl ApiError {
             Some(429) => ErrorClass::Throttled,
             Some(400..=499) => ErrorClass::Rejected,
             Some(_) => ErrorClass::Server,
-            None if matches!(self, Self::Timeout) => ErrorClass::Deadline,
+            None if matches!(self, Self::Timeout(_)) => ErrorClass::Deadline,
             None => ErrorClass::Connection,
         }
     }
@@ -110,8 +130,19 @@ impl ApiError {
 pub async fn with_timeout<T>(
     request: impl Future<Output = kube::Result<T>>,
 ) -> Result<T, ApiError> {
-    match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
+    within(REQUEST_TIMEOUT, request).await
+}
+
+/// Awaits one request for at most `timeout`.
+///
+/// # Errors
+/// Fails if the request fails, or with [`ApiError::Timeout`].
+pub async fn within<T>(
+    timeout: Duration,
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<T, ApiError> {
+    match tokio::time::timeout(timeout, request).await {
         Ok(result) => Ok(result?),
-        Err(_) => Err(ApiError::Timeout),
+        Err(_) => Err(ApiError::Timeout(timeout)),
     }
 }

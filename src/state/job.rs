@@ -12,6 +12,8 @@ pub struct JobStatus {
     pub uid: String,
     /// The UID of the Job's controller, if it has one.
     pub owner_uid: Option<String>,
+    /// The creation time.
+    pub created: Option<Timestamp>,
     /// The start time.
     pub started: Option<Timestamp>,
     /// The number of pods that are pending or running.
@@ -83,6 +85,7 @@ impl JobStatus {
         Self {
             uid: job.metadata.uid.clone().unwrap_or_default(),
             owner_uid: controller_owner(&job.metadata).map(|o| o.uid.clone()),
+            created: job.metadata.creation_timestamp.as_ref().map(|t| t.0),
             started: status.start_time.as_ref().map(|t| t.0),
             active: status.active.unwrap_or_default(),
             succeeded: status.succeeded.unwrap_or_default(),

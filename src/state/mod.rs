@@ -9,7 +9,7 @@ pub mod start_annotation;
 mod worker;
 
 pub use job::{JobOutcome, JobStatus};
-pub use observed::{ConfigMapFiles, JobState, Observed, ScriptState};
+pub use observed::{ConfigMapFiles, FailedCall, JobState, Observed, ScriptState};
 pub(crate) use partial::partial_metadata;
 pub use partial::{PartialJob, PartialPod, controller_owner};
 pub use worker::{Deletion, StartBlocker, StartHandshake, StartState, WorkerState, WorkerStatus};

@@ -7,7 +7,7 @@ use loadtest_script::Analysis;
 use super::{JobStatus, StartBlocker, WorkerStatus};
 
 /// What was read about a test. Everything a decision needs besides the test itself.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Observed {
     /// The state of the test's Job.
     pub job: JobState,
@@ -19,15 +19,31 @@ pub struct Observed {
     pub has_worker_files: bool,
     /// What events report about workers that do not start, where neither Job nor pods explain it.
     pub blocker: Option<StartBlocker>,
+    /// The call that failed in this reconcile, if one did. Reads come before writes, and the first counts.
+    pub failed_call: Option<FailedCall>,
+    /// Why events could not be recorded in this reconcile.
+    pub failed_events: Option<String>,
     /// How many Jobs run. The more there are, the less often the progress of each is written.
     pub running_jobs: usize,
 }
 
-/// The state of a test's Job.
+/// A call to the API server that failed.
 #[derive(Clone, Debug, PartialEq)]
+pub struct FailedCall {
+    /// What could not be done, such as `create the Job`.
+    pub what: &'static str,
+    /// The API server's message, or how the request failed.
+    pub error: String,
+}
+
+/// The state of a test's Job.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum JobState {
     /// No Job exists, and as far as the cluster can show, none ever did.
+    #[default]
     Absent,
+    /// The Job could not be read: it may exist.
+    Unknown,
     /// The Job exists and is controlled by the test.
     Owned(JobStatus),
     /// The Job was deleted; with its last known state, where that is known.
@@ -39,9 +55,10 @@ pub enum JobState {
 }
 
 /// What was read of a test's script.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub enum ScriptState {
     /// The script was not read.
+    #[default]
     NotRead,
     /// The `ConfigMap` of this name does not exist.
     ConfigMapMissing(String),

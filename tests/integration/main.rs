@@ -12,6 +12,7 @@ mod proxy;
 mod admission;
 mod connection;
 mod coordinated_start;
+mod failing_calls;
 mod leadership;
 mod lifecycle;
 mod metrics;

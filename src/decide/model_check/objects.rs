@@ -27,6 +27,7 @@ pub(super) fn test_job(job: Job, pods: &[Pod]) -> JobStatus {
     JobStatus {
         uid: job.uid.to_string(),
         owner_uid: Some(job.owner.to_string()),
+        created: Some(at(1)),
         started: job.started.then(|| at(1)),
         active: count(Pod::Running) + count(Pod::Told) + count(Pod::Pending),
         succeeded: count(Pod::Succeeded),

@@ -80,7 +80,7 @@ impl State {
             script,
             has_worker_files: true,
             blocker: None,
-            running_jobs: 0,
+            ..Observed::default()
         };
         let plan = decide(&object, &observed, &WorkerConfig::default(), self.now());
         let mut requests: Vec<Request> = Vec::new();

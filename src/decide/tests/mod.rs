@@ -35,6 +35,7 @@ fn job() -> JobStatus {
     JobStatus {
         uid: "j".into(),
         owner_uid: Some("u".into()),
+        created: Some(at(0)),
         started: Some(at(0)),
         active: 2,
         succeeded: 0,
@@ -94,7 +95,7 @@ fn seen(job: JobState, workers: Vec<WorkerStatus>) -> Observed {
         script: ScriptState::NotRead,
         has_worker_files: true,
         blocker: None,
-        running_jobs: 0,
+        ..Observed::default()
     }
 }
 

@@ -75,8 +75,12 @@ impl LoadTestStatus {
     /// The condition Progressing.
     #[must_use]
     pub fn progressing(&self) -> Option<&Condition> {
-        self.conditions
-            .iter()
-            .find(|c| c.type_ == ConditionType::Progressing.as_str())
+        self.condition(ConditionType::Progressing)
+    }
+
+    /// A condition, if it is set.
+    #[must_use]
+    pub fn condition(&self, type_: ConditionType) -> Option<&Condition> {
+        self.conditions.iter().find(|c| c.type_ == type_.as_str())
     }
 }

@@ -92,6 +92,8 @@ pub enum ConditionType {
     Passed,
     /// The results of all workers are complete. Set on a finished test that had started.
     ResultsComplete,
+    /// All events of the test are recorded. Set only while they cannot be.
+    EventsRecorded,
 }
 }
 
@@ -107,6 +109,8 @@ pub enum Reason {
     NameConflict,
     /// The API server rejected the Job.
     JobRejected,
+    /// A call to the API server fails; the message names the call and the error.
+    RequestFailed,
     /// The test or its Job is suspended.
     Suspended,
     /// The Job is being created, or not all workers have started.
