@@ -29,7 +29,7 @@ const MAX_CONCURRENT_PATCHES: usize = 20;
 
 /// What became of an action.
 #[derive(Debug)]
-pub enum Applied {
+pub(crate) enum Applied {
     /// The action is done, or there was none.
     Done,
     /// The Job could not be created because of this state. It is to be reported.

@@ -148,7 +148,7 @@ impl WorkerConfig {
 const DEFAULT_IMAGE: &str = "artilleryio/artillery:latest";
 
 /// A numeric user ID, or none. It is an alias because clap interprets a field of type `Option<T>` as an optional flag.
-pub type User = std::option::Option<i64>;
+pub(crate) type User = std::option::Option<i64>;
 
 fn parse_user(text: &str) -> Result<User, String> {
     match text {

@@ -25,7 +25,7 @@ const WORKER_FILES_CACHE_TTL: Duration = Duration::from_secs(60);
 const RUNNING_COUNT_TTL: Duration = Duration::from_secs(5);
 
 /// What every reconcile needs.
-pub struct Context {
+pub(crate) struct Context {
     /// The client. It does not retry.
     pub client: Client,
     /// The configuration of all workers.
@@ -47,7 +47,7 @@ pub struct Context {
 
 /// What identifies a cached `ConfigMap`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ScriptKey {
+pub(crate) struct ScriptKey {
     /// The namespace.
     pub namespace: String,
     /// The name.
@@ -58,7 +58,7 @@ pub struct ScriptKey {
 
 /// What is kept of a `ConfigMap`.
 #[derive(Debug, Default)]
-pub struct CachedConfigMap {
+pub(crate) struct CachedConfigMap {
     /// Its keys.
     pub keys: Vec<String>,
     /// The analysis of the script, where this `ConfigMap` holds it.
@@ -67,7 +67,7 @@ pub struct CachedConfigMap {
 
 /// Which watches have delivered their first complete list.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct HasSynced {
+pub(crate) struct HasSynced {
     /// The watch of LoadTests.
     pub tests: bool,
     /// The watch of Jobs.
@@ -79,7 +79,7 @@ pub struct HasSynced {
 impl Context {
     /// A context that knows nothing yet.
     #[must_use]
-    pub fn new(client: Client, config: WorkerConfig, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(client: Client, config: WorkerConfig, metrics: Arc<Metrics>) -> Self {
         Self {
             client,
             config,
@@ -95,12 +95,12 @@ impl Context {
     }
 
     /// The store, locked. Do not hold it across an `await`.
-    pub fn store(&self) -> MutexGuard<'_, Store> {
+    pub(crate) fn store(&self) -> MutexGuard<'_, Store> {
         lock(&self.store)
     }
 
     /// How many Jobs run, as of a few seconds ago.
-    pub fn running_jobs(&self, now: Instant) -> usize {
+    pub(crate) fn running_jobs(&self, now: Instant) -> usize {
         self.running_jobs.get(&(), now).unwrap_or_else(|| {
             let running = self.store().running_jobs();
             self.running_jobs.insert((), running, now);
@@ -109,17 +109,17 @@ impl Context {
     }
 
     /// Records that a watch has delivered its first complete list.
-    pub fn mark_synced(&self, mark: impl FnOnce(&mut HasSynced)) {
+    pub(crate) fn mark_synced(&self, mark: impl FnOnce(&mut HasSynced)) {
         self.synced.send_modify(mark);
     }
 
     /// Which watches have delivered their first complete list.
-    pub fn has_synced(&self) -> HasSynced {
+    pub(crate) fn has_synced(&self) -> HasSynced {
         *self.synced.borrow()
     }
 
     /// Waits until certain watches have delivered their first complete list.
-    pub async fn wait_for_sync(&self, enough: fn(&HasSynced) -> bool) {
+    pub(crate) async fn wait_for_sync(&self, enough: fn(&HasSynced) -> bool) {
         // Fails only when the context is dropped, and with it whoever waits.
         let _ = self.synced.subscribe().wait_for(enough).await;
     }

@@ -5,19 +5,19 @@
 //! `controller/reconcile.rs`. A layer imports only layers below it; `hack/check-layers.sh` enforces that.
 
 // The flow.
-pub mod apply;
+mod apply;
 pub mod controller;
 pub mod decide;
-pub mod observe;
-pub mod report;
+mod observe;
+mod report;
 pub mod watch;
 
 // What the flow works on.
 pub mod build;
 pub mod cache;
 pub mod config;
-pub mod context;
-pub mod error;
+mod context;
+mod error;
 pub mod state;
 
 // What every operator needs.

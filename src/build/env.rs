@@ -14,7 +14,7 @@ use super::worker_files::MOUNT_PATH;
 
 /// The inputs of a worker's environment.
 #[derive(Default)]
-pub struct EnvInputs<'a> {
+pub(crate) struct EnvInputs<'a> {
     /// The number of workers.
     pub workers: i32,
     /// How the script's load is distributed over the workers.
@@ -32,7 +32,7 @@ pub struct EnvInputs<'a> {
 /// Builds the environment of a worker's container. Variables in [`MERGED_ENV_VARS`] combine the operator's and the
 /// user's values. Other variables of the user come after the operator's and take precedence.
 #[must_use]
-pub fn env_vars(inputs: &EnvInputs<'_>, users: Vec<EnvVar>) -> Vec<EnvVar> {
+pub(crate) fn env_vars(inputs: &EnvInputs<'_>, users: Vec<EnvVar>) -> Vec<EnvVar> {
     let mut plugins = vec!["loadtest-results"];
     let mut environment = vec![
         // Artillery's Prometheus reporter uses this as its group on the Pushgateway.

@@ -6,5 +6,5 @@ mod pod;
 mod worker_files;
 
 pub use job::build_job;
-pub use pod::image;
+pub(crate) use pod::image;
 pub use worker_files::{config_map, config_map_name};

@@ -29,7 +29,7 @@ const IMAGE: &str = "/sources/image";
 
 /// Returns the image of a test's workers.
 #[must_use]
-pub fn image(test: &LoadTest, config: &WorkerConfig) -> String {
+pub(crate) fn image(test: &LoadTest, config: &WorkerConfig) -> String {
     let own = test.spec.worker.as_ref().and_then(|w| w.image.as_ref());
     own.or(config.defaults.image.as_ref())
         .unwrap_or(&config.image)

@@ -15,7 +15,7 @@ use loadtest_api::labels::{
 use crate::runtime::hash::fnv1a;
 
 /// The mount path of the files in a worker.
-pub const MOUNT_PATH: &str = "/opt/loadtest";
+pub(crate) const MOUNT_PATH: &str = "/opt/loadtest";
 
 /// The files: key in the `ConfigMap`, path below [`MOUNT_PATH`], and content.
 const FILES: [(&str, &str, &str); 5] = [
@@ -86,7 +86,7 @@ pub fn config_map(namespace: &str) -> ConfigMap {
 
 /// Builds the volume of the files and of the file with the start instant.
 #[must_use]
-pub fn volume(volume: &str) -> Volume {
+pub(crate) fn volume(volume: &str) -> Volume {
     let item = |(key, path, _): &(&str, &str, &str)| KeyToPath {
         key: (*key).into(),
         path: (*path).into(),
@@ -132,7 +132,7 @@ pub fn volume(volume: &str) -> Volume {
 /// when the worker is ready to begin, the readiness probe when the worker has acknowledged the start instant. The
 /// kubelet runs the readiness probe only after the startup probe has succeeded.
 #[must_use]
-pub fn probes() -> (Probe, Probe) {
+pub(crate) fn probes() -> (Probe, Probe) {
     let listens = |port| Probe {
         tcp_socket: Some(TCPSocketAction {
             port: IntOrString::Int(port),

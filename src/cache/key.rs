@@ -16,11 +16,11 @@ pub struct NamespacedName {
 }
 
 /// A reference to a `LoadTest`, or to its Job, which has the same name. Shared by everything that keeps one.
-pub type ObjectRef = Arc<NamespacedName>;
+pub(crate) type ObjectRef = Arc<NamespacedName>;
 
 /// The reference to the object with this metadata.
 #[must_use]
-pub fn object_ref(meta: &ObjectMeta) -> ObjectRef {
+pub(crate) fn object_ref(meta: &ObjectMeta) -> ObjectRef {
     Arc::new(NamespacedName {
         namespace: meta.namespace.clone().unwrap_or_default(),
         name: meta.name.clone().unwrap_or_default(),

@@ -14,7 +14,7 @@ use crate::runtime::lock;
 ///
 /// Entries of an earlier test of the same name do no harm: neither event identities nor resource versions are ever reused.
 #[derive(Debug, Default)]
-pub struct OwnWrites(Mutex<HashMap<ObjectRef, Entry>>);
+pub(crate) struct OwnWrites(Mutex<HashMap<ObjectRef, Entry>>);
 
 #[derive(Debug, Default)]
 struct Entry {
@@ -50,7 +50,7 @@ impl OwnWrites {
     /// The latest state of a test: as watched, or as written where the watch lags behind.
     ///
     /// A test is forgotten only when the watch itself shows it as finished. Until then an older view might still arrive.
-    pub fn latest(&self, key: &ObjectRef, watched: &Arc<LoadTest>) -> Arc<LoadTest> {
+    pub(crate) fn latest(&self, key: &ObjectRef, watched: &Arc<LoadTest>) -> Arc<LoadTest> {
         if watched.is_finished() {
             self.forget(key);
             return watched.clone();
@@ -68,14 +68,14 @@ impl OwnWrites {
     }
 
     /// Forgets a test that is finished or deleted.
-    pub fn forget(&self, key: &ObjectRef) {
+    pub(crate) fn forget(&self, key: &ObjectRef) {
         let mut entries = lock(&self.0);
         entries.remove(key);
         shrink_if_sparse(&mut entries);
     }
 
     /// Records a successful write of a test. Returns the test as written.
-    pub fn record_write(&self, before: &LoadTest, after: LoadTest) -> Arc<LoadTest> {
+    pub(crate) fn record_write(&self, before: &LoadTest, after: LoadTest) -> Arc<LoadTest> {
         let after = Arc::new(after);
         self.with(&object_ref(&before.metadata), |entry| {
             let earlier = entry.written.take();
@@ -90,7 +90,7 @@ impl OwnWrites {
     }
 
     /// Whether this process has recorded the event with this identity.
-    pub fn has_recorded(&self, key: &ObjectRef, event_id: u64) -> bool {
+    pub(crate) fn has_recorded(&self, key: &ObjectRef, event_id: u64) -> bool {
         self.with(key, |entry| entry.recorded_events.contains(&event_id))
     }
 

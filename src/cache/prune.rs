@@ -6,7 +6,7 @@ use loadtest_api::v1alpha1::{ConditionType, LoadTest, LoadTestStatus, Phase};
 
 /// Drops what no decision reads. Of a finished test that is almost everything: only when it ended, when it is to be deleted and
 /// what metrics show is kept.
-pub fn prune(test: &mut LoadTest) {
+pub(crate) fn prune(test: &mut LoadTest) {
     test.metadata.managed_fields = None;
     test.metadata.annotations = None;
     if !test.phase().is_some_and(Phase::is_terminal) {

@@ -101,13 +101,13 @@ impl JobEntry {
 impl Store {
     /// The test.
     #[must_use]
-    pub fn test(&self, key: &ObjectRef) -> Option<Arc<LoadTest>> {
+    pub(crate) fn test(&self, key: &ObjectRef) -> Option<Arc<LoadTest>> {
         self.tests.get(key).cloned()
     }
 
     /// All tests.
     #[must_use]
-    pub fn tests(&self) -> Vec<Arc<LoadTest>> {
+    pub(crate) fn tests(&self) -> Vec<Arc<LoadTest>> {
         self.tests.values().cloned().collect()
     }
 
@@ -122,7 +122,7 @@ impl Store {
 
     /// The number of Jobs that have not ended.
     #[must_use]
-    pub fn running_jobs(&self) -> usize {
+    pub(crate) fn running_jobs(&self) -> usize {
         self.jobs
             .values()
             .filter(|e| !e.deleted && e.job.outcome.is_none())
@@ -130,7 +130,7 @@ impl Store {
     }
 
     /// Drops the workers of a finished test, if its Job has ended too. They are most of what is kept of it.
-    pub fn evict_workers(&mut self, key: &ObjectRef) {
+    pub(crate) fn evict_workers(&mut self, key: &ObjectRef) {
         let Some(entry) = self.jobs.get_mut(key).filter(|e| e.job.outcome.is_some()) else {
             return;
         };
@@ -141,7 +141,7 @@ impl Store {
 
     /// Whether a Job of this name exists, whoever owns it.
     #[must_use]
-    pub fn has_job(&self, key: &ObjectRef) -> bool {
+    pub(crate) fn has_job(&self, key: &ObjectRef) -> bool {
         self.jobs.contains_key(key)
     }
 
@@ -168,7 +168,7 @@ impl Store {
     }
 
     /// Records a Job that this process created or read. Never replaces what the watch has shown, which may be newer.
-    pub fn record_own_job(&mut self, key: ObjectRef, job: JobStatus) {
+    pub(crate) fn record_own_job(&mut self, key: ObjectRef, job: JobStatus) {
         match self.jobs.get(&key) {
             Some(entry) if entry.job.uid == job.uid => {}
             _ => {
@@ -179,7 +179,7 @@ impl Store {
 
     /// Records that the start instant was sent to a worker. The watch may be seconds behind; without this record the operator
     /// would send it again, or even a different one.
-    pub fn record_start_sent(
+    pub(crate) fn record_start_sent(
         &mut self,
         key: &ObjectRef,
         pod: &str,
@@ -204,14 +204,14 @@ impl Store {
     }
 
     /// Forgets a deleted Job whose test no longer exists.
-    pub fn forget_test(&mut self, key: &ObjectRef) {
+    pub(crate) fn forget_test(&mut self, key: &ObjectRef) {
         if self.jobs.get(key).is_some_and(|entry| entry.deleted) {
             self.jobs.remove(key);
         }
     }
 
     /// Applies an event of the watch of LoadTests. Returns the tests to reconcile: after a list all, deleted ones included.
-    pub fn apply_load_test_event(&mut self, event: Event<LoadTest>) -> Vec<ObjectRef> {
+    pub(crate) fn apply_load_test_event(&mut self, event: Event<LoadTest>) -> Vec<ObjectRef> {
         match event {
             Event::Init => {
                 self.tests_relist.begin(self.tests.keys().cloned());

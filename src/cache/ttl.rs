@@ -10,7 +10,7 @@ use crate::runtime::lock;
 
 /// A map whose entries expire a fixed time after they were inserted.
 #[derive(Debug)]
-pub struct TtlCache<K, V> {
+pub(crate) struct TtlCache<K, V> {
     ttl: Duration,
     entries: Mutex<HashMap<K, (V, Instant)>>,
 }
@@ -18,7 +18,7 @@ pub struct TtlCache<K, V> {
 impl<K: Eq + Hash, V: Clone> TtlCache<K, V> {
     /// An empty cache.
     #[must_use]
-    pub fn new(ttl: Duration) -> Self {
+    pub(crate) fn new(ttl: Duration) -> Self {
         Self {
             ttl,
             entries: Mutex::default(),
@@ -26,7 +26,7 @@ impl<K: Eq + Hash, V: Clone> TtlCache<K, V> {
     }
 
     /// The value, unless it is missing or expired. Removes all expired entries.
-    pub fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q, now: Instant) -> Option<V>
+    pub(crate) fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q, now: Instant) -> Option<V>
     where
         K: Borrow<Q>,
     {
@@ -36,7 +36,7 @@ impl<K: Eq + Hash, V: Clone> TtlCache<K, V> {
     }
 
     /// Inserts a value that expires after the cache's time to live.
-    pub fn insert(&self, key: K, value: V, now: Instant) {
+    pub(crate) fn insert(&self, key: K, value: V, now: Instant) {
         lock(&self.entries).insert(key, (value, now));
     }
 }

@@ -15,7 +15,7 @@ const WARNINGS_NEGATIVE_TTL: Duration = Duration::from_secs(10);
 
 /// The warnings of a namespace.
 #[derive(Debug)]
-pub struct NamespaceWarnings {
+pub(crate) struct NamespaceWarnings {
     /// What keeps Jobs and pods from starting, by their UID.
     pub blockers: HashMap<String, StartBlocker>,
     /// When they were listed.
@@ -25,7 +25,7 @@ pub struct NamespaceWarnings {
 impl NamespaceWarnings {
     /// Whether they are recent enough to answer for the object with this UID.
     #[must_use]
-    pub fn is_fresh(&self, uid: &str, now: Instant) -> bool {
+    pub(crate) fn is_fresh(&self, uid: &str, now: Instant) -> bool {
         let ttl = if self.blockers.contains_key(uid) {
             WARNINGS_CACHE_TTL
         } else {
@@ -36,15 +36,15 @@ impl NamespaceWarnings {
 }
 
 /// The slot of a namespace. Whoever lists the warnings holds it; others wait for the answer.
-pub type WarningsSlot = Arc<tokio::sync::Mutex<Option<NamespaceWarnings>>>;
+pub(crate) type WarningsSlot = Arc<tokio::sync::Mutex<Option<NamespaceWarnings>>>;
 
 /// The warnings by namespace.
 #[derive(Debug, Default)]
-pub struct WarningsCache(Mutex<HashMap<String, WarningsSlot>>);
+pub(crate) struct WarningsCache(Mutex<HashMap<String, WarningsSlot>>);
 
 impl WarningsCache {
     /// The slot of a namespace. Drops the expired slots of others.
-    pub fn warnings_in(&self, namespace: &str, now: Instant) -> WarningsSlot {
+    pub(crate) fn warnings_in(&self, namespace: &str, now: Instant) -> WarningsSlot {
         let mut slots = lock(&self.0);
         let is_expired = |slot: &WarningsSlot| {
             slot.try_lock().is_ok_and(|warnings| {

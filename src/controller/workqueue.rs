@@ -11,7 +11,7 @@ use crate::cache::{ObjectRef, shrink_if_sparse};
 
 /// The priority of a test. Each priority has its own capacity, so that updates of running tests never delay starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Priority {
+pub(crate) enum Priority {
     /// The test may have to be started.
     Start,
     /// The test has started, and its status may have to be updated.
@@ -20,7 +20,7 @@ pub enum Priority {
 
 /// The tests to reconcile.
 #[derive(Debug, Default)]
-pub struct Workqueue {
+pub(crate) struct Workqueue {
     starts: FairQueue,
     updates: FairQueue,
     tests: HashMap<ObjectRef, ItemState>,
@@ -77,7 +77,7 @@ enum ItemState {
 
 impl Workqueue {
     /// Queues a test that has changed.
-    pub fn add(&mut self, key: ObjectRef, priority: Priority) {
+    pub(crate) fn add(&mut self, key: ObjectRef, priority: Priority) {
         match self.tests.get_mut(&key) {
             Some(ItemState::Queued) => {}
             Some(ItemState::Processing { dirty, .. }) => *dirty = Some(priority),
@@ -104,7 +104,7 @@ impl Workqueue {
 
     /// Returns the next test to reconcile, if one is queued and its priority has free capacity. The test occupies the
     /// capacity until [`Workqueue::done`].
-    pub fn get(&mut self, capacity: impl Fn(Priority) -> usize) -> Option<ObjectRef> {
+    pub(crate) fn get(&mut self, capacity: impl Fn(Priority) -> usize) -> Option<ObjectRef> {
         [Priority::Start, Priority::Update]
             .into_iter()
             .find_map(|priority| {
@@ -127,7 +127,7 @@ impl Workqueue {
     }
 
     /// Finishes the processing of a test. The test is queued again if it is dirty, or else scheduled for `requeue_at`.
-    pub fn done(&mut self, key: ObjectRef, requeue_at: Option<Instant>) {
+    pub(crate) fn done(&mut self, key: ObjectRef, requeue_at: Option<Instant>) {
         let Some(ItemState::Processing { priority, dirty }) = self.tests.remove(&key) else {
             return;
         };
@@ -144,13 +144,13 @@ impl Workqueue {
 
     /// Returns the time of the earliest scheduled test.
     #[must_use]
-    pub fn next_requeue(&self) -> Option<Instant> {
+    pub(crate) fn next_requeue(&self) -> Option<Instant> {
         self.timers.first().map(|(at, _)| *at)
     }
 
     /// Returns a scheduled test that is due. The caller passes it to [`Workqueue::add`].
     #[must_use]
-    pub fn pop_due(&self, now: Instant) -> Option<ObjectRef> {
+    pub(crate) fn pop_due(&self, now: Instant) -> Option<ObjectRef> {
         self.timers
             .first()
             .filter(|(at, _)| *at <= now)
@@ -158,7 +158,7 @@ impl Workqueue {
     }
 
     /// Cancels the schedule of a deleted test.
-    pub fn forget(&mut self, key: &ObjectRef) {
+    pub(crate) fn forget(&mut self, key: &ObjectRef) {
         if let Some(ItemState::Scheduled(at)) = self.tests.get(key) {
             self.timers.remove(&(*at, key.clone()));
             self.tests.remove(key);

@@ -9,7 +9,7 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a request to the API server failed.
 #[derive(Debug, Error)]
-pub enum ApiError {
+pub(crate) enum ApiError {
     /// The API server answered with an error, or could not be reached.
     #[error(transparent)]
     Client(#[from] kube::Error),
@@ -20,7 +20,7 @@ pub enum ApiError {
 
 /// The class of an error, for metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ErrorClass {
+pub(crate) enum ErrorClass {
     /// The object has changed or already exists.
     Conflict,
     /// The API server could not be reached.
@@ -41,7 +41,7 @@ pub enum ErrorClass {
 
 impl ErrorClass {
     /// All classes.
-    pub const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Conflict,
         Self::Connection,
         Self::Deadline,
@@ -54,7 +54,7 @@ impl ErrorClass {
 
     /// Returns the value of the label `class`.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Conflict => "conflict",
             Self::Connection => "connection",
@@ -71,7 +71,7 @@ impl ErrorClass {
 impl ApiError {
     /// Returns the HTTP status of the response, if there was one.
     #[must_use]
-    pub fn status(&self) -> Option<u16> {
+    pub(crate) fn status(&self) -> Option<u16> {
         match self {
             Self::Client(kube::Error::Api(status)) => Some(status.code),
             _ => None,
@@ -109,7 +109,7 @@ impl ApiError {
 
     /// Returns the class of the error.
     #[must_use]
-    pub fn class(&self) -> ErrorClass {
+    pub(crate) fn class(&self) -> ErrorClass {
         match self.status() {
             Some(401 | 403) => ErrorClass::Forbidden,
             Some(404) => ErrorClass::NotFound,
@@ -127,7 +127,7 @@ impl ApiError {
 ///
 /// # Errors
 /// Fails if the request fails, or with [`ApiError::Timeout`].
-pub async fn with_timeout<T>(
+pub(crate) async fn with_timeout<T>(
     request: impl Future<Output = kube::Result<T>>,
 ) -> Result<T, ApiError> {
     within(REQUEST_TIMEOUT, request).await

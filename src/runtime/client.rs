@@ -29,7 +29,7 @@ use crate::runtime::api_error::{ApiError, with_timeout};
 use crate::runtime::request_metrics::request_info;
 
 /// The API server ends a watch after this many seconds. The watch then restarts, so that a dead connection is noticed.
-pub const WATCH_TIMEOUT: u32 = 60;
+pub(crate) const WATCH_TIMEOUT: u32 = 60;
 
 /// A response body that stalls for this long fails. It is longer than a watch can be silent.
 const READ_TIMEOUT: Duration = Duration::from_secs(WATCH_TIMEOUT as u64 + 15);
@@ -109,7 +109,7 @@ fn connector(
 ///
 /// # Errors
 /// Fails if the request fails.
-pub async fn create_job<T: DeserializeOwned>(
+pub(crate) async fn create_job<T: DeserializeOwned>(
     client: &Client,
     job: &Job,
     params: &PostParams,

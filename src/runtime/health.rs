@@ -38,7 +38,7 @@ impl Health {
     }
 
     /// Records a failure of a watch.
-    pub fn watch_failed(&self, now: Instant) {
+    pub(crate) fn watch_failed(&self, now: Instant) {
         let mut failures = lock(&self.watch_failures);
         let first = failures
             .filter(|f| now.duration_since(f.last) < FAILURE_WINDOW)

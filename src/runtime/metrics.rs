@@ -14,7 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-pub use self::format::Format;
+pub(crate) use self::format::Format;
 use self::format::to_prometheus_text;
 use self::process::Process;
 use crate::runtime::api_error::ErrorClass;
@@ -63,7 +63,7 @@ struct VersionLabel {
 
 /// The labels of a request to the API server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ApiRequest {
+pub(crate) struct ApiRequest {
     /// The verb, such as `list`.
     pub verb: &'static str,
     /// The resource, such as `loadtests/status`.
@@ -212,12 +212,12 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Records the start of a reconcile.
-    pub fn reconcile_started(&self) {
+    pub(crate) fn reconcile_started(&self) {
         self.reconciles_in_flight.inc();
     }
 
     /// Records the end of a reconcile, and the class of its error.
-    pub fn reconcile_finished(&self, took: Duration, error: Option<ErrorClass>) {
+    pub(crate) fn reconcile_finished(&self, took: Duration, error: Option<ErrorClass>) {
         self.reconciles_in_flight.dec();
         self.reconcile_duration.observe(took.as_secs_f64());
         if let Some(class) = error.map(ErrorClass::as_str) {
@@ -228,19 +228,19 @@ impl Metrics {
     }
 
     /// Counts a watch that failed.
-    pub fn watch_failed(&self, resource: &'static str) {
+    pub(crate) fn watch_failed(&self, resource: &'static str) {
         self.watch_errors
             .get_or_create(&ResourceLabel { resource })
             .inc();
     }
 
     /// Counts a request to the API server.
-    pub fn record_request(&self, request: &ApiRequest) {
+    pub(crate) fn record_request(&self, request: &ApiRequest) {
         self.api_requests.get_or_create(request).inc();
     }
 
     /// Counts a `LoadTest` that could not be parsed.
-    pub fn load_test_invalid(&self) {
+    pub(crate) fn load_test_invalid(&self) {
         self.invalid_load_tests.inc();
     }
 
@@ -250,12 +250,12 @@ impl Metrics {
     }
 
     /// Records the age of a test when its Job is created.
-    pub fn job_created(&self, age: Duration) {
+    pub(crate) fn job_created(&self, age: Duration) {
         self.time_to_job.observe(age.as_secs_f64());
     }
 
     /// Records a phase change, and the age of a test when its workers run.
-    pub fn record_phase(&self, before: Option<Phase>, after: Option<Phase>, age: Duration) {
+    pub(crate) fn record_phase(&self, before: Option<Phase>, after: Option<Phase>, age: Duration) {
         let Some(phase) = after.filter(|_| before != after) else {
             return;
         };
@@ -270,13 +270,16 @@ impl Metrics {
     }
 
     /// Registers a source of LoadTests, one for each watch scope. Sources are read at each scrape.
-    pub fn add_source(&self, tests: impl Fn() -> Vec<Arc<LoadTest>> + Send + Sync + 'static) {
+    pub(crate) fn add_source(
+        &self,
+        tests: impl Fn() -> Vec<Arc<LoadTest>> + Send + Sync + 'static,
+    ) {
         lock(&self.tests.0).push(Box::new(tests));
     }
 
     /// Renders all metrics.
     #[must_use]
-    pub fn render(&self, format: Format) -> String {
+    pub(crate) fn render(&self, format: Format) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);

@@ -20,7 +20,7 @@ use crate::runtime::api_error::ApiError;
 use crate::runtime::lock;
 
 /// The path of the metrics. Clients need permission to `get` it as a nonResourceURL.
-pub const METRICS_PATH: &str = "/metrics";
+pub(crate) const METRICS_PATH: &str = "/metrics";
 
 /// How long [`Access::Allowed`] is cached.
 const ALLOW_CACHE_TTL: Duration = Duration::from_secs(60);
@@ -42,7 +42,7 @@ const MAX_CACHED_RESULTS: usize = 256;
 
 /// The access of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub(crate) enum Access {
     /// The client may read the metrics.
     Allowed,
     /// The client sent no valid token.
@@ -53,7 +53,7 @@ pub enum Access {
 
 /// Why the access of a client could not be determined.
 #[derive(Debug, Error)]
-pub enum ReviewError {
+pub(crate) enum ReviewError {
     /// The `TokenReview` failed.
     #[error("TokenReview failed: {0}")]
     Token(#[source] ApiError),
@@ -90,7 +90,7 @@ impl Authorizer {
     ///
     /// # Errors
     /// Fails if the API server does not review the token or the access.
-    pub async fn access(&self, headers: &HeaderMap) -> Result<Access, ReviewError> {
+    pub(crate) async fn access(&self, headers: &HeaderMap) -> Result<Access, ReviewError> {
         let Some(token) = bearer(headers) else {
             return Ok(Access::Unauthenticated);
         };

@@ -1,7 +1,7 @@
 //! Infrastructure that any operator needs: client, leader election, metrics, probes and logging. Skip this folder on a
 //! first reading.
 
-pub mod api_error;
+pub(crate) mod api_error;
 pub mod client;
 pub mod hash;
 pub mod health;
@@ -16,6 +16,6 @@ pub mod tls;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Locks a mutex and ignores poisoning. This is sound because no lock is held across a partial change.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

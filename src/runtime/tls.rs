@@ -103,7 +103,7 @@ impl Tls {
 
     /// Returns the acceptor for a new connection, after a reload if one is due.
     #[must_use]
-    pub fn acceptor(&self, now: Instant) -> TlsAcceptor {
+    pub(crate) fn acceptor(&self, now: Instant) -> TlsAcceptor {
         match &self.0 {
             Source::SelfSigned(acceptor) => acceptor.clone(),
             Source::Files { folder, loaded } => {

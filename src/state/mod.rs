@@ -5,7 +5,7 @@
 mod job;
 mod observed;
 mod partial;
-pub mod start_annotation;
+pub(crate) mod start_annotation;
 mod worker;
 
 pub use job::{JobOutcome, JobStatus};

@@ -126,7 +126,7 @@ pub(crate) fn partial_metadata<'de, D: Deserializer<'de>>(
 
 /// Returns the owner reference of an object's controller.
 #[must_use]
-pub fn controller_owner(meta: &ObjectMeta) -> Option<&OwnerReference> {
+pub(crate) fn controller_owner(meta: &ObjectMeta) -> Option<&OwnerReference> {
     meta.owner_references
         .iter()
         .flatten()

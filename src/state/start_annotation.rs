@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 ///
 /// A kubelet syncs a pod only when the pod has changed. The attempt makes every retry a change; the instant stays the same.
 #[must_use]
-pub fn encode_start(at: Timestamp, attempt: u8) -> Value {
+pub(crate) fn encode_start(at: Timestamp, attempt: u8) -> Value {
     json!({START_ANNOTATION: format!("{at:.3}"), START_ATTEMPT_ANNOTATION: attempt.to_string()})
 }
 
 /// The attempt that an annotation holds. A pod that an older operator started has none, and counts as sent once.
 #[must_use]
-pub fn decode_attempt(annotation: Option<&str>) -> u8 {
+pub(crate) fn decode_attempt(annotation: Option<&str>) -> u8 {
     annotation.and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 

@@ -190,7 +190,7 @@ impl WorkerStatus {
 
     /// Returns whether the worker has ended, with any outcome.
     #[must_use]
-    pub fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         matches!(
             self.state,
             WorkerState::Succeeded | WorkerState::Failed { .. }
@@ -201,7 +201,7 @@ impl WorkerStatus {
     /// Merges information that only an earlier view of the same pod contained. `now` is the time at which this view was
     /// received.
     #[must_use]
-    pub fn merge_earlier(mut self, earlier: Option<&Self>, now: Timestamp) -> Self {
+    pub(crate) fn merge_earlier(mut self, earlier: Option<&Self>, now: Timestamp) -> Self {
         let earlier = earlier.filter(|earlier| self.uid == earlier.uid);
         self.start = self.start.merge_earlier(earlier.map(|e| &e.start), now);
         if let Some(earlier) = earlier {
@@ -216,7 +216,7 @@ impl WorkerStatus {
 
     /// Marks the pod as no longer existing.
     #[must_use]
-    pub fn mark_deleted(mut self, version: u64, now: Timestamp) -> Self {
+    pub(crate) fn mark_deleted(mut self, version: u64, now: Timestamp) -> Self {
         match &mut self.deleted {
             Some(deleted) => deleted.removed = true,
             None => {
@@ -372,7 +372,7 @@ fn start_blocker(status: &PodStatus, state: Option<&ContainerState>) -> Option<S
 impl StartBlocker {
     /// Returns the blocker that an event about a Job or a pod reports, if any.
     #[must_use]
-    pub fn from_event(event_reason: &str, message: &str) -> Option<Self> {
+    pub(crate) fn from_event(event_reason: &str, message: &str) -> Option<Self> {
         let reason = match event_reason {
             "FailedCreate" => Reason::PodCreationFailed,
             "FailedMount" | "FailedAttachVolume" | "FailedMapVolume" => Reason::VolumeNotMounted,

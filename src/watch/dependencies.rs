@@ -23,7 +23,7 @@ use crate::runtime::lock;
 
 /// The watches of dependencies, with the tests that wait.
 #[derive(Clone)]
-pub struct DependencyWatches {
+pub(crate) struct DependencyWatches {
     client: Client,
     triggers: UnboundedSender<ObjectRef>,
     watches: Arc<Mutex<HashMap<Object, WatchEntry>>>,
@@ -40,7 +40,7 @@ struct WatchEntry {
 impl DependencyWatches {
     /// No watches yet, and the stream of tests to reconcile.
     #[must_use]
-    pub fn new(client: Client) -> (Self, UnboundedReceiver<ObjectRef>) {
+    pub(crate) fn new(client: Client) -> (Self, UnboundedReceiver<ObjectRef>) {
         let (triggers, triggered) = unbounded();
         let watches = Self {
             client,
@@ -52,7 +52,7 @@ impl DependencyWatches {
 
     /// Lets a test wait for a dependency and for no other, or for none. The watch begins with the current state of the object, so
     /// a change between the last read and the watch is not missed.
-    pub fn watch(&self, test: &ObjectRef, dependency: Option<Dependency>) {
+    pub(crate) fn watch(&self, test: &ObjectRef, dependency: Option<Dependency>) {
         let object = dependency.map(|dependency| (test.namespace.clone(), dependency));
         let mut watches = lock(&self.watches);
         unwatch_except(&mut watches, test, object.as_ref());
@@ -70,7 +70,7 @@ impl DependencyWatches {
     }
 
     /// Stops the wait of a test.
-    pub fn unwatch(&self, test: &ObjectRef) {
+    pub(crate) fn unwatch(&self, test: &ObjectRef) {
         self.watch(test, None);
     }
 

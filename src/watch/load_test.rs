@@ -13,7 +13,7 @@ use loadtest_api::v1alpha1::{LoadTest, LoadTestSpec, LoadTestStatus};
 /// `serde_json::Value` of each object and is expensive when many tests arrive at once.
 #[derive(Resource, Clone, Debug)]
 #[resource(inherit = "LoadTest")]
-pub struct ParsedLoadTest {
+pub(crate) struct ParsedLoadTest {
     /// The metadata, without managed fields.
     pub metadata: ObjectMeta,
     rest: Result<Box<Rest>, String>,
@@ -21,7 +21,7 @@ pub struct ParsedLoadTest {
 
 /// A `LoadTest` that cannot be parsed.
 #[derive(Debug, PartialEq)]
-pub struct InvalidObject {
+pub(crate) struct InvalidObject {
     /// The namespace of the object.
     pub namespace: Option<String>,
     /// The name of the object.
@@ -80,7 +80,7 @@ impl ParsedLoadTest {
     ///
     /// # Errors
     /// Fails with the object's name and the parse error if it is invalid.
-    pub fn into_load_test(self) -> Result<LoadTest, InvalidObject> {
+    pub(crate) fn into_load_test(self) -> Result<LoadTest, InvalidObject> {
         match self.rest {
             Ok(rest) => Ok(LoadTest {
                 metadata: self.metadata,

@@ -47,7 +47,7 @@ pub struct WatchScope {
 ///
 /// The lists follow one another. After the Jobs it is known which tests have one, so the others can start at once. After the
 /// LoadTests it is known which have finished, so their workers are never kept.
-pub fn watch_all(
+pub(crate) fn watch_all(
     ctx: &Arc<Context>,
     scope: &WatchScope,
     telemetry: &Telemetry,

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 /// The exposition formats of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// The Prometheus text format, version 0.0.4.
     Prometheus,
     /// `OpenMetrics` 1.0.0.
@@ -14,7 +14,7 @@ pub enum Format {
 impl Format {
     /// Returns the format for the value of an `Accept` header.
     #[must_use]
-    pub fn accepted(accept: &str) -> Self {
+    pub(crate) fn accepted(accept: &str) -> Self {
         if accept.contains("application/openmetrics-text") {
             Self::OpenMetrics
         } else {
@@ -24,7 +24,7 @@ impl Format {
 
     /// Returns the media type of the format.
     #[must_use]
-    pub fn content_type(self) -> &'static str {
+    pub(crate) fn content_type(self) -> &'static str {
         match self {
             Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",

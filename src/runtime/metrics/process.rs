@@ -13,14 +13,14 @@ use prometheus_client::registry::Unit;
 /// Collects the process metrics that the Prometheus client libraries define. Without `/proc`, only the start time is
 /// available.
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct Process {
     start_time: f64,
 }
 
 impl Process {
     /// Creates the collector. The process counts as started now.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             start_time: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
