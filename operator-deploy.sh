@@ -1,25 +1,28 @@
 #!/usr/bin/env bash
-# Installs the operator into the cluster of the current kubeconfig, or brings an installed one up to date.
-# IMG names another image than the published one. NAMESPACES=a,b limits the operator to these namespaces, and its rights
-# to Roles in them.
+# Installs the operator into the cluster of the current kubeconfig, or updates an existing installation.
+# Environment variables:
+#   IMG             the operator's image, if it is not the published one
+#   NAMESPACES=a,b  limits the operator to these namespaces, and its permissions to Roles in them
+#   TIMEOUT         how long to wait for the operator to become ready (120s)
 set -euo pipefail
+# shellcheck source=hack/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/hack/lib.sh"
+no_arguments "$@"
 cd "$(dirname "${BASH_SOURCE[0]}")"
-# shellcheck source=hack/kubectl.sh
-. hack/kubectl.sh
 IMG=${IMG:-ghcr.io/artilleryio/artillery-operator-alpha:latest}
 NAMESPACES=${NAMESPACES:-}
 NAMESPACE=artillery-operator-system
 DEPLOYMENT=artillery-operator-controller-manager
 
-need_cluster
-need_right create customresourcedefinitions.apiextensions.k8s.io
-need_right create clusterroles.rbac.authorization.k8s.io
+require_cluster
+require_permission create customresourcedefinitions.apiextensions.k8s.io
+require_permission create clusterroles.rbac.authorization.k8s.io
 echo "Installing the Artillery operator, image $IMG, into $(kubectl config current-context)"
 FOLDER=config/default
 if [ -n "$NAMESPACES" ]; then
   FOLDER=config/namespaced
-  [[ ,$NAMESPACES =~ ^(,[a-z0-9]([-a-z0-9]*[a-z0-9])?)+$ ]] || fail "NAMESPACES is not a list such as a,b: $NAMESPACES"
-  echo "It is limited to these namespaces, which have to exist: $NAMESPACES"
+  [[ ,$NAMESPACES =~ ^(,[a-z0-9]([-a-z0-9]*[a-z0-9])?)+$ ]] || die "NAMESPACES must be a comma-separated list such as a,b: $NAMESPACES"
+  echo "The operator is limited to these namespaces, which must exist: $NAMESPACES"
   for namespace in ${NAMESPACES//,/ }; do
     kubectl apply -n "$namespace" -k config/namespaced/rights
   done
@@ -31,10 +34,9 @@ if ! kubectl -n $NAMESPACE rollout status deployment/$DEPLOYMENT --timeout="${TI
   echo >&2
   kubectl -n $NAMESPACE get pods >&2
   kubectl -n $NAMESPACE get events --field-selector type=Warning >&2
-  echo "operator-deploy.sh: this version of the operator is not up; see above (an earlier one goes on). Its log: kubectl -n $NAMESPACE logs POD" >&2
-  exit 1
+  die "the new version of the operator is not ready; the pods and warnings are above. A previous version keeps running. See its log: kubectl -n $NAMESPACE logs POD"
 fi
-# What an earlier installation gave, and this one does not.
+# Permissions that a previous installation had, and this one does not need.
 if [ -n "$NAMESPACES" ]; then
   kubectl delete --ignore-not-found clusterrolebindings,clusterroles \
     artillery-operator-{manager,proxy}-rolebinding artillery-operator-{manager,proxy}-role artillery-operator-metrics-reader
@@ -48,4 +50,4 @@ kubectl get roles,rolebindings --all-namespaces -l artillery.io/rights=namespace
     *) kubectl delete -n "$namespace" "$kind" "$name" </dev/null ;;
     esac
   done
-echo "The operator is up. Next: kubectl apply -k hack/examples/basic-loadtest"
+echo "The operator is running. Next: kubectl apply -k hack/examples/basic-loadtest"

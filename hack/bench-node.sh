@@ -1,12 +1,17 @@
 #!/usr/bin/env bash
-# Measures a LoadTest beside a bare Indexed Job on a real node: see tests/bench_node.
+# Measures a LoadTest and a bare Indexed Job on a real node: see tests/bench_node. Needs Linux and root.
+# KEEP=1 leaves the cluster `bench` running.
 set -euo pipefail
+# shellcheck source=lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+no_arguments "$@"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 CLUSTER=hack/local-cluster/cluster.sh
 NAME=bench
 WORKER_ARCHIVE=${XDG_CACHE_HOME:-$HOME/.cache}/artillery-operator/worker-image.tar
 IMG=ghcr.io/artilleryio/artillery-operator-alpha:bench
 
+require_command cargo:https://rustup.rs
 bench=(env CARGO_PROFILE_BENCH_LTO=off CARGO_PROFILE_BENCH_CODEGEN_UNITS=16 CARGO_PROFILE_BENCH_OPT_LEVEL=1
   cargo test --quiet --profile bench --target-dir target/bench-tool --test bench-node)
 "${bench[@]}" --no-run

@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# Checks that a layer of src/ imports only layers below it. Run by `make lint`.
+# Checks that a module of src/ imports only modules of layers below its own. Run by `make lint`.
 #
-# An import is any `crate::LAYER` outside tests. Modules of one layer may import each other; across layers an import may only
-# go down, so there can be no cycle between layers.
+# An import is any `crate::MODULE` outside tests. Within a layer, imports of two modules may go
+# in only one direction, so there is no cycle.
 set -euo pipefail
+# shellcheck source=lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+no_arguments "$@"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # From top to bottom.
@@ -16,7 +19,7 @@ cache
 runtime config
 state'
 
-# shellcheck disable=SC2016 # the program is awk's
+# shellcheck disable=SC2016 # an awk program
 find src -name '*.rs' ! -path 'src/main.rs' ! -path 'src/lib.rs' ! -path 'src/fixtures.rs' ! -path '*/tests/*' ! -name 'tests.rs' \
   ! -path '*/model_check/*' ! -name 'fuzz.rs' -print0 | sort -z | xargs -0 awk -v layers="$layers" '
   BEGIN {

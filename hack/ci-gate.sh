@@ -1,17 +1,25 @@
 #!/usr/bin/env bash
-# Waits for a load test to end, for a pipeline: 0 if it has passed, 1 if it has not, 2 if it has not ended in time.
+# Makes a pipeline fail when a load test does not pass. It needs only kubectl, and can be copied: it sources no other file.
 set -euo pipefail
 
-if [ $# -lt 1 ] || [ "$1" = -h ] || [ "$1" = --help ]; then
+usage() {
   cat <<'U'
 usage: ci-gate.sh NAME [TIMEOUT] [KUBECTL OPTION]...
 
-Waits until the LoadTest NAME has ended, for TIMEOUT (10m) at most, and prints its results:
+Waits until the LoadTest NAME has ended, for at most TIMEOUT (10m), and prints its results:
   ci-gate.sh checkout 15m -n shop
-Ends with 0 if it has passed, 1 if it has not, 2 if it has not ended by then.
+
+Exit codes:
+  0   the test passed
+  1   the test did not pass
+  2   the test has not ended in time
+  64  the script was called incorrectly, or kubectl is missing
 U
-  exit 64
-fi
+}
+case ${1:-} in
+-h | --help) usage && exit ;;
+'') usage >&2 && exit 64 ;;
+esac
 command -v kubectl >/dev/null || { echo "ci-gate.sh: kubectl is missing: see https://kubernetes.io/docs/tasks/tools" >&2; exit 64; }
 name=$1 timeout=${2:-10m}
 shift $(($# < 2 ? $# : 2))

@@ -1,24 +1,28 @@
 #!/usr/bin/env bash
-# The whole way, once: a cluster, the operator, a load test. Run by `make demo`.
-# Uses the cluster of KUBECONFIG if that is set, else a new one by kind where Docker and kind are there, else a local one
-# made of its parts (hack/local-cluster).
+# Creates a cluster, installs the operator, and runs the basic example to its end. Run by `make demo`.
+# The cluster is that of KUBECONFIG if it is set, otherwise a kind cluster if Docker and kind are available, otherwise one
+# of hack/local-cluster. TIMEOUT is how long to wait for the load test (300s).
 set -euo pipefail
+# shellcheck source=lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+no_arguments "$@"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 CLUSTER=hack/local-cluster/cluster.sh
 WORKER_ARCHIVE=${XDG_CACHE_HOME:-$HOME/.cache}/artillery-operator/worker-image.tar
 TEST=basic-test
 
 step() { printf '\n== %s (after %d s)\n' "$*" $SECONDS; }
-# shows a command as the user would type it, and runs it in the cluster
+# run COMMAND...: prints the command as a user would type it, and runs it in the cluster.
 run() {
   printf '$ %s\n' "$*"
   "${IN_CLUSTER[@]}" "$@"
 }
-# the same without showing it
+# quietly COMMAND...: runs the command in the cluster without printing it.
 quietly() { "${IN_CLUSTER[@]}" "$@"; }
 
+# The operator runs as a local process, because another cluster cannot pull an image that was not pushed to a registry.
 own_process() {
-  # The operator as a process of this machine: a cluster elsewhere could not pull an image that was never pushed.
+  require_command cargo:https://rustup.rs kubectl:https://kubernetes.io/docs/tasks/tools
   step "Installing the CRD and starting the operator on this machine"
   run make install
   cargo build --release
@@ -38,14 +42,14 @@ elif command -v kind >/dev/null && docker info >/dev/null 2>&1; then
   own_process
   DOWN="kind delete cluster --name artillery"
 else
-  step "Bringing up a cluster of one node on this machine"
+  step "Creating a local cluster of one node"
   $CLUSTER up
-  step "Building the workers' image: the real Artillery"
+  step "Building the worker image with Artillery"
   hack/worker-image/build.sh "$WORKER_ARCHIVE"
   $CLUSTER push "oci-archive:$WORKER_ARCHIVE" artilleryio/artillery:latest
   step "Building the operator"
   archive=$(hack/operator-image.sh)
-  # A tag for each image: one that a node has under the same name would not be pulled again.
+  # Each image has its own tag, because a node does not pull a tag again that it already has.
   image=ghcr.io/artilleryio/artillery-operator-alpha:$(basename "$archive" .tar)
   $CLUSTER push "oci-archive:$archive" "$image"
   step "Installing the operator in the cluster"
@@ -56,13 +60,13 @@ fi
 
 step "Running a load test of two workers"
 if quietly kubectl get loadtest $TEST >/dev/null 2>&1; then
-  echo "(a LoadTest runs once: the one of an earlier demo is deleted first)"
+  echo "(a LoadTest runs once, so the one of an earlier demo is deleted first)"
   run kubectl delete loadtest $TEST --wait
 fi
 run kubectl apply -k hack/examples/basic-loadtest
-step "Following it"
+step "Watching the load test"
 printf '$ kubectl get loadtests %s --watch\n' $TEST
-# A process group of its own, so that all of it ends.
+# The watch has its own process group, so that all its processes can be ended.
 set -m
 quietly kubectl get loadtests $TEST --watch &
 watch=$!
@@ -72,23 +76,23 @@ outcome=0
 quietly kubectl wait --for=jsonpath='{.status.completionTime}' loadtest/$TEST --timeout="${TIMEOUT:-300s}" >/dev/null || outcome=$?
 kill -- -$watch 2>/dev/null || true
 wait $watch 2>/dev/null || true
-step "How it went"
+step "Results"
 run kubectl describe loadtests $TEST
 worker=$(quietly kubectl get pods -l artillery.io/test-name=$TEST -o jsonpath='{.items[0].metadata.name}')
 printf '\n$ kubectl logs %s | tail -n 30\n' "$worker"
 quietly kubectl logs "$worker" | tail -n 30
 
 if [ $outcome != 0 ] || [ "$(phase)" != Completed ]; then
-  printf '\nThe load test has not completed (%s). What there is:\n' "$(phase)"
+  printf '\nThe load test has not completed: its phase is %s.\n' "$(phase)"
   run kubectl get pods -o wide
   quietly kubectl -n artillery-operator-system logs deployment/artillery-operator-controller-manager --tail=50 || true
   exit 1
 fi
 cat <<E2
 
-The load test has completed, $SECONDS s after the start. The cluster stays up. To look around:
+The load test completed $SECONDS s after the start of the demo. The cluster keeps running. To inspect it:
   $LOOK get loadtests
   $LOOK logs $worker
-To take it down:
+To remove it:
   $DOWN
 E2

@@ -1,9 +1,13 @@
 #!/usr/bin/env bash
-# Writes the files that are generated from the Rust types. With --check it changes nothing and fails on a difference.
+# Writes the files that are generated from the Rust types: generate.sh [--check]
+# With --check it changes nothing, and fails if a file is out of date.
 set -euo pipefail
+# shellcheck source=lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+help_option "$@"
+[ "${1:---check}" = --check ] || no_arguments "$@"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-
-command -v cargo >/dev/null || { echo "generate.sh: cargo is missing: see https://rustup.rs" >&2; exit 1; }
+require_command cargo:https://rustup.rs
 
 crdgen=(cargo run --quiet -p loadtest-api --bin crdgen --)
 new=$(mktemp -d)
@@ -15,8 +19,7 @@ while read -r generated file; do
     cp "$new/$generated" "$file"
     chmod 644 "$file"
   elif ! diff -u "$file" "$new/$generated"; then
-    echo "generate.sh: $file does not match the Rust types: run make manifests" >&2
-    exit 1
+    die "$file does not match the Rust types: run make manifests"
   fi
 done <<'FILES'
 crd config/crd/loadtest.artillery.io_loadtests.yaml

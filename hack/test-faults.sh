@@ -1,25 +1,28 @@
 #!/usr/bin/env bash
-# Lets faults befall the operator's requests and its world, on a control plane of its own: see tests/faults.
+# Injects faults into the operator's requests and into the cluster, on a separate control plane: see tests/faults.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-if [ "${1:-}" = -h ] || [ "${1:-}" = --help ]; then
+usage() {
   cat <<'U'
 usage: test-faults.sh [OPTION]...
 
-Learns the operator's requests, and lets one fault befall each of many runs: all that are known, unless an option says
-otherwise. Prints a table of the faults, and each violation with the history of the objects.
-  --subset      some of every kind, in about three minutes (all: about twenty)
-  --only NAME   those whose name contains NAME, such as 'completes: create jobs 1'; can be given more than once
-  --list        say which they would be, and end
+Records the operator's requests, then injects one fault into each of many runs. Without options it injects every known
+fault. Prints a table of the faults, and each violation with the history of the objects.
+  --subset      some faults of every kind, in about three minutes (all: about twenty)
+  --only NAME   the faults whose name contains NAME, such as 'completes: create jobs 1'; can be repeated
+  --list        list the selected faults and exit
   --seed N      another subset, and another order
-  --parallel N  so many runs at a time (8 of a subset, else 24)
-  --minutes N   begin no run after so many minutes
-From the environment:
-  KEEP=1        leave the control plane up
+  --parallel N  runs at a time (8 for a subset, otherwise 24)
+  --minutes N   start no run after N minutes
+Environment variables:
+  KEEP=1        leave the control plane running
 U
-  exit
-fi
+}
+case ${1:-} in -h | --help) usage && exit ;; esac
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+require_command cargo:https://rustup.rs
 
 NAME=faults
 chosen=--all

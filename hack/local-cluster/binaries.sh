@@ -1,29 +1,29 @@
 # shellcheck shell=bash
-# Sourced by cluster.sh. The programs of the cluster: found on PATH where the version fits, else built with Go.
+# Sourced by cluster.sh. The programs of the cluster: those on PATH if their version fits, otherwise built with Go.
 
 K8S_VERSION=1.34.4
 SERVERS=(etcd kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet coredns)
 PLANE=(etcd kube-apiserver kube-controller-manager kube-scheduler kubectl)
 CACHE=${XDG_CACHE_HOME:-${HOME:?}/.cache}/artillery-operator
-# Keyed by the sources as well, so that a change of a plugin or a pin is never served by an old build.
+# The hash of the sources is part of the path, so a changed plugin or version is always built again.
 SOURCES_HASH=$(cd "$HERE" && cat main.go pause/main.go go.mod go.sum | sha256sum | cut -c1-12)
 BIN=$CACHE/kubernetes-$K8S_VERSION-$SOURCES_HASH/bin
 
-# binaries PROGRAM...: makes sure of each in $BIN
+# binaries PROGRAM...: links or builds each program that is missing in $BIN.
 binaries() {
   local program missing=()
   for program; do [ -x "$BIN/$program" ] || missing+=("$program"); done
   [ ${#missing[@]} -gt 0 ] || return 0
-  need_tools flock:util-linux
+  require_command flock:util-linux
   mkdir -p "$BIN"
   exec 8>"$BIN.lock"
-  flock -n 8 || { say "waiting for another build to end"; flock 8; }
+  flock -n 8 || { log "waiting for another build"; flock 8; }
   local build=()
   for program in "${missing[@]}"; do
     [ ! -x "$BIN/$program" ] || continue # the other build made it
     if fits_on_path "$program"; then
       ln -sfn "$(type -P "$program")" "$BIN/$program"
-      say "using $(type -P "$program")"
+      log "using $(type -P "$program")"
     else
       build+=("$program")
     fi
@@ -38,7 +38,7 @@ fits_on_path() {
   case $1 in
   kubectl) version=$(kubectl version --client 2>/dev/null) ;;
   coredns) version=$(coredns -version 2>/dev/null) ;;
-  pause) return 1 ;; # others carry the name
+  pause) return 1 ;; # other programs have the same name
   *) version=$("$1" --version 2>/dev/null) ;;
   esac || return 1
   case $1 in
@@ -50,12 +50,12 @@ fits_on_path() {
 
 build() {
   local packages=() program
-  need_tools "go:https://go.dev/dl (1.21 or later)"
+  require_command "go:https://go.dev/dl (1.21 or later)"
   local have
   have=$(cd / && GOTOOLCHAIN=local go env GOVERSION)
-  # Go of 1.21 and later fetches the one that go.mod asks for
+  # Go 1.21 and later downloads the version that go.mod requires.
   [[ $have =~ ^go1\.([0-9]+) ]] && [ "${BASH_REMATCH[1]}" -ge 21 ] || [[ $have == devel* ]] ||
-    die "Go 1.21 or later is needed to build Kubernetes, and $(command -v go) is $have: see https://go.dev/dl"
+    die "building Kubernetes needs Go 1.21 or later, but $(command -v go) is $have: see https://go.dev/dl"
   for program; do
     case $program in
     pause) packages+=(./pause) ;;
@@ -66,7 +66,7 @@ build() {
 
   local new=$BIN.new v=k8s.io/component-base/version stamp
   rm -rf "$new" && mkdir "$new"
-  # without these the server calls itself v0.0.0, and clients refuse the skew
+  # Without these variables the server has the version v0.0.0, which clients reject.
   stamp="-X $v.gitVersion=v$K8S_VERSION -X $v.gitMajor=1 -X $v.gitMinor=$(cut -d. -f2 <<<"$K8S_VERSION")"
   stamp+=" -X $v.gitCommit=unknown -X $v.buildDate=1970-01-01T00:00:00Z"
   export CGO_ENABLED=0 GOFLAGS=-mod=readonly GOWORK=off
@@ -80,37 +80,37 @@ build() {
 
   [ ! -e "$new/local-cluster" ] || mv "$new/local-cluster" "$new/kubernetes"
   [ ! -e "$new/pause" ] || pause_image "$new/pause" "$new/pause.tar"
-  # the archive before the program, by whose presence the next run knows that both are there
+  # The archive is moved before the program: if the program exists, so does the archive.
   for program in "$new"/*.tar "$new"/*; do [ ! -e "$program" ] || mv -f "$program" "$BIN/"; done
   for program; do
     [ -e "$BIN/$program" ] || ln -sfn kubernetes "$BIN/$program"
   done
   rm -rf "$new" "$BIN.out" "$BIN.err"
-  say "built in $BIN"
+  log "built in $BIN"
 }
 
-# progress WHAT UNIT TOTAL COMMAND...: runs it, and tells from the lines of its stderr how far it is
+# progress WHAT UNIT TOTAL COMMAND...: runs the command, and reports its progress by the number of lines of its stderr.
 progress() {
-  local what=$1 unit=$2 total=$3 every=15 start=$SECONDS told=$SECONDS pid line
+  local what=$1 unit=$2 total=$3 every=15 start=$SECONDS reported=$SECONDS pid line
   shift 3
   [ ! -t 2 ] || every=2
   "$@" >"$BIN.out" 2>"$BIN.err" 8>&- &
   pid=$!
-  # shellcheck disable=SC2064 # a job of a script ignores the interrupt key, and would build on
+  # shellcheck disable=SC2064 # a background job of a script ignores Ctrl-C, and would continue
   trap "kill $pid 2>/dev/null || true" EXIT
   while [ -d "/proc/$pid" ]; do
     sleep 0.3
-    [ $((SECONDS - told)) -ge $every ] || continue
-    told=$SECONDS
+    [ $((SECONDS - reported)) -ge $every ] || continue
+    reported=$SECONDS
     line="$what: $(wc -l <"$BIN.err")${total:+ of $total} $unit, $(((SECONDS - start) / 60))m$(((SECONDS - start) % 60))s"
-    if [ -t 2 ]; then printf '\r\033[K%s' "$line" >&2; else say "$line"; fi
+    if [ -t 2 ]; then printf '\r\033[K%s' "$line" >&2; else log "$line"; fi
   done
   [ ! -t 2 ] || printf '\r\033[K' >&2
   trap - EXIT
-  wait "$pid" || { tail -n 20 "$BIN.err" >&2; die "$what failed: the last lines are above, all are in $BIN.err"; }
+  wait "$pid" || { tail -n 20 "$BIN.err" >&2; die "$what failed: the last lines are above, the whole output is in $BIN.err"; }
 }
 
-# pause_image PROGRAM ARCHIVE: an image of one file, by hand, so that the cluster starts without a registry or a builder
+# pause_image PROGRAM ARCHIVE: makes an image of one file, without an image builder.
 pause_image() {
   local dir layer
   dir=$(mktemp -d)

@@ -1,34 +1,33 @@
 # shellcheck shell=bash
 # Sourced by cluster.sh. The node: its namespaces, containerd, kubelet, kube-proxy, CoreDNS, the registry.
 #
-# Everything runs in a network namespace without a route out, and in a mount namespace in which the folders that
-# containerd, the kubelet and CNI keep below /run and /var are the cluster's own. When the last process has ended and
-# the two are let go of, the kernel removes every mount, interface and packet filter rule with them.
+# Everything runs in a network namespace without a route to the outside, and in a mount namespace with private copies of the
+# folders that containerd, the kubelet and CNI use below /run and /var. When the last process has ended and the two namespaces
+# are unmounted, the kernel removes all mounts, interfaces and packet filter rules.
 
 PAUSE_IMAGE=localhost/pause:1
-# Folders of the machine, which every cluster sees as its own.
+# Folders of the machine that are private in every cluster.
 OWN_FOLDERS=(/run/containerd /var/lib/containerd /var/lib/cni /var/lib/kubelet /var/log/pods /var/log/containers)
-# The kubelet sets these for a machine that it has to itself; here it sets copies.
+# Settings that the kubelet changes for the whole machine. Here it changes copies.
 KEPT_SYSCTLS=(vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys kernel/keys/root_maxbytes)
 
-need_root() { [ "$(id -u)" = 0 ] || die "this needs root (namespaces, containerd): run it by sudo -E, or use '$0 control-plane'"; }
+require_root() { [ "$(id -u)" = 0 ] || die "a cluster needs root (namespaces, containerd): use sudo -E, or $0 control-plane"; }
 
 node_tools() {
-  # Debian calls the packages so
-  need_tools containerd ctr:containerd runc cni:containernetworking-plugins iptables conntrack ip:iproute2 \
+  require_command containerd ctr:containerd runc "$(cni_folder)/ptp:containernetworking-plugins" iptables conntrack ip:iproute2 \
     docker-registry openssl nsenter:util-linux unshare:util-linux flock:util-linux mountpoint:util-linux
 }
 
 is_namespace() { [ "$(stat -fc %T "$RUN/ns/$1" 2>/dev/null)" = nsfs ]; }
 inside() { nsenter --net="$RUN/ns/net" "$@"; }
 
-# One path per hierarchy with cgroup v1, one in all with v2; the innermost first.
+# cgroups: prints the paths of the cluster's cgroups, innermost first. cgroup v1 has one hierarchy for each controller.
 cgroups() { find /sys/fs/cgroup/*/"$CGROUP" "/sys/fs/cgroup/$CGROUP" -depth -type d 2>/dev/null || true; }
 
 make_namespaces() {
   if is_namespace net && is_namespace mnt && [ -f "$RUN/made" ]; then return; fi
   mkdir -p "$RUN/ns"
-  # A mount namespace can be pinned only below a mount that does not propagate.
+  # A mount namespace can be bind-mounted only below a mount that does not propagate.
   mount --bind "$RUN/ns" "$RUN/ns"
   mount --make-private "$RUN/ns"
   touch "$RUN/ns/net" "$RUN/ns/mnt"
@@ -50,14 +49,14 @@ ip link set lo up
 ip link add node0 type bridge
 ip address add $NODE_IP/32 dev node0
 ip link set node0 up
-# Service addresses must be routed somewhere, or kube-proxy's rules never get to see them.
+# Without a route, packets to Service addresses would not reach the rules of kube-proxy.
 ip route add $SERVICE_CIDR dev node0 src $NODE_IP
 echo 1 >/proc/sys/net/ipv4/ip_forward
 S
   touch "$RUN/made"
 }
 
-# Sockets have to have short paths, so what is below /run stays there.
+# own_folder DIR: prints the private copy of a folder. Folders below /run stay there, because paths of sockets must be short.
 own_folder() {
   case $1 in
   /run/*) echo "$RUN/${1##*/}" ;;
@@ -75,7 +74,7 @@ make_cgroups() {
   else
     for hierarchy in /sys/fs/cgroup/*/; do
       mountpoint -q "$hierarchy" && mkdir -p "$hierarchy/$CGROUP"
-      # cpuset alone gives a new group nothing: no processor, no memory
+      # A new group of the controller cpuset has no CPU and no memory.
       for file in cpuset.cpus cpuset.mems; do
         [ ! -f "$hierarchy/$file" ] || cat "$hierarchy/$file" >"$hierarchy/$CGROUP/$file"
       done
@@ -83,7 +82,8 @@ make_cgroups() {
   fi
 }
 
-registry_config() { # also that of `push`
+# registry_config: writes the configuration of the registry, for the cluster and for `push`.
+registry_config() {
   mkdir -p "$CACHE/registry"
   printf 'version: 0.1\nlog: {level: warn}\nstorage: {filesystem: {rootdirectory: "%s"}, delete: {enabled: true}}\nhttp: {addr: "127.0.0.1:5000"}\n' \
     "$CACHE/registry" >"$CACHE/registry.yaml.$$"
@@ -92,13 +92,13 @@ registry_config() { # also that of `push`
 
 start_containerd() {
   mkdir -p "$STATE/hosts/_default" "$STATE/cni"
-  # whatever registry an image names: nothing else can be reached
+  # All images are pulled from the local registry, because no other can be reached.
   cat >"$STATE/hosts/_default/hosts.toml" <<'K'
 server = "http://127.0.0.1:5000"
 [host."http://127.0.0.1:5000"]
   capabilities = ["pull", "resolve"]
 K
-  # Not a bridge: pods on one bridge answer each other past kube-proxy's rules where br_netfilter is missing.
+  # With a bridge and without br_netfilter, traffic between pods would bypass the rules of kube-proxy.
   cat >"$STATE/cni/10-pods.conflist" <<K
 {"cniVersion": "0.4.0", "name": "pods", "plugins": [
   {"type": "ptp", "ipMasq": false, "ipam": {"type": "host-local", "ranges": [[{"subnet": "$POD_CIDR"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
@@ -106,15 +106,15 @@ K
 ]}
 K
   local snapshotter=overlayfs
-  [ "$(stat -fc %T "$STATE")" != overlayfs ] || snapshotter=native # overlays do not stack
+  [ "$(stat -fc %T "$STATE")" != overlayfs ] || snapshotter=native # overlayfs cannot be its own lower layer
   cat >"$STATE/containerd.toml" <<K
 version = 2
 disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
   "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs"]
 [plugins."io.containerd.grpc.v1.cri"]
-  # where CAP_SYS_RESOURCE is missing, lowering oom_score_adj fails and no pod starts
+  # Without CAP_SYS_RESOURCE, lowering oom_score_adj fails and no pod starts.
   restrict_oom_score_adj = true
-  # else they are below /var/run/netns, for all the machine to see
+  # The default, /var/run/netns, is visible to the whole machine.
   netns_mounts_under_state_dir = true
   sandbox_image = "$PAUSE_IMAGE"
   max_concurrent_downloads = 10
@@ -140,7 +140,7 @@ import_pause() {
 }
 
 start_dns() {
-  # Names outside do not exist, and are said so at once: a refusal lets some resolvers wait for seconds.
+  # All other names do not exist (NXDOMAIN). With REFUSED some resolvers would wait for seconds.
   cat >"$STATE/Corefile" <<K
 .:53 {
   errors
@@ -160,8 +160,8 @@ K
 
 start_kubelet() {
   echo "nameserver $NODE_IP" >"$STATE/resolv.conf"
-  # The limits on calls and events are for nodes among hundreds, and the image collector does not know that
-  # a collected image may be in no registry any more.
+  # Rate limits are off, because this is the only node. Image garbage collection is off, because an image may no longer be in
+  # the registry.
   cat >"$STATE/kubelet.yaml" <<K
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -196,7 +196,7 @@ start_proxy() {
     --cluster-cidr "$POD_CIDR" --hostname-override "$NAME" --conntrack-max-per-core 0
 }
 
-# answers PORT PATH: whether a server of the node says 200 there
+# answers PORT PATH: whether a server of the node responds with the status 200.
 answers() {
   # shellcheck disable=SC2016
   inside timeout 2 bash -c 'exec 3<>"/dev/tcp/127.0.0.1/$0" && printf "GET %s HTTP/1.0\r\n\r\n" "$1" >&3 && read -r _ code _ <&3 && [ "$code" = 200 ]' "$@"
@@ -244,34 +244,34 @@ up() {
   binaries "${SERVERS[@]}" kubectl pause
   BEGIN=$(now)
   if [ -f "$RUN/made" ] && is_namespace net && is_namespace mnt && [ -d "$STATE/etcd" ]; then
-    say "$TITLE is up in part: starting what is missing"
+    log "some components of $TITLE are not running: starting them"
     if bring_up; then
-      echo "$TITLE is mended after $(seconds_since "$BEGIN") s"
+      echo "$TITLE is repaired after $(seconds_since "$BEGIN") s"
       return
     fi
-    say "starting it anew"
+    log "restarting $TITLE"
   fi
   down
   mkdir -p "$STATE" "$RUN"
   rm -f "$STATE"/*.log
   echo "$STATE" >"$RUN/state"
-  bring_up || die "$TITLE did not come up: see the logs in $STATE, or try again"
+  bring_up || die "$TITLE did not start: see the logs in $STATE"
   echo "$TITLE is up after $(seconds_since "$BEGIN") s"
 }
 
 down() {
   if is_namespace net && [ "$(stat -Lc %i "$RUN/ns/net")" = "$(stat -Lc %i /proc/self/ns/net)" ]; then
-    die "this shell is inside of $TITLE, and would be ended with it: run it outside"
+    die "this shell runs in the network of $TITLE and would be killed: use a shell outside"
   fi
   kill_all
   local pin dir deadline=$((SECONDS + 10))
   for pin in "$RUN/ns/net" "$RUN/ns/mnt" "$RUN/ns"; do
     while mountpoint -q "$pin"; do umount "$pin"; done
   done
-  # A group is busy for a moment after its last process has ended.
+  # A cgroup stays busy for a moment after its last process has ended.
   while [ -n "$(cgroups)" ]; do
     cgroups | while read -r dir; do rmdir "$dir" 2>/dev/null || true; done
-    [ $SECONDS -lt $deadline ] || die "a cgroup stays busy: $(cgroups | head -n 1)"
+    [ $SECONDS -lt $deadline ] || die "the cgroup is still busy: $(cgroups | head -n 1)"
     [ -z "$(cgroups)" ] || sleep 0.1
   done
   forget
@@ -279,16 +279,16 @@ down() {
   rmdir --ignore-fail-on-non-empty "${RUN%/*}" 2>/dev/null || true
 }
 
-# push SOURCE REFERENCE: needs no cluster, for the registry is started for the while
+# push SOURCE REFERENCE: copies an image to the registry. Needs no cluster, because it starts the registry itself.
 push() {
-  need_root
-  [ $# = 2 ] || die "usage: push SOURCE REFERENCE, for instance push oci-archive:image.tar artilleryio/artillery:latest"
-  need_tools docker-registry skopeo ip:iproute2 unshare:util-linux
+  require_root
+  [ $# = 2 ] || die "usage: push SOURCE REFERENCE, such as push oci-archive:image.tar artilleryio/artillery:latest"
+  require_command docker-registry skopeo ip:iproute2 unshare:util-linux
   local path
   path=$(registry_path "$2")
   case $1 in
   *:*) ;;
-  *) die "a source is like oci-archive:image.tar or docker-archive:image.tar: $1" ;;
+  *) die "invalid source: $1 (use a source such as oci-archive:image.tar or docker-archive:image.tar)" ;;
   esac
   registry_config
   # shellcheck disable=SC2016
@@ -307,7 +307,7 @@ push() {
   echo "$path"
 }
 
-# What containerd asks the registry for when a pod names an image.
+# registry_path REFERENCE: prints the path and tag under which containerd requests an image from the registry.
 registry_path() {
   local path=$1 first=${1%%/*}
   if [[ $path == */* && ($first == *[.:]* || $first == localhost) ]]; then

@@ -1,17 +1,17 @@
 # shellcheck shell=bash
 # Sourced by cluster.sh. The control plane: etcd, kube-apiserver, controller manager, scheduler, their certificates, and
-# the keeping of processes. It serves both kinds: the whole cluster, and `control-plane`, which has no node.
+# functions to start and stop processes. Both kinds use it: the whole cluster, and `control-plane`, which has no node.
 
-# Carried in the environment of every process that is started: a stale pid file can then not mislead anyone.
+# Every started process has this variable in its environment, so a stale pid file does no harm.
 MARK=ARTILLERY_LOCAL_CLUSTER
 
-# alive PART
+# alive PART: whether the process of a component runs.
 alive() {
   local pid
   pid=$(cat "$STATE/$1.pid" 2>/dev/null) && grep -qzsxF "$MARK=$STATE" "/proc/$pid/environ"
 }
 
-# start PART COMMAND...: unless it runs. It outlives the script and holds none of the caller's files open.
+# start PART COMMAND...: starts a component unless it runs. It outlives the script, and does not inherit open files.
 start() {
   local part=$1 enter=() pid
   shift
@@ -23,42 +23,42 @@ start() {
       if [ "$fd" -gt 2 ]; then eval "exec $fd>&-"; fi
     done
     cd /
-    # -i: a proxy or a debugging variable of the caller has no business here
+    # -i: variables of the caller, such as a proxy, must not affect the cluster.
     exec env -i "$MARK=$STATE" PATH="$BIN:$PATH" HOME="$STATE" setsid "${enter[@]}" "$@" </dev/null >>"$STATE/$part.log" 2>&1
   ) &
   pid=$!
-  disown "$pid" # or the shell reports its end
+  disown "$pid" # otherwise the shell would report its end
   echo "$pid" >"$STATE/$part.pid"
   until alive "$part" || [ ! -d "/proc/$pid" ]; do sleep 0.01; done
 }
 
-# What died before is not what `wait_for` watches for.
+# forget_dead: removes stale pid files, so that `wait_for` does not report an earlier exit.
 forget_dead() {
   local part
   for part in "${PARTS[@]}"; do alive "$part" || rm -f "$STATE/$part.pid"; done
 }
 
-# wait_for SECONDS WHAT COMMAND...: until the command succeeds; fails at once when a part has ended
+# wait_for SECONDS WHAT COMMAND...: waits until the command succeeds. Fails as soon as a component has ended.
 wait_for() {
   local deadline=$((SECONDS + $1)) what=$2 part
   shift 2
   until "$@" >/dev/null 2>&1; do
     for part in "${PARTS[@]}"; do
       if [ -f "$STATE/$part.pid" ] && ! alive "$part"; then
-        say "$part has ended; the last lines of $STATE/$part.log:"
+        log "$part has exited; the last lines of $STATE/$part.log:"
         tail -n 5 "$STATE/$part.log" | cut -c1-300 >&2
         return 1
       fi
     done
     if [ $SECONDS -ge $deadline ]; then
-      say "waited in vain for $what; see the logs in $STATE"
+      log "timed out waiting for $what; see the logs in $STATE"
       return 1
     fi
     sleep 0.1
   done
 }
 
-# cert NAME SUBJECT [EXTENSION]: elliptic curves, because RSA keys for ten parties take seconds
+# cert NAME SUBJECT [EXTENSION]: creates a key and a certificate, with elliptic curves because RSA keys take seconds.
 cert() {
   [ ! -f "$PKI/$1.crt" ] || return 0
   openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout "$PKI/$1.key" -subj "$2" 2>/dev/null |
@@ -67,7 +67,7 @@ cert() {
   mv "$PKI/$1.crt.new" "$PKI/$1.crt"
 }
 
-# kubeconfig FILE CERTIFICATE
+# kubeconfig FILE CERTIFICATE: writes a kubeconfig.
 kubeconfig() {
   [ ! -f "$1" ] || return 0
   (
@@ -90,9 +90,9 @@ K
   mv "$1.new" "$1"
 }
 
-# user NAME [GROUP]: prints the path of a kubeconfig
+# user NAME [GROUP]: creates a certificate and a kubeconfig, and prints the path of the kubeconfig.
 user() {
-  [[ ${1:-} =~ ^[A-Za-z0-9:._@-]+$ && ${2:-x} =~ ^[A-Za-z0-9:._@-]+$ ]] || die "usage: user NAME [GROUP], of letters, digits and :._@-"
+  [[ ${1:-} =~ ^[A-Za-z0-9:._@-]+$ && ${2:-x} =~ ^[A-Za-z0-9:._@-]+$ ]] || die "usage: user NAME [GROUP] (letters, digits and :._@-)"
   [ -f "$PKI/ca.crt" ] || die "$TITLE is not up"
   local file="user-$1${2:+-$2}"
   cert "$file" "${2:+/O=$2}/CN=$1"
@@ -102,7 +102,7 @@ user() {
 
 certificates() {
   mkdir -p -m 700 "$PKI"
-  # Under another name until it is whole: an interrupted start must leave nothing that the next one takes for done.
+  # A file gets its final name when it is complete, so an interrupted start leaves no incomplete file.
   if [ ! -f "$PKI/ca.crt" ]; then
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout "$PKI/ca.key" \
       -out "$PKI/ca.crt.new" -subj "/CN=$NAME" -days 3650 2>/dev/null
@@ -125,14 +125,14 @@ certificates() {
 
 start_etcd() {
   local peer=http://127.0.0.1:$ETCD_PEER_PORT client=http://127.0.0.1:$ETCD_PORT
-  # A cluster for tests has nothing to lose by a power cut, and each fsync costs milliseconds.
+  # The data of a test cluster need not survive a power failure, and each fsync takes milliseconds.
   start etcd "$BIN/etcd" --data-dir "$STATE/etcd" --unsafe-no-fsync \
     --listen-client-urls "$client" --advertise-client-urls "$client" \
     --listen-peer-urls "$peer" --initial-advertise-peer-urls "$peer" --initial-cluster "default=$peer"
 }
 
 start_apiserver() {
-  # The reads of the parts of Kubernetes themselves would be most of the log, and nobody asks for them.
+  # Reads by the components of Kubernetes are omitted, because they would be most of the log.
   cat >"$STATE/audit-policy.yaml" <<'K'
 apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -148,11 +148,11 @@ rules:
 K
   local flags=()
   if [ "$KIND" = plane ]; then
-    # no address but loopback, and nodes that tests only pretend: they stay free of taints that nobody would lift
+    # Only the loopback interface is used. Tests simulate the nodes, so nothing would remove the taints of new nodes.
     flags+=(--bind-address 127.0.0.1 --advertise-address 192.0.2.1 --endpoint-reconciler-type none
       --disable-admission-plugins TaintNodesByCondition)
   else
-    # the policies stand for the webhooks by which service meshes put their containers into pods
+    # Tests use mutating policies in place of the webhooks with which service meshes inject containers.
     flags+=(--advertise-address "$NODE_IP" --feature-gates MutatingAdmissionPolicy=true
       --runtime-config admissionregistration.k8s.io/v1beta1=true)
   fi
@@ -170,7 +170,7 @@ K
 
 start_controllers() {
   local flags=() limits=(--kube-api-qps 500 --kube-api-burst 1000 --leader-elect=false --secure-port 0)
-  # nor does anybody else remove finished pods: of 20,000 it would leave 12,500
+  # The garbage collector of finished pods is off: it would delete all but 12,500.
   [ "$KIND" != plane ] || flags+=(--controllers '*,-node-lifecycle-controller' --terminated-pod-gc-threshold 0)
   start kube-controller-manager "$BIN/kube-controller-manager" --kubeconfig "$STATE/kube-controller-manager.kubeconfig" \
     --service-account-private-key-file "$PKI/sa.key" --root-ca-file "$PKI/ca.crt" --use-service-account-credentials \
@@ -178,7 +178,7 @@ start_controllers() {
   start kube-scheduler "$BIN/kube-scheduler" --kubeconfig "$STATE/kube-scheduler.kubeconfig" "${limits[@]}"
 }
 
-# A node is Ready before the first namespace has its service account, and until then pods are refused.
+# A node can be Ready before the default service account exists. Until then pods are rejected.
 has_service_account() { admin get serviceaccount default; }
 api_ready() { admin get --raw /readyz; }
 
@@ -190,7 +190,7 @@ start_plane() {
   start_controllers
 }
 
-# The pids of everything that belongs to the cluster, whatever the pid files say.
+# processes: prints the pids of all processes of the cluster, independently of the pid files.
 processes() {
   local namespace inode
   {
@@ -209,14 +209,14 @@ processes() {
 kill_all() {
   local pids deadline=$((SECONDS + 30))
   while pids=$(processes) && [ -n "$pids" ]; do
-    [ $SECONDS -lt $deadline ] || die "these processes do not end: ${pids//$'\n'/ }"
+    [ $SECONDS -lt $deadline ] || die "these processes cannot be killed: ${pids//$'\n'/ }"
     # shellcheck disable=SC2086 # a list of numbers
     kill -KILL $pids 2>/dev/null || true
     sleep 0.1
   done
 }
 
-# The logs stay, for whoever wants to know what went wrong; the next start from nothing removes them.
+# forget: removes the state of the cluster except the logs, which the next `up` of a new cluster removes.
 forget() {
   [ -d "$STATE" ] || return 0
   find "$STATE" -mindepth 1 -maxdepth 1 ! -name '*.log' -exec rm -rf --one-file-system {} +
@@ -224,7 +224,7 @@ forget() {
 
 free_port() {
   local port
-  # below the range from which the kernel takes ports for outgoing connections
+  # These ports are below the range of outgoing connections.
   while port=$((20000 + RANDOM % 10000)); (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do :; done
   echo "$port"
 }
@@ -255,21 +255,21 @@ plane_ports() {
 }
 
 plane_up() {
-  need_tools openssl flock:util-linux setsid:util-linux
+  require_command openssl flock:util-linux setsid:util-linux
   binaries "${PLANE[@]}"
   if plane_is_up; then
     echo "$TITLE is already up"
     return
   fi
-  # A second try takes other ports: one may have been taken by somebody else in between.
+  # Another attempt uses other ports, because another process may have taken one in between.
   for _ in 1 2 3; do
     [ -d "$STATE/etcd" ] || { plane_down && rm -f "$STATE"/*.log; }
     if plane_bring_up; then
       echo "$TITLE is up after $(seconds_since "$BEGIN") s"
       return
     fi
-    say "starting it anew"
+    log "restarting $TITLE with other ports"
     plane_down
   done
-  die "$TITLE did not come up"
+  die "$TITLE did not start: see the logs in $STATE"
 }

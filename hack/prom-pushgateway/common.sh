@@ -1,21 +1,21 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2034 # those who source it use what it sets
-# Sourced by up.sh and down.sh, in the repository's folder: which cluster is meant, and what both of them name.
+# shellcheck disable=SC2034 # used by the scripts that source this file
+# Sourced by up.sh and down.sh, in the root of the repository: selects the cluster, and defines names that both scripts use.
 
-# shellcheck source=../kubectl.sh
-. hack/kubectl.sh
+# shellcheck source=../lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 HERE=hack/prom-pushgateway
 CLUSTER=hack/local-cluster/cluster.sh
-# The service that the example's test-script.yaml names, and where Prometheus is.
+# The service that test-script.yaml of the example names, and the namespace of Prometheus.
 PUSHGATEWAY=prometheus-pushgateway PUSHGATEWAY_NAMESPACE=default
 PROMETHEUS=prometheus MONITORING=monitoring
 DASHBOARD=artillery-load-tests
 MARK=artillery-operator/made-by MADE_BY=prom-pushgateway
 
-# arguments ARGS...: sets LOCAL to the local cluster's name, if that is meant, and FORWARD
+# arguments ARGS...: sets FORWARD, and LOCAL to the name of the local cluster or to nothing.
 arguments() {
   LOCAL='' FORWARD=yes
-  # What cluster.sh exec sets.
+  # `cluster.sh exec` sets such a KUBECONFIG.
   [[ ! ${KUBECONFIG:-} =~ /artillery-operator/([a-z0-9-]+)/admin\.kubeconfig$ ]] || LOCAL=${BASH_REMATCH[1]}
   while [ $# -gt 0 ]; do
     case $1 in
@@ -31,10 +31,10 @@ arguments() {
   done
   if [ -n "$LOCAL" ]; then
     kubectl() { "$CLUSTER" exec --name "$LOCAL" kubectl "$@"; }
-    kubectl version >/dev/null || fail "the local cluster $LOCAL does not answer; see above"
+    kubectl version >/dev/null || die "the local cluster $LOCAL does not respond; the error is above"
   else
-    # helm first: who has neither wants to know of both.
-    command -v helm >/dev/null || fail "helm is missing: see https://helm.sh/docs/intro/install. For a cluster of hack/local-cluster use --local"
-    need_cluster
+    require_command "helm:https://helm.sh/docs/intro/install (a cluster of hack/local-cluster needs --local instead)" \
+      kubectl:https://kubernetes.io/docs/tasks/tools
+    require_cluster
   fi
 }

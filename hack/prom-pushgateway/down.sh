@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Removes what up.sh has installed, with all metrics. Once more does no harm.
+# Removes what up.sh installed, including all metrics. Running it again does no harm.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=common.sh
@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 usage() {
   cat <<'U'
 usage: down.sh                 the cluster of the current kubeconfig
-       down.sh --local [NAME]  a cluster of hack/local-cluster, `artillery` unless given
+       down.sh --local [NAME]  a cluster of hack/local-cluster (default: artillery)
 U
 }
 arguments "$@"
@@ -18,22 +18,22 @@ if [ -n "$LOCAL" ]; then
   exit
 fi
 
-# release NAMESPACE NAME
+# release NAMESPACE NAME: uninstalls a release of helm, if it exists.
 release() {
   if helm -n "$1" status "$2" >/dev/null 2>&1; then
     helm -n "$1" uninstall "$2" --wait --timeout "${TIMEOUT:-5m}"
   else
-    echo "helm has no release $2 in $1"
+    echo "There is no helm release $2 in the namespace $1"
   fi
 }
 release $PUSHGATEWAY_NAMESPACE $PUSHGATEWAY
 release $MONITORING $PROMETHEUS
 kubectl -n $MONITORING delete --ignore-not-found configmap $DASHBOARD
-# A namespace that was there before may hold other things.
+# A namespace that up.sh did not create may contain other objects.
 kubectl delete namespace -l $MARK=$MADE_BY
 if kubectl get crd prometheuses.monitoring.coreos.com >/dev/null 2>&1; then
   cat <<'E2'
-helm leaves the definitions of monitoring.coreos.com, which others may use. To remove them, and all that is of them:
+helm does not remove the CRDs of monitoring.coreos.com, which others may use. To remove them with all their objects:
   kubectl get crd -o name | grep monitoring.coreos.com | xargs kubectl delete
 E2
 fi

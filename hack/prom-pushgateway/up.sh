@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs Prometheus and the Pushgateway, for load tests that publish their metrics. Once more does no harm.
+# Installs Prometheus and the Pushgateway for load tests that publish metrics. Running it again does no harm.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=common.sh
@@ -7,20 +7,23 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 usage() {
   cat <<'U'
-usage: up.sh [--no-forward]    the cluster of the current kubeconfig, by helm; ends with a port-forward to the Pushgateway
-       up.sh --local [NAME]    a cluster of hack/local-cluster, `artillery` unless given, by images made here
-                               (within `cluster.sh exec` that one is meant anyway)
-The charts are those of https://prometheus-community.github.io/helm-charts, unless CHARTS names a mirror.
+usage: up.sh [--no-forward]    the cluster of the current kubeconfig, by helm; then forwards a port to the Pushgateway
+       up.sh --local [NAME]    a cluster of hack/local-cluster (default: artillery), by images made from Debian packages
+                               (in `cluster.sh exec` this is the default)
+
+Environment variables:
+  CHARTS    a mirror of https://prometheus-community.github.io/helm-charts
+  TIMEOUT   how long to wait for each component
 U
 }
 arguments "$@"
 
-# wait_for NAMESPACE DEPLOYMENT
+# wait_for NAMESPACE DEPLOYMENT: waits until the Deployment is ready.
 wait_for() {
   kubectl -n "$1" rollout status "deployment/$2" --timeout="${TIMEOUT:-120s}" && return
   kubectl -n "$1" get pods >&2
   kubectl -n "$1" get events --field-selector type=Warning >&2
-  fail "$2 is not up; see above"
+  die "$2 is not ready; the pods and warnings are above"
 }
 
 if [ -n "$LOCAL" ]; then
@@ -30,24 +33,24 @@ if [ -n "$LOCAL" ]; then
   wait_for $MONITORING prometheus-k8s
   cat <<E2
 
-Up in the local cluster $LOCAL, where names are as anywhere:
+These services are running in the local cluster $LOCAL:
   Pushgateway  http://$PUSHGATEWAY:9091 in the namespace $PUSHGATEWAY_NAMESPACE
   Prometheus   http://prometheus-k8s.$MONITORING:9090
-No browser reaches them there; kubectl does:
+A browser cannot reach them there, but kubectl can:
   hack/local-cluster/cluster.sh exec --name $LOCAL kubectl get --raw /api/v1/namespaces/$PUSHGATEWAY_NAMESPACE/services/$PUSHGATEWAY:9091/proxy/metrics
 E2
   exit
 fi
 
 CHARTS=${CHARTS:-https://prometheus-community.github.io/helm-charts}
-# ours: whether Prometheus was installed by this script
+# ours: whether this script installed Prometheus.
 ours() { helm -n $MONITORING status $PROMETHEUS >/dev/null 2>&1; }
 others() { kubectl get prometheuses.monitoring.coreos.com -A -o jsonpath='{range .items[*]}{.metadata.namespace}/{.metadata.name} {end}' 2>/dev/null; }
 
 if ! ours && found=$(others) && [ -n "$found" ]; then
-  # A second Prometheus Operator would work against the first.
+  # Two Prometheus Operators in one cluster would conflict.
   monitors=${found%%/*}
-  echo "This cluster has Prometheus already: ${found% }. It is left as it is; it has to select the ServiceMonitor $monitors/$PUSHGATEWAY."
+  echo "This cluster already has Prometheus: ${found% }. It is left unchanged and must select the ServiceMonitor $monitors/$PUSHGATEWAY."
 else
   monitors=$MONITORING
   if ! kubectl get namespace $MONITORING >/dev/null 2>&1; then
@@ -55,10 +58,10 @@ else
     kubectl label namespace $MONITORING $MARK=$MADE_BY
   fi
   echo "Installing Prometheus and Grafana in the namespace $MONITORING"
-  # The versions are those from which on the charts have the values that are set here.
+  # Older versions of the charts do not have the values that are set here.
   helm upgrade --install $PROMETHEUS kube-prometheus-stack --repo "$CHARTS" --version '>=67.8.0' \
     --namespace $MONITORING --values "$HERE/helm/prometheus.yaml" --wait --timeout "${TIMEOUT:-10m}"
-  # Grafana takes in what has this label.
+  # Grafana loads ConfigMaps with this label.
   kubectl -n $MONITORING create configmap $DASHBOARD --from-file="$HERE/dashboard.json" --dry-run=client -o yaml |
     kubectl label --local -f - grafana_dashboard=1 -o yaml | kubectl apply -f -
 fi
@@ -69,16 +72,16 @@ helm upgrade --install $PUSHGATEWAY prometheus-pushgateway --repo "$CHARTS" --ve
 
 cat <<E2
 
-Up: the Pushgateway, svc/$PUSHGATEWAY in $PUSHGATEWAY_NAMESPACE.
+The Pushgateway is running: svc/$PUSHGATEWAY in the namespace $PUSHGATEWAY_NAMESPACE.
 E2
 if [ "$monitors" = $MONITORING ] && ours; then
   cat <<E2
-Prometheus, and the dashboard "Artillery load tests" in Grafana:
+To open Prometheus, and the dashboard "Artillery load tests" in Grafana:
   kubectl -n $MONITORING port-forward service/prometheus-k8s 9090
   kubectl -n $MONITORING port-forward service/$PROMETHEUS-grafana 3000:80
 E2
 fi
 if [ $FORWARD = yes ]; then
-  echo "The Pushgateway is at http://localhost:9091 until Ctrl-C:"
+  echo "The Pushgateway is available at http://localhost:9091 until Ctrl-C:"
   exec kubectl -n $PUSHGATEWAY_NAMESPACE port-forward service/$PUSHGATEWAY 9091
 fi

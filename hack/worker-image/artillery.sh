@@ -1,16 +1,16 @@
 #!/bin/sh
-# The image's `artillery`.
+# The command `artillery` of the worker image.
 
-# The kernel keeps from process 1 every signal that it has no handler for, and node has none for SIGTERM until Artillery
-# begins a run: a pod deleted while Artillery loads would live through its grace period. So a shell is process 1.
+# Process 1 ignores signals that it does not handle, and node does not handle SIGTERM until Artillery begins a run: a pod that
+# is deleted while Artillery loads would live through its grace period. Therefore process 1 is this shell, which forwards signals.
 node='' stopped=''
 if [ $$ = 1 ]; then
   trap 'stopped=TERM; [ -z "$node" ] || kill -TERM "$node"' TERM
   trap 'stopped=INT; [ -z "$node" ] || kill -INT "$node"' INT
 fi
 
-# Node reads its compile cache from a folder named after the user's id, which the image cannot foresee: a link in /tmp
-# gives any user the folder. Where /tmp cannot be written, Artillery starts without the cache, only slower.
+# Node reads its compile cache from a folder named after the user ID, which is unknown when the image is built. A link in /tmp
+# gives every user this folder. If /tmp is read-only, Artillery starts without the cache, only slower.
 cache=/opt/artillery/compile-cache uid=$(id -u)
 here=/tmp/.compile-cache-$uid
 for folder in "$cache"/*-0; do
@@ -20,7 +20,7 @@ for folder in "$cache"/*-0; do
   fi
 done
 
-# oclif asks the system for the user's shell, and fails for a user who is not in /etc/passwd.
+# oclif looks up the user's shell, and fails for a user who is not in /etc/passwd.
 export SHELL="${SHELL:-/bin/sh}" HOME="${HOME:-/tmp}"
 
 run=/opt/artillery/node_modules/artillery/bin/run
@@ -28,7 +28,7 @@ run=/opt/artillery/node_modules/artillery/bin/run
 node "$run" "$@" <&0 &
 node=$!
 [ -z "$stopped" ] || kill -"$stopped" "$node"
-# A signal ends `wait` early; node is only gone once it cannot be found.
+# A signal interrupts `wait`, so wait until the process no longer exists.
 code=0
 while kill -0 "$node" 2>/dev/null; do
   wait "$node" && code=0 || code=$?

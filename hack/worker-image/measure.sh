@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# Measures the worker image against a plain `npm install artillery`: measure.sh [IMAGE.tar [ROUNDS]]
-# Prints the sizes, and the seconds from the start of a command to its first HTTP request (of four at once: of the last).
-# All of it in a network namespace that has nothing but loopback. Needs root.
+# Compares the worker image with a plain `npm install artillery`: measure.sh [IMAGE.tar [ROUNDS]]
+# Prints the sizes, and the seconds from the start of a command to its first HTTP request (with four at once: of the last).
+# The commands run in a network namespace with only a loopback interface. Needs root.
 set -euo pipefail
+# shellcheck source=../lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+help_option "$@"
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 if [ "${1-}" != --inside ]; then
-  [ "$(id -u)" = 0 ] || { echo "measure.sh needs root, for namespaces" >&2 && exit 1; }
+  [ "$(id -u)" = 0 ] || die "needs root, for namespaces"
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
   image=${1-}
@@ -16,7 +19,7 @@ if [ "${1-}" != --inside ]; then
   for blob in "$work"/image/blobs/sha256/*; do
     if gzip -t "$blob" 2>/dev/null; then tar -C "$work/root" -xzf "$blob"; fi
   done
-  echo "installing the plain Artillery to compare with" >&2
+  log "installing Artillery from npm for comparison"
   cp "$here"/package*.json "$work/plain/"
   (cd "$work/plain" && npm ci --omit=dev --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error >&2)
   echo "image: $(($(stat -c %s "$image") / 1000000)) MB packed, $(du -sm "$work/root" | cut -f1) MB unpacked, of which node $(du -m "$work/root/bin/node" | cut -f1), Artillery $(du -sm "$work/root/opt" | cut -f1)"
@@ -32,13 +35,13 @@ mount --rbind /dev "$root/dev"
 mount -t proc proc "$root/proc"
 mount -t tmpfs -o mode=1777 tmp "$root/tmp"
 mkdir "$root/tmp/measure" "$root/tmp/cache"
-# The same file names for both: the plain one does not run in the root, and sees its /tmp/measure.
+# Both variants use the same file names. The plain one runs outside the root, with this mount.
 mkdir -p /tmp/measure && mount --bind "$root/tmp/measure" /tmp/measure
 node="$root/bin/node"
 
 ours="chroot --userspec=1000:1000 $root /bin/env -i PATH=/bin HOME=/tmp ARTILLERY_DISABLE_TELEMETRY=true NODE_COMPILE_CACHE=/opt/artillery/compile-cache"
 run=$plain/artillery/bin/run
-for _ in 1 2; do # the first run fills its cache
+for _ in 1 2; do # the first run fills the compile cache
   echo '{"config": {"target": "http://127.0.0.1:9", "phases": [{"duration": 1, "arrivalCount": 1}]}, "scenarios": [{"flow": [{"get": {"url": "/"}}]}]}' >"$root/tmp/measure/first.json"
   env ARTILLERY_DISABLE_TELEMETRY=true NODE_COMPILE_CACHE="$root/tmp/cache" "$node" "$run" run /tmp/measure/first.json >/dev/null
 done

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Fills the image's root: rootfs.sh APP ROOT, where APP has this folder's files and `npm ci` has been run in it.
-# build.sh and the Dockerfile both call it, so that both give the same image. It needs no rights.
+# build.sh and the Dockerfile both run it, so both make the same image. It needs no root.
 set -eu
 umask 022
 app=$(cd "$1" && pwd) root=$2
@@ -8,10 +8,10 @@ app=$(cd "$1" && pwd) root=$2
 case $(uname -m) in
 x86_64) arch=x64 ;;
 aarch64) arch=arm64 ;;
-*) echo "no Node for this machine's architecture: $(uname -m)" >&2 && exit 1 ;;
+*) echo "rootfs.sh: Node is not available for the architecture of this machine: $(uname -m)" >&2 && exit 1 ;;
 esac
 
-echo "base: node, busybox, C library, certificates" >&2
+echo "copying node, busybox, the C library and certificates" >&2
 mkdir -p "$root/bin" "$root/usr/bin" "$root/etc/ssl/certs" "$root/home/node" "$root/opt" "$root/tmp" "$root/proc" "$root/dev" "$root/sys"
 chmod 1777 "$root/tmp"
 cp "$app/node_modules/node-linux-$arch/bin/node" "$root/bin/node"
@@ -20,7 +20,7 @@ for applet in sh ash cat env sleep ls id ln mkdir cp rm kill echo printf test he
   ln -s busybox "$root/bin/$applet"
 done
 ln -s ../../bin/env "$root/usr/bin/env"
-# The libraries for names are opened at run time, by what nsswitch.conf says: ldd does not list them.
+# The libraries for name resolution are loaded at run time according to nsswitch.conf, so ldd does not list them.
 libraries=$(ldd "$root/bin/node" | grep -o '/[^ ]*')
 libc=$(echo "$libraries" | grep 'libc\.so\.6')
 for library in $libraries "${libc%/*}"/libnss_dns.so.2 "${libc%/*}"/libnss_files.so.2 "${libc%/*}"/libresolv.so.2; do
@@ -37,13 +37,13 @@ chmod 755 "$root/bin/node" "$root/bin/busybox"
 echo "bundling Artillery" >&2
 "$root/bin/node" "$app/bundle.mjs" "$app"
 
-echo "copying what runs" >&2
+echo "copying Artillery" >&2
 mkdir -p "$root/opt/artillery"
 cp -R "$app/node_modules" "$app/package.json" "$root/opt/artillery/"
 cp "$app/artillery.sh" "$root/bin/artillery"
 chmod 755 "$root/bin/artillery"
 cd "$root/opt/artillery/node_modules"
-# The TypeScript that dist was made from, and the engine for browsers, which needs Playwright and a browser.
+# The TypeScript sources of dist, and the browser engine, which needs Playwright and a browser.
 rm -rf artillery/lib artillery/dist/builtin-packages/artillery-engine-playwright
 rm -rf @types .bin .package-lock.json
 find . -type f \( -name '*.map' -o -name '*.ts' -o -name '*.mts' -o -name '*.cts' -o -name '*.md' \) -delete

@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
-# Tests the worker image: test.sh [--plugins] [IMAGE.tar]    (without an image it builds one)
-# The image's root is unpacked and made read-only but for /tmp, as in a cluster, and real tests are run in it against a
-# target on loopback, in a network namespace that has nothing else. Needs root.
-# With --plugins it tests the JavaScript that the operator mounts into workers (worker/) instead, with the image's Artillery.
+# Tests the worker image: test.sh [--plugins] [IMAGE.tar]    (without IMAGE.tar it builds the image)
+# Unpacks the image to a root that is read-only except /tmp, as in a cluster, and runs Artillery in it against a target on
+# the loopback interface, in a network namespace without any other interface. Needs root.
+# With --plugins it runs the tests of the worker's JavaScript (worker/) instead, with the Artillery of the image.
 set -euo pipefail
+# shellcheck source=../lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+help_option "$@"
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 if [ "${1-}" != --inside ]; then
   what=image
   if [ "${1-}" = --plugins ]; then what=plugins && shift; fi
-  [ "$(id -u)" = 0 ] || { echo "test.sh needs root, for namespaces and other users' ids" >&2 && exit 1; }
+  [ "$(id -u)" = 0 ] || die "needs root, for namespaces and other user IDs"
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
   image=${1-}
@@ -53,7 +56,7 @@ if [ "$what" = plugins ]; then
   within sh -c 'exec node --test --test-concurrency=2 --test-reporter=tap /tmp/worker/test/*.test.mjs' >"$root/tmp/output" || ended=$?
   grep -vE '^ *(---|\.\.\.|type:|TAP version|1\.\.)' "$root/tmp/output" || true
   number() { awk -v what="$1" '$1 == "#" && $2 == what {n = $3} END {print n + 0}' "$root/tmp/output"; }
-  # What was cancelled has run over its time.
+  # A cancelled test exceeded its time limit.
   failed=$(($(number fail) + $(number cancelled) + $(number skipped)))
   echo "$(number pass) passed, $failed failed"
   [ $ended = 0 ] && [ $failed = 0 ]
@@ -64,8 +67,7 @@ within env LOG=/tmp/requests node $tests/server.js &
 for _ in $(seq 50); do ! grep -qs ready "$log" || break; sleep 0.1; done
 
 failed=0 passed=0
-# Each pattern is looked for in the output and in the target's log.
-# check WHAT EXIT-CODE PATTERN.. -- ARGUMENT..     runs artillery
+# check WHAT EXIT-CODE PATTERN... -- ARGUMENT...: runs artillery. Each pattern must match the output or the log of the target.
 check() {
   local what=$1 code=$2 patterns=() ended=0 bad=()
   shift 2
@@ -75,10 +77,11 @@ check() {
   within sh -c 'cd /tmp/tests && exec timeout 60 artillery "$@"' sh "$@" >"$root/tmp/output" 2>&1 || ended=$?
   [ "$ended" = "$code" ] || bad+=("exit code $ended, not $code")
   for pattern in "${patterns[@]}"; do
-    grep -aqE -- "$pattern" "$root/tmp/output" "$log" || bad+=("nothing like: $pattern")
+    grep -aqE -- "$pattern" "$root/tmp/output" "$log" || bad+=("no match for: $pattern")
   done
   result "$what" "${bad[@]}"
 }
+# result WHAT PROBLEM...: prints and counts the result of a test, which failed if there is a problem.
 result() {
   local what=$1
   shift
@@ -100,8 +103,8 @@ bad=()
 within node -e '
   const { aggregate, intermediate } = JSON.parse(fs.readFileSync("/tmp/report.json"));
   const good = aggregate.counters["http.requests"] === 15 && aggregate.summaries["http.response_time"].count === 15;
-  process.exitCode = good && intermediate.length > 0 ? 0 : 1' || bad+=("/tmp/report.json does not have the run's numbers")
-result "output is whole" "${bad[@]}"
+  process.exitCode = good && intermediate.length > 0 ? 0 : 1' || bad+=("/tmp/report.json does not contain the measurements of the run")
+result "output is complete" "${bad[@]}"
 check "overrides and target" 0 "GET /elsewhere/get" 'http.requests: \.+ 3$' -- run http.yml -t http://127.0.0.1:8080/elsewhere --overrides '{"config": {"phases": [{"duration": 1, "arrivalCount": 1}]}}'
 check "processor, CommonJS" 0 "GET /chosen/cjs" 'test.chosen: \.+ 1$' -- run processor-cjs.yml
 check "processor, ES module with top-level await" 0 "GET /chosen/esm" -- run processor-esm.yml
@@ -118,7 +121,7 @@ check "engine socketio" 0 'socketio.emit: \.+ 2$' 'vusers.completed: \.+ 2$' "WS
 environment=(AWS_ENDPOINT_URL=http://127.0.0.1:8080 AWS_ACCESS_KEY_ID=a AWS_SECRET_ACCESS_KEY=b WORKER_ID=worker-1)
 check "reporters: Prometheus, CloudWatch, Datadog, OpenTelemetry" 0 "(PUT|POST) /metrics/job/worker-1.*artillery_" '"Namespace":"artillery"' "UDP .*artillery" "POST /v1/metrics" "POST /v1/traces" -- run reporters.yml
 environment=()
-# These send to their maker's servers alone, so it is only seen that they load.
+# These reporters send only to the servers of their vendors, so the test checks only that they load.
 check "reporters: Splunk, New Relic, Mixpanel" 0 -- run reporters.yml --overrides '{"config": {"plugins": {"publish-metrics": [
   {"type": "splunk", "realm": "us1", "accessToken": "a"}, {"type": "newrelic", "licenseKey": "a"}, {"type": "mixpanel", "projectToken": "a"}]}}}'
 check "unknown engine" 11 "engine nowhere specified but module artillery-engine-nowhere could not be loaded" -- run engine.yml
@@ -133,10 +136,10 @@ check "the compile cache is used by any user" 0 "code cache for ESM .*worker.js 
 environment=()
 missed=$(grep -ac 'code cache for .*/opt/artillery/.* was rejected' "$root/tmp/output" || true)
 bad=()
-[ "$missed" = 0 ] || bad+=("$missed are")
+[ "$missed" = 0 ] || bad+=("$missed were rejected")
 result "no file's cache is rejected" "${bad[@]}"
 
-# As process 1: `artillery` is a shell then, which hands on the exit code and the signals.
+# As process 1, `artillery` is a shell that forwards the exit code and the signals.
 # shellcheck disable=SC2016 # expanded by the inner shell
 first=(unshare --pid --fork --kill-child bash -c 'mount -t proc proc "$1/proc" && exec chroot --userspec=1000:1000 "$@"' bash "$root" /bin/env -i
   PATH=/bin HOME=/tmp NODE_COMPILE_CACHE=/opt/artillery/compile-cache artillery)

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Fills the compile cache: run inside the image, as root, with the scripts of warm/ in /tmp/warm.
-# One run uses most of what tests use, since node writes a file's code once and with the functions used until then.
+# node caches the code of a file only once, with the functions used so far, so one run uses most features of tests.
 set -eu
 export HOME=/tmp ARTILLERY_DISABLE_TELEMETRY=true NODE_COMPILE_CACHE=/opt/artillery/compile-cache WARM_PORT=18080
 cd /tmp/warm
@@ -10,5 +10,5 @@ trap 'kill $server; rm -rf /tmp/warm' EXIT
 sleep 1
 node /opt/artillery/node_modules/artillery/bin/run run test.yml --environment warm --output /tmp/warm/report.json >/tmp/warm/log || { cat /tmp/warm/log; exit 1; }
 node /opt/artillery/node_modules/artillery/bin/run run typescript.yml >/tmp/warm/log || { cat /tmp/warm/log; exit 1; }
-# Every user of the image reads this folder and none writes it.
+# Every user of the image can read the cache, and none can write it.
 chmod -R a+rX,go-w /opt/artillery/compile-cache

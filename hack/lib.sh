@@ -1,0 +1,79 @@
+# shellcheck shell=bash
+# Functions shared by the scripts of this repository. A script sources this file by a path relative to itself.
+# hack/ci-gate.sh and the files of the worker image do not source it, because they are copied and run alone.
+
+# log MESSAGE...: prints the message to stderr, after the name of the script.
+log() { echo "${0##*/}: $*" >&2; }
+
+# die MESSAGE...: logs the message and exits with 1.
+die() {
+  log "$@"
+  exit 1
+}
+
+# help_option "$@": prints the comment at the top of the script and exits, if the first argument is -h or --help.
+help_option() {
+  [ "${1:-}" = -h ] || [ "${1:-}" = --help ] || return 0
+  sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+  exit
+}
+
+# no_arguments "$@": like help_option, and exits with 2 if there is any other argument.
+no_arguments() {
+  help_option "$@"
+  [ $# = 0 ] && return
+  log "unexpected argument: $1 (see ${0##*/} --help)"
+  exit 2
+}
+
+# require_command COMMAND[:SOURCE]...: exits if a command is missing, after logging every missing one.
+# SOURCE is a Debian package (by default the one named COMMAND) or a URL. As root on Debian, missing packages are
+# installed first. A COMMAND that begins with / is a file that must exist.
+require_command() {
+  local messages packages
+  find_missing "$@"
+  if [ ${#packages[@]} -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    log "installing the Debian packages ${packages[*]}"
+    { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${packages[@]}"; } </dev/null >&2 ||
+      log "apt-get failed"
+    find_missing "$@"
+  fi
+  [ ${#messages[@]} -gt 0 ] || return 0
+  local message
+  for message in "${messages[@]}"; do log "$message"; done
+  exit 1
+}
+
+# find_missing COMMAND[:SOURCE]...: sets `messages` and `packages` of require_command.
+find_missing() {
+  local item command source
+  messages=() packages=()
+  for item; do
+    command=${item%%:*} source=${item#*:}
+    case $command in
+    /*) [ ! -e "$command" ] || continue ;;
+    *) ! command -v "$command" >/dev/null || continue ;;
+    esac
+    case $source in
+    http*) messages+=("$command is missing: see $source") ;;
+    *)
+      messages+=("$command is missing: install the Debian package $source")
+      [[ " ${packages[*]} " == *" $source "* ]] || packages+=("$source")
+      ;;
+    esac
+  done
+}
+
+# require_cluster: exits unless kubectl exists and reaches the cluster of the current kubeconfig.
+require_cluster() {
+  require_command kubectl:https://kubernetes.io/docs/tasks/tools
+  local error
+  error=$(kubectl version --request-timeout=10s 2>&1 >/dev/null) ||
+    die "cannot reach the cluster of the current kubeconfig (KUBECONFIG=${KUBECONFIG:-~/.kube/config}): ${error##*$'\n'}"
+}
+
+# require_permission VERB RESOURCE: exits unless the current user may do this in the whole cluster.
+require_permission() {
+  [ "$(kubectl auth can-i "$1" "$2" 2>/dev/null)" = yes ] ||
+    die "$(kubectl auth whoami -o jsonpath='{.status.userInfo.username}' 2>/dev/null || echo 'the current user') may not $1 $2 in this cluster: ask its administrator"
+}
