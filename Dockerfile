@@ -1,5 +1,5 @@
-# The operator's image: one static program. `make docker-build` builds the program first, so that nothing has to be
-# pulled, and gives its folder as the context.
+# The operator's image: one static program and no base image. `make docker-build` builds the program first, and uses its folder
+# as the build context.
 FROM scratch
 COPY artillery-operator /artillery-operator
 USER 65532:65532

@@ -1,14 +1,14 @@
 # The image to build, push and deploy.
 IMAGE_REPO_OWNER ?= ghcr.io/artilleryio
 IMG ?= $(IMAGE_REPO_OWNER)/artillery-operator-alpha:latest
-# The architecture of the image's program: its Rust target must be installed (rustup target add ...). For another than this
-# machine's also a linker: gcc-aarch64-linux-gnu, CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc.
+# The Rust target of the operator in the image. It must be installed (rustup target add ...). A foreign target also needs a linker,
+# such as gcc-aarch64-linux-gnu with CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc.
 TARGET ?= $(shell uname -m)-unknown-linux-gnu
-# The first that works: a docker without its daemon does not.
+# The first tool that works. docker without its daemon does not.
 CONTAINER_TOOL ?= $(firstword $(foreach tool,docker podman buildah,$(shell $(tool) info >/dev/null 2>&1 && echo $(tool))))
 
 CLUSTER := hack/local-cluster/cluster.sh
-# The model check goes through hundreds of thousands of states.
+# The model check explores hundreds of thousands of states, so it is optimized.
 OPTIMIZED := profile.test.package.artillery-operator.opt-level=2
 WORKER_ARCHIVE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/artillery-operator/worker-image.tar
 PROGRAM := target/$(TARGET)/release/artillery-operator
@@ -22,23 +22,23 @@ SHELL := bash
 
 all: build
 
-help: ## Show this.
+help: ## Show this help.
 	@awk -F ':.*## ' '/^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ##@ Start here
 
-demo: ## Bring up a cluster on this machine, install the operator, and run the basic example to its end.
+demo: ## Create a cluster on this machine, install the operator, and run the basic example to its end.
 	hack/demo.sh
 
-test: ## Run all tests: unit, integration (real API server), end to end (real node, real Artillery).
+test: ## Run all tests: unit, model check, integration, faults, worker image, end to end.
 	hack/test.sh
 
-worker: worker/node_modules/.package-lock.json ## Run the tests of the worker's JavaScript; NAME=... runs one file: make worker NAME=divide.
+worker: worker/node_modules/.package-lock.json ## Tests of the worker's JavaScript: make worker, or one file: make worker NAME=divide.
 	NAME=$(NAME) npm test --prefix worker
 
 ##@ Tests, by layer
 
-unit: ## Unit tests: no root, no cluster, seconds after a change. The model check runs with make test.
+unit: ## Unit tests without the model check: no root, no cluster, seconds after a change.
 	cargo test --quiet --workspace --lib --bins --test faults-pure -- --skip model_check
 
 integration: ## The operator against a real API server: make integration, or make integration TEST=part_of_a_name.
@@ -51,44 +51,44 @@ e2e: ## The operator on a real node with real Artillery: make e2e, or make e2e T
 	$(CLUSTER) push oci-archive:$(WORKER_ARCHIVE) artilleryio/artillery:latest
 	$(CLUSTER) exec --name tests cargo test --test e2e $(TEST)
 
-test-faults: ## Let every fault befall every request, one a run: make test-faults, or make test-faults FAULTS=--subset.
+test-faults: ## Inject every fault into every request, one in each run: make test-faults, or make test-faults FAULTS=--subset.
 	hack/test-faults.sh $(FAULTS)
 
-model-check: ## Go through some millions of states of a small cluster and what the operator decides in them.
+model-check: ## Check the operator's decisions in some millions of states of a small cluster.
 	cargo test --config $(OPTIMIZED) --lib -- --ignored --nocapture model_check
 
-bench: ## Measure speed and cost with simulated nodes: make bench, or make bench BENCH="100 2", BENCH="--case rest 1000".
+bench: ## Measure speed and cost with simulated nodes: make bench, or make bench BENCH="100 2" or BENCH="--case rest 1000".
 	hack/bench.sh $(BENCH)
 
-bench-node: ## Measure a LoadTest beside a bare Job on a real node.
+bench-node: ## Measure a LoadTest and a bare Job on a real node.
 	hack/bench-node.sh
 
-down: ## Take down the cluster that make demo left up.
+down: ## Remove the cluster that make demo left running.
 	$(CLUSTER) down
 
 ##@ Development
 
-build: ## Build the operator's program for this machine.
+build: ## Build the operator for this machine.
 	cargo build --release
 
-manifests: ## Write the generated files from the Rust types: the CRD, and the reference of its fields.
+manifests: ## Generate the CRD and the field reference from the Rust types.
 	hack/generate.sh
 
 fmt: ## Format the code.
 	cargo fmt
 
-lint: ## Check format, code, shell scripts, and the licences of all dependencies.
+lint: ## Check format, code, generated files, layers, shell scripts, and the licenses of all dependencies.
 	hack/lint.sh
 
 run: ## Run the operator on this machine, against the cluster of the current kubeconfig.
 	cargo run --release --bin artillery-operator
 
-clean: ## Remove what was built.
+clean: ## Remove all build output.
 	cargo clean
 
 ##@ Installation, into the cluster of the current kubeconfig
 
-install: ## Install the CRD alone.
+install: ## Install only the CRD.
 	kubectl apply -k config/crd
 
 uninstall: ## Remove the CRD, and with it all load tests.
@@ -109,8 +109,8 @@ worker/node_modules/.package-lock.json: worker/package-lock.json
 $(PROGRAM): FORCE
 	RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs" cargo build --release --target $(TARGET) --bin artillery-operator
 
-docker-build: $(PROGRAM) ## Build the operator's image IMG, by docker, podman or buildah.
-	@[ -n "$(CONTAINER_TOOL)" ] || { echo "docker-build: one of docker, podman, buildah is needed" >&2; exit 1; }
+docker-build: $(PROGRAM) ## Build the operator's image IMG with docker, podman or buildah.
+	@[ -n "$(CONTAINER_TOOL)" ] || { echo "docker-build: docker, podman or buildah is required" >&2; exit 1; }
 	$(CONTAINER_TOOL) build --platform linux/$(if $(filter aarch64-%,$(TARGET)),arm64,amd64) -t $(IMG) -f Dockerfile target/$(TARGET)/release
 
 docker-push: ## Push the image IMG.

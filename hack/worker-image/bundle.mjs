@@ -1,8 +1,7 @@
-// Bundles Artillery in place: bundle.mjs APP, where APP/node_modules is what `npm ci` made.
+// Bundles Artillery in place: bundle.mjs APP, where `npm ci` created APP/node_modules.
 //
-// Why: `artillery run` reads 1640 files in its main thread and 700 in each worker thread, most of them for platforms
-// (AWS Lambda, Azure) that a worker in a pod never uses, and that costs more than the test's own first second.
-// A bundle of some twenty files has the same code, so the same behaviour; what is not used is not read.
+// `artillery run` reads hundreds of files in each thread, most of them for platforms (AWS Lambda, Azure) that a worker in a pod
+// does not use. A bundle contains the same code in a few files, and omits code that nothing calls.
 import fs from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
@@ -16,7 +15,7 @@ const plugins = path.join(dist, 'builtin-packages');
 const metrics = path.join(plugins, 'artillery-plugin-publish-metrics');
 const out = path.join(dist, 'bundle');
 
-// An edit of Artillery's source fails the build, rather than being lost, when a new version no longer has that text.
+// Replaces text in a source file. The build fails if a new version of Artillery no longer contains the text.
 function edit(file, pairs) {
   let text = fs.readFileSync(file, 'utf8');
   for (const [from, to] of pairs) {
@@ -26,7 +25,7 @@ function edit(file, pairs) {
   fs.writeFileSync(file, text);
 }
 
-// The clients of AWS and Azure were imported by every run, whatever its platform.
+// Artillery imports the clients of AWS and Azure on every platform. Here they are imported only when they are used.
 edit(path.join(dist, 'lib/launch-platform.js'), [
   ['import PlatformLambda from "./platform/aws-lambda/index.js";\n', 'let PlatformLambda;\n'],
   ['import PlatformAzureACI from "./platform/az/aci.js";\n', 'let PlatformAzureACI;\n'],
@@ -44,7 +43,7 @@ edit(path.join(dist, 'lib/launch-platform.js'), [
   ],
 ]);
 
-// Without a manifest oclif imports every command to learn its name, run-fargate with all of the AWS SDK included.
+// Without a manifest oclif imports every command to find its name, including run-fargate with the whole AWS SDK.
 const { Plugin } = require('@oclif/core');
 const cli = new Plugin({ root: artillery, type: 'core', ignoreManifest: true, errorOnManifestCreate: true, respectNoCacheDefault: true });
 await cli.load();

@@ -1,6 +1,6 @@
-// Called by measure.sh: measure.js ROUNDS FOLDER NAME=COMMAND.., prints how long each command takes from its start to its
-// first request at a target on loopback, alone and four at once. The variants alternate, so that other load on the
-// machine falls on all of them.
+// Called by measure.sh: measure.js ROUNDS FOLDER NAME=COMMAND...
+// Prints how long each command takes from its start to its first request, once alone and once with four at a time. The target
+// is on the loopback interface. The variants alternate, so that other load on the machine affects all of them.
 const { spawn } = require('node:child_process');
 const fs = require('node:fs');
 const http = require('node:http');

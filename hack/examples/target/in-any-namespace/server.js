@@ -1,4 +1,4 @@
-// Answers every request, and tells at /requests how many it has answered, by path.
+// Answers every request. /requests returns the number of answered requests by path.
 const http = require('node:http');
 
 const requests = {};
