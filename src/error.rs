@@ -8,11 +8,11 @@ use crate::state::FailedCall;
 /// A call of a reconcile that failed. The test reports it, and the call is repeated with a growing delay.
 #[derive(Debug, Error)]
 #[error("cannot {what}: {}", .source.message())]
-pub struct Error {
+pub(crate) struct Error {
     /// What could not be done, such as `create the Job`.
-    pub what: &'static str,
+    pub(crate) what: &'static str,
     /// The error of the request.
-    pub source: ApiError,
+    pub(crate) source: ApiError,
 }
 
 /// The call that writes a test's status.

@@ -10,8 +10,8 @@ mod worker;
 
 pub use job::{JobOutcome, JobStatus};
 pub use observed::{ConfigMapFiles, FailedCall, JobState, Observed, ScriptState};
-pub(crate) use partial::partial_metadata;
-pub use partial::{PartialJob, PartialPod, controller_owner};
+pub use partial::{PartialJob, PartialPod};
+pub(crate) use partial::{controller_owner, partial_metadata};
 pub use worker::{Deletion, StartBlocker, StartHandshake, StartState, WorkerState, WorkerStatus};
 
 #[cfg(test)]
