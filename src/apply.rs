@@ -9,6 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Request;
 use kube::{Resource, ResourceExt};
+use loadtest_api::labels::DEADLINE_ANNOTATION;
 use loadtest_api::v1alpha1::LoadTest;
 use serde::de::IgnoredAny;
 use serde_json::json;
@@ -17,7 +18,7 @@ use crate::build;
 use crate::cache::object_ref;
 use crate::context::Context;
 use crate::decide::{Action, JobField, JobPatch, PodRef, SendStartTime};
-use crate::error::Error;
+use crate::error::{Error, WRITE_STATUS};
 use crate::observe::find_job;
 use crate::runtime::api_error::with_timeout;
 use crate::runtime::client;
@@ -50,6 +51,9 @@ pub async fn apply(
         Some(Action::CreateJob(job)) => create_job(ctx, test, job).await,
         Some(Action::PatchJob(patch)) => patch_job(ctx, test, patch).await,
         Some(Action::SendStartTime(start)) => send_start_time(ctx, test, start).await,
+        Some(Action::RecordGeneration(generation)) => {
+            record_generation(ctx, test, *generation).await
+        }
         Some(Action::DeleteTest) => delete_test(ctx, test).await,
         None => {
             if test.is_finished() {
@@ -114,7 +118,11 @@ async fn patch_job(ctx: &Context, test: &LoadTest, patch: &JobPatch) -> Result<A
         JobField::ActiveDeadline(seconds) => json!({"activeDeadlineSeconds": seconds}),
         JobField::Ttl(seconds) => json!({"ttlSecondsAfterFinished": seconds}),
     };
-    let patch = Patch::Merge(json!({"metadata": {"uid": patch.uid}, "spec": spec}));
+    let mut metadata = json!({"uid": patch.uid});
+    if let JobField::ActiveDeadline(seconds) = patch.field {
+        metadata["annotations"] = json!({DEADLINE_ANNOTATION: seconds.to_string()});
+    }
+    let patch = Patch::Merge(json!({"metadata": metadata, "spec": spec}));
     match with_timeout(jobs.patch(&test.name_any(), &PatchParams::default(), &patch)).await {
         // The Job was deleted or replaced; the watch reports it.
         Err(error) if !matches!(error.status(), Some(404 | 409)) => {
@@ -162,6 +170,27 @@ async fn send_start_time(
         .try_collect::<()>()
         .await?;
     Ok(Applied::Done)
+}
+
+/// Records the generation of a test's spec. What is kept of a finished test is not its whole status, so nothing else is written.
+async fn record_generation(
+    ctx: &Context,
+    test: &LoadTest,
+    generation: i64,
+) -> Result<Applied, Error> {
+    let tests: Api<LoadTest> =
+        Api::namespaced(ctx.client.clone(), &test.namespace().unwrap_or_default());
+    let patch = Patch::Merge(json!({
+        "metadata": {"uid": test.uid(), "resourceVersion": test.resource_version()},
+        "status": {"observedGeneration": generation},
+    }));
+    match with_timeout(tests.patch_status(&test.name_any(), &PatchParams::default(), &patch)).await
+    {
+        Err(error) if !matches!(error.status(), Some(404 | 409)) => {
+            Err(Error::new(WRITE_STATUS)(error))
+        }
+        _ => Ok(Applied::Done),
+    }
 }
 
 /// Deletes a test whose time to live is over, unless it has changed since it was observed.

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::SignedDuration;
 use kube::{Resource, ResourceExt};
 use loadtest_api::labels::{
-    COMPONENT_LABEL, JOB_COMPONENT, PART_OF, PART_OF_LABEL, TEST_NAME_LABEL,
+    COMPONENT_LABEL, DEADLINE_ANNOTATION, JOB_COMPONENT, PART_OF, PART_OF_LABEL, TEST_NAME_LABEL,
 };
 use loadtest_api::v1alpha1::{FailurePolicy, LoadTest};
 use loadtest_script::ScriptInfo;
@@ -18,6 +19,7 @@ use crate::config::WorkerConfig;
 /// name and is owned by the test, so that it is garbage-collected with the test.
 #[must_use]
 pub fn build_job(test: &LoadTest, config: &WorkerConfig, script: &ScriptInfo) -> Job {
+    let deadline = active_deadline(test, script.expected_duration);
     Job {
         metadata: ObjectMeta {
             name: test.metadata.name.clone(),
@@ -27,6 +29,7 @@ pub fn build_job(test: &LoadTest, config: &WorkerConfig, script: &ScriptInfo) ->
                     .chain(labels(test, JOB_COMPONENT))
                     .collect(),
             ),
+            annotations: Some([(DEADLINE_ANNOTATION.to_owned(), deadline.to_string())].into()),
             owner_references: test.controller_owner_ref(&()).map(|owner| vec![owner]),
             ..ObjectMeta::default()
         },
@@ -38,12 +41,29 @@ pub fn build_job(test: &LoadTest, config: &WorkerConfig, script: &ScriptInfo) ->
             backoff_limit: (test.spec.failure_policy == FailurePolicy::FailFast).then_some(0),
             backoff_limit_per_index: (test.spec.failure_policy == FailurePolicy::Continue)
                 .then_some(0),
-            active_deadline_seconds: test.spec.active_deadline_seconds,
+            active_deadline_seconds: Some(deadline),
             template: build_pod_template(test, config, script),
             ..JobSpec::default()
         }),
         status: None,
     }
+}
+
+/// The seconds that a test's Job may run. Each Job has a limit, so that nothing runs forever where the operator is gone: if the
+/// test sets none, it is far above what the script's phases can explain.
+#[must_use]
+pub(crate) fn active_deadline(test: &LoadTest, expected: Option<SignedDuration>) -> i64 {
+    const HOUR: i64 = 3600;
+    let default = || {
+        // Whole hours, because the recorded duration is rounded.
+        let hours = expected.map_or(7 * 24, |expected| expected.as_secs().max(0) / HOUR + 1 + 24);
+        let start = test
+            .spec
+            .start_deadline_seconds
+            .clamp(0, i64::from(i32::MAX));
+        hours.saturating_mul(HOUR).saturating_add(start)
+    };
+    test.spec.active_deadline_seconds.unwrap_or_else(default)
 }
 
 /// Returns the labels of Kueue, which are copied to the Job (Kueue, `pkg/controller/constants`).

@@ -5,6 +5,7 @@ mod job;
 mod pod;
 mod worker_files;
 
+pub(crate) use job::active_deadline;
 pub use job::build_job;
 pub(crate) use pod::image;
 pub use worker_files::{config_map, config_map_name};

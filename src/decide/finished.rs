@@ -133,6 +133,12 @@ impl Decision<'_> {
     /// What a finished test still needs: its Job must not run on, and both are deleted when their time to live is over.
     pub(super) fn clean_up(&self, observed: &Observed) -> Plan {
         let mut plan = self.remaining_change(observed);
+        if plan.action.is_none()
+            && self.current.observed_generation != self.test.metadata.generation
+        {
+            // A field that matters after the end was edited. Everything else stays as it was recorded.
+            plan.action = self.test.metadata.generation.map(Action::RecordGeneration);
+        }
         if self.misses_events() && self.now < self.final_event_deadline() {
             let events = self.final_events();
             let status = LoadTestStatus {
@@ -150,6 +156,29 @@ impl Decision<'_> {
             plan.events.push(EventRecord::of_failed_call(failed));
         }
         plan
+    }
+
+    /// The test is deleted, and finalizers may keep it, or its Job. It sends no more load.
+    pub(super) fn deleted(observed: &Observed) -> Plan {
+        let running = match &observed.job {
+            JobState::Owned(job) if job.outcome.is_none() && !job.failing => Some(job),
+            _ => None,
+        };
+        let running = running.filter(|job| job.deadline != Some(TERMINATE_NOW_SECONDS));
+        let failed = observed.failed_call.as_ref();
+        Plan {
+            events: failed
+                .map(EventRecord::of_failed_call)
+                .into_iter()
+                .collect(),
+            action: running.map(|job| {
+                Action::PatchJob(JobPatch {
+                    uid: job.uid.clone(),
+                    field: JobField::ActiveDeadline(TERMINATE_NOW_SECONDS),
+                })
+            }),
+            ..Plan::default()
+        }
     }
 
     fn remaining_change(&self, observed: &Observed) -> Plan {
@@ -178,7 +207,7 @@ impl Decision<'_> {
                 };
             }
             if !completed || workers.iter().any(|w| self.outlives_grace(w)) {
-                let terminate = JobField::ActiveDeadline(Some(TERMINATE_NOW_SECONDS));
+                let terminate = JobField::ActiveDeadline(TERMINATE_NOW_SECONDS);
                 return Plan {
                     action: Some(patch(job, terminate)),
                     ..Plan::default()
@@ -245,8 +274,9 @@ impl Decision<'_> {
         });
         let has_thresholds = self.current.thresholds.iter().flatten().next().is_some();
         let passed = self.current.condition(ConditionType::Passed);
-        let verdict =
-            passed.filter(|_| has_thresholds && self.current.phase == Some(Phase::Completed));
+        let verdict = passed.filter(|c| {
+            self.current.phase == Some(Phase::Completed) && (has_thresholds || c.status != "True")
+        });
         let verdict = verdict.and_then(|condition| {
             let reason = Reason::parse(&condition.reason)?;
             Some(EventRecord::of_verdict(
@@ -292,7 +322,8 @@ impl Decision<'_> {
         let namespace = self.test.namespace().unwrap_or_default();
         let has_logs = !first.deleted.as_ref().is_some_and(|d| d.removed);
         let logs = has_logs.then_some(namespace.as_str());
-        let message = messages::worker_failed(first, failed.len() - 1, aborted, logs);
+        let name = self.test.name_any();
+        let message = messages::worker_failed(first, failed.len() - 1, aborted, logs, &name);
         Failure::new(FinalPhase::Failed, failure_reason(first), message)
     }
 
@@ -354,6 +385,7 @@ impl Decision<'_> {
             .filter(|w| w.state == WorkerState::Aborted)
             .count();
         let number = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
+        status.job = Some(self.test.name_any());
         status.active = job.active;
         status.succeeded = job.succeeded.max(self.current.succeeded);
         status.failed = number(failed.len())
@@ -411,6 +443,7 @@ fn blame_first_deleted(
             exit_code: None,
             reason: DELETED.into(),
             message: Some(messages::POD_DELETED.to_owned()),
+            container: None,
         };
     }
     workers
@@ -443,15 +476,17 @@ fn failed_worker(worker: &WorkerStatus) -> Option<FailedWorker> {
         exit_code,
         reason,
         message,
+        container,
     } = &worker.state
     else {
         return None;
     };
+    let output = container.as_ref().and_then(|c| c.output.as_deref());
     Some(FailedWorker {
         index: worker.index.and_then(|i| i32::try_from(i).ok()),
         pod: worker.pod.clone(),
         reason: reason.clone(),
         exit_code: *exit_code,
-        message: most_informative_line(message.as_deref()),
+        message: most_informative_line(output.or(message.as_deref())),
     })
 }

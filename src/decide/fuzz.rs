@@ -231,7 +231,7 @@ proptest! {
             other => other,
         };
         let observed = Observed { job, workers: store.workers("j"), script: ScriptState::NotRead, has_worker_files: true, ..Observed::default() };
-        let _ = object_to_explain(&test, &observed.job, &observed.workers, now);
+        let _ = object_to_explain(&test, &observed.job, &observed.workers, 0, now);
         let plan = decide(&test, &observed, &WorkerConfig::default(), now);
         if let Some(status) = plan.status {
             prop_assert!(serde_json::to_string(&status).unwrap().len() < 40_000, "the status stays small");

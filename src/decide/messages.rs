@@ -7,7 +7,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use loadtest_api::duration;
 use loadtest_api::v1alpha1::Reason;
 
-use crate::state::{FailedCall, WorkerState, WorkerStatus};
+use crate::state::{FailedCall, StartBlocker, WorkerState, WorkerStatus};
 
 /// How many objects a message lists at most.
 pub(super) const MAX_LISTED: usize = 5;
@@ -136,8 +136,27 @@ pub(super) fn barrier_sending(count: usize) -> String {
     )
 }
 
-pub(super) fn with_blocker(message: &str, blocker: &str) -> String {
-    format!("{message} {blocker}")
+/// A message and a second sentence.
+pub(super) fn joined(message: &str, more: &str) -> String {
+    format!("{message} {more}")
+}
+
+/// Why a pod does not start: `container proxy: CrashLoopBackOff: ...; it exited with code 1: <its last line>`.
+pub(super) fn blocker(blocker: &StartBlocker) -> String {
+    let Some(container) = &blocker.container else {
+        return blocker.message.clone();
+    };
+    let exit = container
+        .exit_code
+        .map(|code| format!("; it exited with code {code}"));
+    let line = most_informative_line(container.output.as_deref());
+    format!(
+        "container {}: {}{}{}",
+        container.name,
+        blocker.message.trim_end_matches(['.', ' ']),
+        exit.unwrap_or_default(),
+        line.map(|line| format!(": {line}")).unwrap_or_default(),
+    )
 }
 
 pub(super) fn pod_blocked(pod: &str, others: usize, why: &str) -> String {
@@ -147,22 +166,44 @@ pub(super) fn pod_blocked(pod: &str, others: usize, why: &str) -> String {
     }
 }
 
-/// What a user can do about a blocker.
-pub(super) fn advice(reason: Reason) -> Option<&'static str> {
-    Some(match reason {
+/// What a user can do about a blocker of a pod, where it is known.
+pub(super) fn advice(blocker: &StartBlocker, namespace: &str, pod: Option<&str>) -> Option<String> {
+    if let (Some(container), Some(pod)) = (&blocker.container, pod) {
+        let name = &container.name;
+        return Some(if container.exit_code.is_some() {
+            format!("See: kubectl logs -n {namespace} {pod} -c {name} --previous")
+        } else {
+            format!("See: kubectl describe pod -n {namespace} {pod} (container {name})")
+        });
+    }
+    let error = blocker.message.as_str();
+    let advice = match blocker.reason {
         Reason::Unschedulable => "Free capacity, add nodes, or reduce spec.count.",
         Reason::ImageNotPullable => {
             "Check the workers' image (status.image) and that the nodes can pull it."
         }
-        Reason::VolumeNotMounted => "Check that the ConfigMap of the script still exists.",
-        Reason::PodCreationFailed => {
-            "Raise the namespace's quota, or relax the policy that rejects the pods."
+        Reason::VolumeNotMounted => {
+            "Check that the ConfigMaps, Secrets and claims that the test refers to exist."
+        }
+        Reason::PodCreationFailed if error.contains("exceeded quota") => {
+            "Raise the namespace's quota, or reduce spec.count or the workers' resources."
+        }
+        Reason::PodCreationFailed if error.contains("webhook") => {
+            "Check the admission webhook that the message names."
+        }
+        Reason::PodCreationFailed if error.contains("forbidden") || error.contains("denied") => {
+            "Change spec.worker so that the pods meet the policy, or relax the policy."
         }
         Reason::ContainerNotStarting => {
             "Check the workers' image and what their container refers to."
         }
+        Reason::ProbeFailed => {
+            "The node's kubelet must reach port 8899 of the workers' pods: check the network policies of the namespace and \
+             the node's firewall."
+        }
         _ => return None,
-    })
+    };
+    Some(advice.to_owned())
 }
 
 pub(super) fn with_advice(message: &str, advice: &str) -> String {
@@ -185,10 +226,6 @@ pub(super) fn workers_not_started(seconds: i64, blocker: Option<&str>) -> String
 }
 
 pub(super) const STOPPING: &str = "Stopping the workers: spec.stop is true.";
-
-pub(super) fn with_problem(message: &str, problem: &str) -> String {
-    format!("{message} {problem}")
-}
 
 pub(super) fn node_lost(pods: &str, first: &str) -> String {
     format!(
@@ -213,6 +250,13 @@ pub(super) fn running_too_long(
         "Worker {pods} is still running; the script's phases should have finished after {}. See kubectl logs -n {namespace} \
          {first}. To end the test, set spec.stop: true.",
         duration::format(expected)
+    )
+}
+
+pub(super) fn deadline_overridden(job: &str, requested: i64, actual: Option<i64>) -> String {
+    let actual = actual.map_or_else(|| "none".to_owned(), |seconds| format!("{seconds}s"));
+    format!(
+        "The cluster set activeDeadlineSeconds of Job {job} to {actual} instead of {requested}s. The operator keeps this value."
     )
 }
 
@@ -270,6 +314,7 @@ pub(super) fn worker_failed(
     others_failed: usize,
     aborted: usize,
     logs: Option<&str>,
+    test: &str,
 ) -> String {
     let failure = describe_failure(first);
     let were = if aborted == 1 { "was" } else { "were" };
@@ -278,13 +323,30 @@ pub(super) fn worker_failed(
         (others_failed > 0)
             .then(|| format!("{} failed too.", count_of_other_workers(others_failed))),
         (aborted > 0).then(|| format!("{} {were} stopped.", count_of_other_workers(aborted))),
-        logs.map(|namespace| format!("See: kubectl logs -n {namespace} {}", first.pod)),
+        logs.map(|namespace| logs_hint(namespace, first, test)),
     ];
     sentences
         .into_iter()
         .flatten()
         .collect::<Vec<_>>()
         .join(" ")
+}
+
+/// The command that shows the log of the container that failed.
+fn logs_hint(namespace: &str, worker: &WorkerStatus, test: &str) -> String {
+    let failed = match &worker.state {
+        WorkerState::Failed {
+            container: Some(container),
+            ..
+        } => Some(container.name.as_str()),
+        _ => worker.has_sidecars.then_some(test),
+    };
+    let container = failed.map(|name| format!(" -c {name}"));
+    format!(
+        "See: kubectl logs -n {namespace} {}{}",
+        worker.pod,
+        container.unwrap_or_default()
+    )
 }
 
 /// A failed worker: `1 (pod t-1-abcde) failed with exit code 11: <its last line>`.
@@ -296,10 +358,24 @@ fn describe_failure(worker: &WorkerStatus) -> String {
         exit_code,
         reason,
         message,
+        container,
     } = &worker.state
     else {
         return index;
     };
+    if let Some(container) = container {
+        let code = container
+            .exit_code
+            .map(|code| format!(" with exit code {code}"));
+        let line = most_informative_line(container.output.as_deref());
+        return format!(
+            "{index} (pod {}) failed: its container {} ended{}{}",
+            worker.pod,
+            container.name,
+            code.unwrap_or_default(),
+            line.map(|line| format!(": {line}")).unwrap_or_default(),
+        );
+    }
     let code = exit_code.map(|code| format!(" with exit code {code}"));
     let cause = (reason != "Error").then(|| format!(" ({reason})"));
     let line = most_informative_line(message.as_deref()).map(|line| format!(": {line}"));
@@ -346,6 +422,14 @@ pub(super) fn finished_event(phase: &str, message: &str) -> String {
 
 pub(super) const NO_THRESHOLDS: &str = "All workers succeeded; the test has no thresholds.";
 
+pub(super) const NO_RESULTS: &str = "No worker reported results, so nothing shows that load was sent. Check the workers' \
+     arguments (spec.worker.args) and their logs.";
+
+pub(super) const NO_VUSERS: &str =
+    "No virtual user was created: the test sent no load. Check the script's phases.";
+
+pub(super) const NOTHING_ANSWERED: &str = "Nothing answered: every virtual user failed. Check the target (spec.target, or config.target of the script).";
+
 pub(super) const RESULTS_INCOMPLETE: &str =
     "Thresholds were not evaluated: results of some workers are missing (see ResultsComplete).";
 
@@ -369,7 +453,7 @@ pub(super) fn thresholds_not_met(failures: &str) -> String {
     append("Thresholds not met:", failures)
 }
 
-fn append(message: &str, failures: &str) -> String {
+pub(super) fn append(message: &str, failures: &str) -> String {
     match failures {
         "" => message.to_owned(),
         failures => format!("{message} {failures}."),

@@ -35,9 +35,6 @@ pub use script::{ScriptProblem, judge_script};
 /// Decides what to do about a test.
 #[must_use]
 pub fn decide(test: &LoadTest, observed: &Observed, config: &WorkerConfig, now: Timestamp) -> Plan {
-    if test.metadata.deletion_timestamp.is_some() {
-        return Plan::default();
-    }
     let decision = Decision {
         test,
         current: test.status.clone().unwrap_or_default(),
@@ -45,6 +42,9 @@ pub fn decide(test: &LoadTest, observed: &Observed, config: &WorkerConfig, now: 
         config,
         now,
     };
+    if test.metadata.deletion_timestamp.is_some() {
+        return Decision::deleted(observed);
+    }
     if test.is_finished() {
         return decision.clean_up(observed);
     }
@@ -54,6 +54,7 @@ pub fn decide(test: &LoadTest, observed: &Observed, config: &WorkerConfig, now: 
         }
         JobState::Unknown => decision.with_unknown_job(observed),
         JobState::Owned(job) => match &job.outcome {
+            None if job.deleting => decision.job_deleted(Some(job), &observed.workers),
             None => decision.with_running_job(job, observed),
             Some(outcome) => decision.job_finished(job, outcome, &observed.workers),
         },

@@ -30,7 +30,7 @@ impl Decision<'_> {
             );
         }
         if self.test.spec.suspend == Some(true) {
-            return self.suspended(messages::suspended_by_spec(&name));
+            return self.suspended(messages::suspended_by_spec(&name), None);
         }
         if let Some(failed) = &observed.failed_call {
             return self.blocked_by_failed_call(failed);
@@ -113,11 +113,13 @@ impl Decision<'_> {
         }
     }
 
-    pub(super) fn suspended(&self, message: String) -> Plan {
-        let status = self.status(
+    /// The test is suspended by its spec, or its Job is, which has this name then.
+    pub(super) fn suspended(&self, message: String, job: Option<String>) -> Plan {
+        let mut status = self.status(
             Phase::Suspended,
             progressing_conditions(None, Reason::Suspended, message),
         );
+        status.job = job;
         Plan {
             status: self.if_changed(status),
             ..Plan::default()
@@ -139,6 +141,7 @@ impl Decision<'_> {
             ),
         };
         let mut status = self.status(Phase::Starting, conditions);
+        status.job = Some(self.test.name_any());
         status.expected_duration = script.expected_duration.map(duration::format);
         let thresholds = self.thresholds(script);
         status.thresholds =
@@ -185,7 +188,10 @@ impl Decision<'_> {
             Some(Phase::Starting) if reason == Reason::RequestFailed => Phase::Starting,
             _ => Phase::Pending,
         };
-        let status = self.status(phase, progressing_conditions(Some(false), reason, message));
+        let mut status = self.status(phase, progressing_conditions(Some(false), reason, message));
+        if phase == Phase::Pending {
+            status.job = None;
+        }
         Plan {
             events: vec![event],
             status: self.if_changed(status),

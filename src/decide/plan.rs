@@ -36,6 +36,8 @@ pub enum Action {
     PatchJob(JobPatch),
     /// Send workers the instant at which their load begins.
     SendStartTime(SendStartTime),
+    /// Record the generation of a finished test's spec, and nothing else.
+    RecordGeneration(i64),
     /// Delete the test, and with it everything it owns.
     DeleteTest,
 }
@@ -44,7 +46,7 @@ impl Action {
     /// Whether the action does nothing but end load. Such an action needs no record.
     #[must_use]
     pub fn ends_load(&self) -> bool {
-        let terminate = JobField::ActiveDeadline(Some(TERMINATE_NOW_SECONDS));
+        let terminate = JobField::ActiveDeadline(TERMINATE_NOW_SECONDS);
         matches!(self, Self::PatchJob(patch) if patch.field == terminate)
     }
 }
@@ -61,8 +63,8 @@ pub struct JobPatch {
 /// A field of a Job that can change while it runs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum JobField {
-    /// `activeDeadlineSeconds`: seconds the Job may run, or no limit.
-    ActiveDeadline(Option<i64>),
+    /// `activeDeadlineSeconds`: seconds the Job may run.
+    ActiveDeadline(i64),
     /// `ttlSecondsAfterFinished`: seconds from its end until it is deleted.
     Ttl(i32),
 }

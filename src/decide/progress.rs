@@ -81,14 +81,14 @@ impl<'a> Run<'a> {
         let all_started = has_run || matches!(barrier, Some(StartBarrier::Released { .. }));
         // Not since the record of the start: the Job may have been created long after it.
         let begun = job.started.or(job.created).unwrap_or(decision.now);
-        let startup = NORMAL_STARTUP.min(refresh_interval(observed.running_jobs) / 2);
+        let startup = normal_startup(observed.running_jobs);
         Self {
             decision,
             job,
             workers,
             barrier,
             all_started,
-            blocker: start_blocker(observed),
+            blocker: start_blocker(decision, observed),
             failed_call: decision.failed_call(observed, Phase::Starting, true),
             start_deadline: saturating_add(begun, decision.start_deadline()),
             startup_ends: saturating_add(begun, startup),
@@ -124,7 +124,10 @@ impl<'a> Run<'a> {
     }
 
     fn start_deadline_exceeded(&self) -> Option<Progress> {
-        if self.all_started || self.start_deadline > self.decision.now {
+        // Workers that are all ready are started, however late: the operator may have been away.
+        let may_start =
+            matches!(self.barrier, Some(StartBarrier::Release(_))) && self.failed_call.is_none();
+        if self.all_started || may_start || self.start_deadline > self.decision.now {
             return None;
         }
         let seconds = self.decision.test.spec.start_deadline_seconds;
@@ -134,10 +137,13 @@ impl<'a> Run<'a> {
             return Some(Progress::stopping(false, Reason::RequestFailed, message));
         }
         let (reason, message) = match (waiting_for, &self.blocker) {
-            (Some(waiting_for), _) => (
-                Reason::StartDeadlineExceeded,
-                messages::barrier_deadline_exceeded(seconds, &waiting_for),
-            ),
+            (Some(waiting_for), blocker) => {
+                let message = messages::barrier_deadline_exceeded(seconds, &waiting_for);
+                match blocker {
+                    Some(blocker) => (blocker.reason, messages::joined(&message, &blocker.message)),
+                    None => (Reason::StartDeadlineExceeded, message),
+                }
+            }
             (None, Some(blocker)) => (
                 blocker.reason,
                 messages::workers_not_started(seconds, Some(&blocker.message)),
@@ -179,10 +185,13 @@ impl<'a> Run<'a> {
         let waiting_for = self.barrier.as_ref()?.waiting_for()?;
         (self.startup_ends <= self.decision.now).then(|| {
             let count = self.decision.test.spec.count;
-            Progress::starting(
-                Reason::WaitingForWorkers,
-                messages::waiting_for_barrier(count, &waiting_for),
-            )
+            let message = messages::waiting_for_barrier(count, &waiting_for);
+            match &self.blocker {
+                Some(blocker) => {
+                    Progress::starting(blocker.reason, messages::joined(&message, &blocker.message))
+                }
+                None => Progress::starting(Reason::WaitingForWorkers, message),
+            }
         })
     }
 
@@ -190,17 +199,21 @@ impl<'a> Run<'a> {
         let test = self.decision.test;
         let message = messages::waiting_for_workers(test.spec.count, &test.name_any());
         match &self.blocker {
-            Some(blocker) => Progress::starting(
-                blocker.reason,
-                messages::with_blocker(&message, &blocker.message),
-            ),
+            Some(blocker) => {
+                Progress::starting(blocker.reason, messages::joined(&message, &blocker.message))
+            }
             None => Progress::starting(Reason::Starting, message),
         }
     }
 }
 
+/// How long missing or waiting pods are normal: the more tests run, the longer.
+pub(super) fn normal_startup(running_jobs: usize) -> SignedDuration {
+    NORMAL_STARTUP.min(refresh_interval(running_jobs) / 2)
+}
+
 /// What keeps the workers from starting: what one of them reports, or what events do.
-fn start_blocker(observed: &Observed) -> Option<StartBlocker> {
+fn start_blocker(decision: &Decision, observed: &Observed) -> Option<StartBlocker> {
     let mut blocked: Vec<_> = observed
         .workers
         .iter()
@@ -212,16 +225,20 @@ fn start_blocker(observed: &Observed) -> Option<StartBlocker> {
         })
         .collect();
     blocked.sort_by_key(|(worker, _)| worker.index);
-    let StartBlocker { reason, message } = match blocked.split_first() {
-        Some(((worker, first), others)) => StartBlocker {
-            reason: first.reason,
-            message: messages::pod_blocked(&worker.pod, others.len(), &first.message),
-        },
-        None => observed.blocker.clone()?,
+    let (first, message) = if let Some(((worker, own), others)) = blocked.split_first() {
+        let why = messages::blocker(own);
+        (*own, messages::pod_blocked(&worker.pod, others.len(), &why))
+    } else {
+        let reported = observed.blocker.as_ref()?;
+        (reported, reported.message.clone())
     };
-    let message = match messages::advice(reason) {
-        Some(advice) => messages::with_advice(&message, advice),
-        None => message,
-    };
-    Some(StartBlocker { reason, message })
+    let namespace = decision.test.namespace().unwrap_or_default();
+    let pod = blocked.first().map(|(worker, _)| worker.pod.as_str());
+    let advice = messages::advice(first, &namespace, pod);
+    Some(StartBlocker {
+        message: advice.map_or(message.clone(), |advice| {
+            messages::with_advice(&message, &advice)
+        }),
+        ..first.clone()
+    })
 }

@@ -11,13 +11,16 @@ use loadtest_api::v1alpha1::{LoadTest, LoadTestStatus, Phase, Reason, StopCause}
 
 use super::coordinated_start::StartBarrier;
 use super::messages::{self, list_workers};
-use super::progress::Run;
+use super::progress::{Run, normal_startup};
 use super::{
     Action, Decision, EventRecord, FinalPhase, JobField, JobPatch, Plan, TERMINATE_NOW_SECONDS,
     progressing_conditions, saturating_add,
 };
+use crate::build;
 use crate::runtime::hash::fnv1a;
-use crate::state::{JobOutcome, JobState, JobStatus, Observed, WorkerState, WorkerStatus};
+use crate::state::{
+    JobOutcome, JobState, JobStatus, Observed, StartState, WorkerState, WorkerStatus,
+};
 
 /// How often the counts and the duration of a running test are written, where few tests run.
 pub const STATUS_REFRESH_INTERVAL: SignedDuration = SignedDuration::from_secs(10);
@@ -27,10 +30,6 @@ const MAX_REFRESHES_PER_SECOND: usize = 40;
 
 /// Up to this number of workers, each has an event of its own when it runs.
 pub const MAX_WORKER_EVENTS: usize = 50;
-
-/// How long after the Job's start events are read, at most half of the start deadline. The API server reads all events of a
-/// namespace to answer, so tests that start normally must not ask.
-const EVENT_LOOKUP_DELAY: SignedDuration = SignedDuration::from_secs(20);
 
 /// How much longer than the script's phases a worker may run: for its own start, and for the last virtual users.
 const OVERRUN_GRACE_PERIOD: SignedDuration = SignedDuration::from_secs(60);
@@ -52,6 +51,7 @@ pub fn object_to_explain(
     test: &LoadTest,
     job: &JobState,
     workers: &[Arc<WorkerStatus>],
+    running_jobs: usize,
     now: Timestamp,
 ) -> Option<String> {
     let JobState::Owned(job) = job else {
@@ -62,16 +62,22 @@ pub fn object_to_explain(
         .started
         .filter(|_| job.outcome.is_none() && !job.failing && !job.suspended)?;
     if test.phase().is_some_and(|p| p != Phase::Starting)
-        || saturating_add(started, EVENT_LOOKUP_DELAY.min(half_deadline)) > now
+        || saturating_add(started, normal_startup(running_jobs).min(half_deadline)) > now
     {
         return None;
     }
     if workers.len() < usize::try_from(test.spec.count).ok()? {
         return Some(job.uid.clone());
     }
+    let is_loading = |w: &&Arc<WorkerStatus>| {
+        test.spec.starts_together()
+            && w.state == WorkerState::Running
+            && w.start.state == StartState::Loading
+    };
     workers
         .iter()
         .find(|w| w.state == WorkerState::Pending { blocker: None })
+        .or_else(|| workers.iter().find(is_loading))
         .map(|w| w.uid.clone())
 }
 
@@ -103,7 +109,7 @@ impl Decision<'_> {
                 progress.reason = reason;
             }
             if matches!(progress.phase, Phase::Running | Phase::Stopping) {
-                progress.message = messages::with_problem(&progress.message, &problem);
+                progress.message = messages::joined(&progress.message, &problem);
             }
         }
         let phase = progress.phase;
@@ -125,10 +131,18 @@ impl Decision<'_> {
             progress.reason = Reason::RequestFailed;
             progress.message.clone_from(message);
         }
+        let mut events = self.start_events(workers);
+        if let Some(requested) = job.requested_deadline
+            && job.deadline != Some(requested)
+            && phase != Phase::Stopping
+        {
+            let message =
+                messages::deadline_overridden(&self.test.name_any(), requested, job.deadline);
+            events.push(EventRecord::normal(Reason::DeadlineOverridden, message));
+        }
         let in_startup = failed_call.is_none()
             && progress.phase == Phase::Starting
             && run.startup_ends > self.now;
-        let mut events = self.start_events(workers);
         if progress.is_warning() && !in_startup {
             let event = EventRecord::warning(progress.reason, progress.message.clone());
             events.push(match &observed.failed_call {
@@ -251,18 +265,22 @@ impl Decision<'_> {
         }
         Plan {
             events: self.start_events(workers),
-            ..self.suspended(messages::job_suspended_by_queue(&name))
+            ..self.suspended(messages::job_suspended_by_queue(&name), Some(name))
         }
     }
 
     /// The patch that gives the Job the deadline it should have.
     fn job_patch(&self, job: &JobStatus, terminate: bool) -> Option<Action> {
+        let recorded = self.current.expected_duration.as_deref();
         let deadline = if terminate {
-            Some(TERMINATE_NOW_SECONDS)
+            TERMINATE_NOW_SECONDS
         } else {
-            self.test.spec.active_deadline_seconds
+            build::active_deadline(self.test, recorded.and_then(duration::parse))
         };
-        (job.deadline != deadline && !job.failing).then(|| {
+        // What was asked for is not asked for again, whatever a policy of the cluster made of it. An end is.
+        let is_asked = !terminate && job.requested_deadline == Some(deadline);
+        let is_set = job.deadline == Some(deadline) || is_asked;
+        (!is_set && !job.failing).then(|| {
             Action::PatchJob(JobPatch {
                 uid: job.uid.clone(),
                 field: JobField::ActiveDeadline(deadline),
@@ -294,8 +312,12 @@ impl Decision<'_> {
             .expected_duration
             .as_deref()
             .and_then(duration::parse)?;
-        let load_start = self.current.load_start_time.as_ref();
-        let load_start = load_start.map_or(Timestamp::MIN, |t| t.0);
+        let load_start = match &self.current.load_start_time {
+            Some(at) => at.0,
+            // The workers still wait, or waited while the operator was away.
+            None if self.test.spec.starts_together() => return None,
+            None => Timestamp::MIN,
+        };
         let runs_too_long = |w: &&WorkerStatus| {
             w.running_since.is_some_and(|since| {
                 let end = saturating_add(since.max(load_start), expected);

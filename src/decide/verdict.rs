@@ -49,12 +49,17 @@ impl Decision<'_> {
 
         let failures = thresholds::summarize_failures(&evaluations, MAX_LISTED);
         let is_partial = results.as_ref().is_some_and(|r| r.partial);
+        let without_load = results.as_ref().and_then(without_load);
         let (passed, reason, message) = match end {
             FinalPhase::Failed | FinalPhase::Stopped => (
                 false,
                 Reason::NotCompleted,
                 messages::not_completed(end.phase().as_str(), &failures),
             ),
+            // Before thresholds: most of them are met where nothing was measured.
+            FinalPhase::Completed if let Some((reason, message)) = without_load => {
+                (false, reason, messages::append(message, &failures))
+            }
             FinalPhase::Completed if !has_thresholds => (
                 true,
                 Reason::NoThresholds,
@@ -82,7 +87,7 @@ impl Decision<'_> {
         } else {
             Verdict::Failed
         });
-        if end == FinalPhase::Completed && has_thresholds {
+        if end == FinalPhase::Completed && (has_thresholds || !passed) {
             events.push(EventRecord::of_verdict(passed, reason, &message));
         }
         let mut conditions = vec![ConditionUpdate::new(
@@ -95,6 +100,20 @@ impl Decision<'_> {
         status.results = results.map(Box::new);
         conditions
     }
+}
+
+/// Why the results show no load that reached a target, if they do not.
+fn without_load(results: &Results) -> Option<(Reason, &'static str)> {
+    if results.workers_reporting.starts_with("0 ") {
+        return Some((Reason::NoResults, messages::NO_RESULTS));
+    }
+    if results.vusers_created == 0 && results.requests == 0 {
+        return Some((Reason::NothingAnswered, messages::NO_VUSERS));
+    }
+    // Engines without requests of their own, such as a browser's, count completed users only.
+    let is_answered = results.responses > 0 || results.vusers_completed > 0;
+    (!is_answered && results.errors + results.vusers_failed > 0)
+        .then_some((Reason::NothingAnswered, messages::NOTHING_ANSWERED))
 }
 
 impl WorkerResults {

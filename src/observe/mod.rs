@@ -61,7 +61,8 @@ pub async fn observe(ctx: &Context, test: &LoadTest, now: Timestamp) -> (Observe
         JobState::Owned(job) | JobState::Deleted(Some(job)) => ctx.store().workers(&job.uid),
         _ => Vec::new(),
     };
-    let blocker = match object_to_explain(test, &job, &workers, now) {
+    let running_jobs = ctx.running_jobs(Instant::now());
+    let blocker = match object_to_explain(test, &job, &workers, running_jobs, now) {
         Some(object) => events::warning_about(ctx, &key.namespace, &object)
             .await
             .unwrap_or_else(|error| {
@@ -78,7 +79,7 @@ pub async fn observe(ctx: &Context, test: &LoadTest, now: Timestamp) -> (Observe
         blocker,
         failed_call: failure.as_ref().map(FailedCall::from),
         failed_events: None,
-        running_jobs: ctx.running_jobs(Instant::now()),
+        running_jobs,
     };
     (observed, failure)
 }

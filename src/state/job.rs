@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::batch::v1::JobCondition;
 use k8s_openapi::jiff::Timestamp;
+use loadtest_api::labels::DEADLINE_ANNOTATION;
 
 use super::{PartialJob, controller_owner};
 
@@ -24,10 +25,14 @@ pub struct JobStatus {
     pub failed: i32,
     /// Whether the Job is suspended.
     pub suspended: bool,
+    /// The `activeDeadlineSeconds` that the operator asked for.
+    pub requested_deadline: Option<i64>,
     /// `activeDeadlineSeconds`.
     pub deadline: Option<i64>,
     /// `ttlSecondsAfterFinished`.
     pub ttl: Option<i32>,
+    /// Whether the Job is deleted, and finalizers keep it.
+    pub deleting: bool,
     /// Whether the Job has failed while some of its pods may still run.
     pub failing: bool,
     /// The outcome, once the Job has finished.
@@ -82,6 +87,8 @@ impl JobStatus {
                 message: c.message.clone().unwrap_or_default(),
             })
         };
+        let annotations = job.metadata.annotations.as_ref();
+        let annotation = annotations.and_then(|a| a.get(DEADLINE_ANNOTATION));
         Self {
             uid: job.metadata.uid.clone().unwrap_or_default(),
             owner_uid: controller_owner(&job.metadata).map(|o| o.uid.clone()),
@@ -91,8 +98,10 @@ impl JobStatus {
             succeeded: status.succeeded.unwrap_or_default(),
             failed: status.failed.unwrap_or_default(),
             suspended: job.spec.suspend.unwrap_or_default(),
+            requested_deadline: annotation.and_then(|seconds| seconds.parse().ok()),
             deadline: job.spec.active_deadline_seconds,
             ttl: job.spec.ttl_seconds_after_finished,
+            deleting: job.metadata.deletion_timestamp.is_some(),
             failing: condition("FailureTarget").is_some(),
             outcome,
         }

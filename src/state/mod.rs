@@ -12,7 +12,9 @@ pub use job::{JobOutcome, JobStatus};
 pub use observed::{ConfigMapFiles, FailedCall, JobState, Observed, ScriptState};
 pub use partial::{PartialJob, PartialPod};
 pub(crate) use partial::{controller_owner, partial_metadata};
-pub use worker::{Deletion, StartBlocker, StartHandshake, StartState, WorkerState, WorkerStatus};
+pub use worker::{
+    Deletion, OtherContainer, StartBlocker, StartHandshake, StartState, WorkerState, WorkerStatus,
+};
 
 #[cfg(test)]
 mod tests;

@@ -38,6 +38,8 @@ pub(super) struct PodStatus {
     pub(super) conditions: Vec<PodCondition>,
     #[serde(default)]
     pub(super) container_statuses: Vec<ContainerStatus>,
+    #[serde(default)]
+    pub(super) init_container_statuses: Vec<ContainerStatus>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -49,6 +51,7 @@ pub(super) struct PodCondition {
 }
 
 #[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct ContainerStatus {
     pub(super) name: String,
     #[serde(default)]
@@ -57,6 +60,9 @@ pub(super) struct ContainerStatus {
     pub(super) ready: bool,
     #[serde(default)]
     pub(super) state: ContainerState,
+    /// The state before the last restart.
+    #[serde(default)]
+    pub(super) last_state: ContainerState,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 use super::*;
 use loadtest_api::v1alpha1::Reason;
 use serde_json::json;
@@ -19,6 +19,7 @@ fn pending(reason: Reason, message: &str) -> WorkerState {
         blocker: Some(StartBlocker {
             reason,
             message: message.into(),
+            container: None,
         }),
     }
 }
@@ -95,6 +96,7 @@ fn failed_workers_are_distinguished_from_aborted_ones() {
         exit_code: Some(11),
         reason: "Error".into(),
         message: Some("boom".into()),
+        container: None,
     };
     assert_eq!(worker(&terminated(11, "Error"), false).state, failed);
     assert_eq!(
@@ -148,5 +150,77 @@ fn only_true_conditions_finish_a_job() {
     ));
     assert!(
         matches!(job("Failed", "True"), Some(JobOutcome::Failed { reason, .. }) if reason == "R")
+    );
+}
+
+#[test]
+fn other_containers_explain_a_worker_that_does_not_start() {
+    let started_at = "2026-01-01T00:00:00Z";
+    let crashed = json!({"terminated": {"exitCode": 1, "reason": "Error", "message": "no configuration", "startedAt": started_at}});
+    let crash_loop = json!({"name": "proxy", "lastState": crashed,
+        "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}});
+    let no_image = json!({"name": "proxy", "state": {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}});
+    let between = json!({"name": "proxy", "state": crashed});
+    let waits = json!({"name": "t", "state": {"waiting": {"reason": "PodInitializing"}}});
+    for (init, others, reason, exit_code) in [
+        (
+            vec![&crash_loop],
+            vec![],
+            Reason::ContainerNotStarting,
+            Some(1),
+        ),
+        (
+            vec![],
+            vec![&crash_loop],
+            Reason::ContainerNotStarting,
+            Some(1),
+        ),
+        (
+            vec![&between],
+            vec![],
+            Reason::ContainerNotStarting,
+            Some(1),
+        ),
+        (vec![&no_image], vec![], Reason::ImageNotPullable, None),
+    ] {
+        let containers: Vec<_> = others.into_iter().chain([&waits]).collect();
+        let pod = worker(
+            &json!({"phase": "Pending", "initContainerStatuses": init, "containerStatuses": containers}),
+            false,
+        );
+        let WorkerState::Pending {
+            blocker: Some(blocker),
+        } = pod.state
+        else {
+            panic!("{:?}", pod.state)
+        };
+        let container = blocker.container.unwrap();
+        assert_eq!((blocker.reason, container.name.as_str()), (reason, "proxy"));
+        assert_eq!(container.exit_code, exit_code);
+        assert_eq!(
+            container.output.as_deref(),
+            exit_code.map(|_| "no configuration")
+        );
+    }
+}
+
+#[test]
+fn an_init_container_that_fails_is_named_by_the_failed_worker() {
+    let crashed = json!({"exitCode": 3, "reason": "Error", "message": "no certificate", "startedAt": "2026-01-01T00:00:00Z"});
+    let pod = worker(
+        &json!({"phase": "Failed", "initContainerStatuses": [{"name": "certs", "state": {"terminated": crashed}}],
+            "containerStatuses": [{"name": "t", "state": {"waiting": {"reason": "PodInitializing"}}}]}),
+        false,
+    );
+    let WorkerState::Failed {
+        container: Some(container),
+        ..
+    } = pod.state
+    else {
+        panic!("{:?}", pod.state)
+    };
+    assert_eq!(
+        (container.name.as_str(), container.exit_code),
+        ("certs", Some(3))
     );
 }

@@ -7,7 +7,7 @@ use loadtest_api::labels::{START_ANNOTATION, START_ATTEMPT_ANNOTATION};
 use loadtest_api::v1alpha1::Reason;
 use loadtest_results::{Snapshot, log_tail};
 
-use super::partial::{ContainerState, PartialPod, PodStatus, Terminated};
+use super::partial::{ContainerState, ContainerStatus, PartialPod, PodStatus, Terminated};
 use super::start_annotation::decode_attempt;
 
 /// The progress of a worker towards a synchronized start, as its probes report it (see `build::worker_files::probes`).
@@ -43,6 +43,8 @@ pub struct WorkerStatus {
     pub start: StartHandshake,
     /// The measurements in the container's termination message.
     pub snapshot: Option<Arc<Snapshot>>,
+    /// Whether the pod has other containers.
+    pub has_sidecars: bool,
     /// Whether other containers keep the pod running after the worker's container has ended.
     pub pod_outlives_worker: bool,
     /// The deletion of the pod, if it was deleted.
@@ -85,6 +87,19 @@ pub struct StartBlocker {
     pub reason: Reason,
     /// The message of the kubelet, the scheduler or the Job controller.
     pub message: String,
+    /// The container that causes it, if it is another one than the worker's.
+    pub container: Option<Box<OtherContainer>>,
+}
+
+/// A container of a worker's pod besides the worker's own: an init container, a sidecar, or one that the cluster injected.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OtherContainer {
+    /// The name.
+    pub name: String,
+    /// The exit code of its last run that failed.
+    pub exit_code: Option<i32>,
+    /// The end of its log, or the message of the kubelet about it.
+    pub output: Option<String>,
 }
 
 /// The state of a worker's container.
@@ -107,6 +122,8 @@ pub enum WorkerState {
         reason: String,
         /// The end of the container's log, or the pod's message.
         message: Option<String>,
+        /// The container that failed, if it is another one than the worker's.
+        container: Option<Box<OtherContainer>>,
     },
     /// The worker was stopped, for example because another worker failed.
     Aborted,
@@ -120,7 +137,7 @@ const NORMAL_WAIT_REASONS: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
 impl WorkerStatus {
     /// Reads a worker from its pod. `container` is the name of the worker's container. Other containers of the pod,
-    /// such as those of a service mesh, are ignored.
+    /// such as those of a service mesh, matter only where they keep the worker from starting.
     #[must_use]
     pub fn from_pod(pod: &PartialPod, container: &str) -> Self {
         let meta = &pod.metadata;
@@ -175,6 +192,9 @@ impl WorkerStatus {
                 .and_then(|t| t.message.as_deref())
                 .and_then(Snapshot::from_message)
                 .map(Arc::new),
+            has_sidecars: pod.status.container_statuses.len()
+                + pod.status.init_container_statuses.len()
+                > 1,
             pod_outlives_worker: ran
                 && matches!(pod.status.phase.as_deref(), Some("Pending" | "Running")),
             deleted: meta.deletion_timestamp.as_ref().map(|t| {
@@ -184,7 +204,7 @@ impl WorkerStatus {
                     removed: false,
                 })
             }),
-            state: worker_state(pod, state, terminated),
+            state: worker_state(pod, container, state, terminated),
         }
     }
 
@@ -268,6 +288,7 @@ impl StartHandshake {
 
 fn worker_state(
     pod: &PartialPod,
+    container: &str,
     state: Option<&ContainerState>,
     terminated: Option<&Terminated>,
 ) -> WorkerState {
@@ -289,6 +310,7 @@ fn worker_state(
                 .message
                 .clone()
                 .or_else(|| disruption.message.clone()),
+            container: None,
         };
     }
     if let Some(t) = terminated {
@@ -311,6 +333,7 @@ fn worker_state(
                     .map(log_tail)
                     .filter(|m| !m.trim().is_empty())
                     .or_else(|| status.message.clone()),
+                container: None,
             },
         };
     }
@@ -321,17 +344,24 @@ fn worker_state(
             exit_code: None,
             reason: status.reason.clone().unwrap_or_else(|| "Error".into()),
             message: status.message.clone(),
+            container: other_containers(status, container)
+                .find_map(failed_container)
+                .map(Box::new),
         },
         _ if deleted => WorkerState::Aborted,
         _ if state.is_some_and(|s| s.running.is_some()) => WorkerState::Running,
         _ => WorkerState::Pending {
-            blocker: start_blocker(status, state),
+            blocker: start_blocker(status, container, state),
         },
     }
 }
 
 /// Returns why a pod does not start, if this is more than a normal wait.
-fn start_blocker(status: &PodStatus, state: Option<&ContainerState>) -> Option<StartBlocker> {
+fn start_blocker(
+    status: &PodStatus,
+    container: &str,
+    state: Option<&ContainerState>,
+) -> Option<StartBlocker> {
     let text = |reason: &str, message: Option<&str>| match message {
         Some(message) if !message.is_empty() => format!("{reason}: {message}"),
         _ => reason.to_owned(),
@@ -346,8 +376,9 @@ fn start_blocker(status: &PodStatus, state: Option<&ContainerState>) -> Option<S
                 c.reason.as_deref().unwrap_or("Unschedulable"),
                 c.message.as_deref(),
             ),
+            container: None,
         });
-    let waiting = || {
+    let waiting = |state: Option<&ContainerState>| {
         let waiting = state?.waiting.as_ref()?;
         let waiting_reason = waiting
             .reason
@@ -363,10 +394,59 @@ fn start_blocker(status: &PodStatus, state: Option<&ContainerState>) -> Option<S
         Some(StartBlocker {
             reason,
             message: text(waiting_reason, waiting.message.as_deref()),
+            container: None,
         })
     };
+    // Containers that start before the worker's, or beside it. One that has failed is restarted, or fails the pod.
+    let other = other_containers(status, container).find_map(|other| {
+        let failed = failed_container(other);
+        let blocker = waiting(Some(&other.state)).or_else(|| {
+            Some(StartBlocker {
+                reason: Reason::ContainerNotStarting,
+                message: other.state.terminated.as_ref()?.reason.clone()?,
+                container: None,
+            })
+            .filter(|_| failed.is_some())
+        })?;
+        let container = failed.unwrap_or_else(|| OtherContainer {
+            name: other.name.clone(),
+            exit_code: None,
+            output: None,
+        });
+        Some(StartBlocker {
+            container: Some(Box::new(container)),
+            ..blocker
+        })
+    });
     // A waiting container takes precedence, because its pod has been scheduled.
-    waiting().or(unscheduled)
+    waiting(state).or(other).or(unscheduled)
+}
+
+/// The containers of a pod besides the worker's, in the order in which they start.
+fn other_containers<'a>(
+    status: &'a PodStatus,
+    container: &'a str,
+) -> impl Iterator<Item = &'a ContainerStatus> {
+    let all = status.init_container_statuses.iter();
+    all.chain(&status.container_statuses)
+        .filter(move |c| c.name != container)
+}
+
+/// A container whose last run failed.
+fn failed_container(status: &ContainerStatus) -> Option<OtherContainer> {
+    let runs = [&status.state, &status.last_state];
+    let failed = runs
+        .into_iter()
+        .filter_map(|state| state.terminated.as_ref())
+        .find(|run| run.exit_code != 0)?;
+    Some(OtherContainer {
+        name: status.name.clone(),
+        exit_code: Some(failed.exit_code),
+        output: failed
+            .message
+            .clone()
+            .filter(|message| !message.trim().is_empty()),
+    })
 }
 
 impl StartBlocker {
@@ -377,14 +457,17 @@ impl StartBlocker {
             "FailedCreate" => Reason::PodCreationFailed,
             "FailedMount" | "FailedAttachVolume" | "FailedMapVolume" => Reason::VolumeNotMounted,
             "FailedScheduling" => Reason::Unschedulable,
-            "FailedCreatePodSandBox" | "FailedPodSandBoxStatus" | "Failed" => {
+            "FailedCreatePodSandBox" | "FailedPodSandBoxStatus" | "Failed" | "BackOff" => {
                 Reason::ContainerNotStarting
             }
+            // A slow worker's probe times out while it waits for the answer. This is normal.
+            "Unhealthy" if !message.contains("while awaiting headers") => Reason::ProbeFailed,
             _ => return None,
         };
         Some(Self {
             reason,
             message: format!("{event_reason}: {message}"),
+            container: None,
         })
     }
 }

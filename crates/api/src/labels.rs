@@ -25,6 +25,10 @@ pub const START_ATTEMPT_ANNOTATION: &str = "loadtest.artillery.io/start-attempt"
 /// The annotation of a worker's pod that holds an inline script.
 pub const SCRIPT_ANNOTATION: &str = "loadtest.artillery.io/test-script";
 
+/// The annotation of a Job that holds the `activeDeadlineSeconds` that the operator asked for. A different value in its spec is
+/// the will of somebody else, such as a policy of the cluster.
+pub const DEADLINE_ANNOTATION: &str = "loadtest.artillery.io/active-deadline-seconds";
+
 /// The file below the worker files' mount path that holds the value of [`START_ANNOTATION`].
 pub const START_FILE: &str = "start-at";
 /// The port on which a worker listens as soon as it is ready to begin its load.

@@ -17,6 +17,9 @@ pub(super) fn load_test(test: Test, workers: usize, names: &Names) -> LoadTest {
     object
 }
 
+/// The deadline of a Job whose test sets none and has a script of unknown length.
+const NO_DEADLINE: i64 = 600 + 7 * 24 * 3600;
+
 pub(super) fn test_job(job: Job, pods: &[Pod]) -> JobStatus {
     let count = |wanted: Pod| i32::try_from(pods.iter().filter(|p| **p == wanted).count()).unwrap();
     let outcome = job.outcome.map(|end| match end {
@@ -24,6 +27,11 @@ pub(super) fn test_job(job: Job, pods: &[Pod]) -> JobStatus {
         End::Workers => failed("BackoffLimitExceeded"),
         End::Deadline => failed("DeadlineExceeded"),
     });
+    let deadline = if job.at_once {
+        TERMINATE_NOW_SECONDS
+    } else {
+        NO_DEADLINE
+    };
     JobStatus {
         uid: job.uid.to_string(),
         owner_uid: Some(job.owner.to_string()),
@@ -33,8 +41,10 @@ pub(super) fn test_job(job: Job, pods: &[Pod]) -> JobStatus {
         succeeded: count(Pod::Succeeded),
         failed: i32::from(job.failing.is_some()),
         suspended: job.suspended,
-        deadline: job.at_once.then_some(TERMINATE_NOW_SECONDS),
+        requested_deadline: Some(deadline),
+        deadline: Some(deadline),
         ttl: None,
+        deleting: false,
         failing: job.failing.is_some(),
         outcome,
     }
@@ -58,6 +68,7 @@ pub(super) fn worker((index, pod): (usize, &Pod)) -> WorkerStatus {
                 exit_code: Some(1),
                 reason: "Error".into(),
                 message: None,
+                container: None,
             },
             true,
             None,
@@ -78,6 +89,7 @@ pub(super) fn worker((index, pod): (usize, &Pod)) -> WorkerStatus {
         index: u32::try_from(index).ok(),
         node: None,
         started,
+        has_sidecars: false,
         running_since: None,
         ended: (state == WorkerState::Succeeded).then(|| at(20)),
         start: StartHandshake {

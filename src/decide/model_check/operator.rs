@@ -114,7 +114,8 @@ impl State {
                     pods: start.pods.iter().map(number).collect(),
                 });
             }
-            Some(Action::CreateWorkerFiles | Action::DeleteTest) | None => {}
+            Some(Action::CreateWorkerFiles | Action::RecordGeneration(_) | Action::DeleteTest)
+            | None => {}
         }
         requests
     }

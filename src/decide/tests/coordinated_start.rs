@@ -240,10 +240,7 @@ fn start_deadline_fails_the_test_and_lists_workers_that_are_not_ready() {
     let late = step(&mut test, &both, 30);
     assert_eq!(
         (steer(&late), started(&late)),
-        (
-            Some(JobField::ActiveDeadline(Some(TERMINATE_NOW_SECONDS))),
-            None
-        )
+        (Some(JobField::ActiveDeadline(TERMINATE_NOW_SECONDS)), None)
     );
     let (reason, message) = progress(&test);
     assert_eq!(reason, "StartDeadlineExceeded");

@@ -101,6 +101,7 @@ fn pod_reasons_become_the_reason_of_the_test() {
                 exit_code: None,
                 reason: word.into(),
                 message: None,
+                container: None,
             },
         );
         let status = plan(&test(1), &seen(ended(0, outcome.clone()), vec![died]), 10)

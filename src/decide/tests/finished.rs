@@ -110,7 +110,7 @@ fn a_stopped_test_terminates_its_job_and_is_neither_completed_nor_failed() {
     // A creation that was on its way is ended.
     assert_eq!(
         steer(&plan(&early, &seen(JobState::Owned(job()), vec![]), 1)),
-        Some(JobField::ActiveDeadline(Some(TERMINATE_NOW_SECONDS)))
+        Some(JobField::ActiveDeadline(TERMINATE_NOW_SECONDS))
     );
 
     let mut test = test(2);
@@ -128,7 +128,7 @@ fn a_stopped_test_terminates_its_job_and_is_neither_completed_nor_failed() {
         (stopping.status.as_ref().unwrap().phase, steer(&stopping)),
         (
             Some(Phase::Stopping),
-            Some(JobField::ActiveDeadline(Some(TERMINATE_NOW_SECONDS)))
+            Some(JobField::ActiveDeadline(TERMINATE_NOW_SECONDS))
         )
     );
     let outcome = JobOutcome::Failed {
@@ -210,6 +210,7 @@ fn injected_sidecars_do_not_block_completion() {
             exit_code: Some(1),
             reason: "Error".into(),
             message: Some("Error: x".into()),
+            container: None,
         };
         let mut test = test(2);
         let both = vec![lingering(state), worker(1, WorkerState::Running)];
@@ -219,7 +220,7 @@ fn injected_sidecars_do_not_block_completion() {
     let ends = failed(70);
     assert_eq!(
         steer(&ends),
-        Some(JobField::ActiveDeadline(Some(TERMINATE_NOW_SECONDS)))
+        Some(JobField::ActiveDeadline(TERMINATE_NOW_SECONDS))
     );
     let condition = &ends.status.unwrap().conditions[0];
     assert_eq!(
@@ -240,7 +241,7 @@ fn injected_sidecars_do_not_block_completion() {
     assert_eq!((steer(&left), left.requeue_at), (None, Some(at(71))));
     assert_eq!(
         steer(&step(&mut done, &succeeded, 71)),
-        Some(JobField::ActiveDeadline(Some(TERMINATE_NOW_SECONDS)))
+        Some(JobField::ActiveDeadline(TERMINATE_NOW_SECONDS))
     );
     let slow = seen(
         JobState::Owned(job()),

@@ -18,6 +18,9 @@ mod running;
 mod starting;
 mod verdict;
 
+/// The deadline of a Job whose test sets none and has a script of unknown length.
+const NO_DEADLINE: i64 = 600 + 7 * 24 * 3600;
+
 const BEGIN: &str = "2026-01-01T00:00:00Z";
 
 fn at(seconds: i64) -> Timestamp {
@@ -41,7 +44,9 @@ fn job() -> JobStatus {
         succeeded: 0,
         failed: 0,
         suspended: false,
-        deadline: None,
+        requested_deadline: Some(NO_DEADLINE),
+        deadline: Some(NO_DEADLINE),
+        deleting: false,
         ttl: None,
         failing: false,
         outcome: None,
@@ -70,6 +75,7 @@ fn worker(index: u32, state: WorkerState) -> WorkerStatus {
             ack_deadline: Some(at(0)),
         },
         snapshot: None,
+        has_sidecars: false,
         pod_outlives_worker: false,
         deleted: None,
         state,
@@ -83,6 +89,7 @@ fn failed(index: u32, code: i32, message: &str) -> WorkerStatus {
             exit_code: Some(code),
             reason: "Error".into(),
             message: Some(message.into()),
+            container: None,
         },
     )
 }

@@ -10,6 +10,7 @@ fn a_start_blocker_is_reported_at_once_and_again_only_when_it_changes() {
         let blocker = Some(StartBlocker {
             reason,
             message: message.into(),
+            container: None,
         });
         seen(
             JobState::Owned(job()),
@@ -64,11 +65,11 @@ fn warnings_explain_workers_that_do_not_start() {
     step(&mut test, &seen(JobState::Absent, vec![]), 0);
     let asked = |workers: &[WorkerStatus], seconds| {
         let workers: Vec<_> = workers.iter().cloned().map(Arc::new).collect();
-        object_to_explain(&test, &JobState::Owned(job()), &workers, at(seconds))
+        object_to_explain(&test, &JobState::Owned(job()), &workers, 0, at(seconds))
     };
-    assert_eq!(asked(&[], 19), None, "it may just be slow");
+    assert_eq!(asked(&[], 4), None, "it may just be slow");
     assert_eq!(
-        asked(&[], 20).as_deref(),
+        asked(&[], 5).as_deref(),
         Some("j"),
         "the Job has too few pods"
     );
@@ -105,6 +106,7 @@ fn start_deadline_fails_the_test_with_the_observed_reason() {
     let blocker = Some(StartBlocker {
         reason: Reason::Unschedulable,
         message: "0/1 nodes".into(),
+        container: None,
     });
     let stuck = seen(
         JobState::Owned(job()),
@@ -121,7 +123,7 @@ fn start_deadline_fails_the_test_with_the_observed_reason() {
         (late.status.as_ref().unwrap().phase, steer(&late)),
         (
             Some(Phase::Stopping),
-            Some(JobField::ActiveDeadline(Some(TERMINATE_NOW_SECONDS)))
+            Some(JobField::ActiveDeadline(TERMINATE_NOW_SECONDS))
         )
     );
     let cause = late.status.unwrap().stop_cause.unwrap();
@@ -194,6 +196,6 @@ fn a_queued_job_waits_and_a_job_suspended_later_fails_the_test() {
     // And whoever resumes it now does not send load again.
     assert_eq!(
         steer(&plan(&test, &seen(JobState::Owned(job()), vec![]), 6020)),
-        Some(JobField::ActiveDeadline(Some(TERMINATE_NOW_SECONDS)))
+        Some(JobField::ActiveDeadline(TERMINATE_NOW_SECONDS))
     );
 }

@@ -9,7 +9,7 @@ use loadtest_results::testing::message;
 /// A worker that has succeeded, and measured so many requests.
 fn measured(index: u32, requests: u32) -> WorkerStatus {
     let json = format!(
-        r#"{{"final":true,"first":1000,"last":11000,"counters":{{"http.requests":{requests}}},"histograms":{{}}}}"#
+        r#"{{"final":true,"first":1000,"last":11000,"counters":{{"http.requests":{requests},"http.responses":{requests},"vusers.created":{requests}}},"histograms":{{}}}}"#
     );
     WorkerStatus {
         snapshot: Snapshot::from_message(&message(&json)).map(Arc::new),
@@ -228,4 +228,43 @@ fn a_failed_test_has_not_passed_and_shows_partial_results() {
         ),
         ("NotCompleted", true)
     );
+}
+
+#[test]
+fn a_test_without_load_or_answers_has_not_passed() {
+    let left = |json: &str| WorkerStatus {
+        snapshot: Snapshot::from_message(&message(json)).map(Arc::new),
+        ..measured(0, 0)
+    };
+    let unanswered = r#"{"final":true,"counters":{"http.requests":60,"vusers.created":60,"vusers.failed":60,
+        "errors.ECONNREFUSED":60},"histograms":{}}"#;
+    let idle = r#"{"final":true,"counters":{},"histograms":{}}"#;
+    // A browser's users make no requests that Artillery counts.
+    let browser = r#"{"final":true,"counters":{"vusers.created":2,"vusers.completed":2},"histograms":{}}"#;
+    let silent = WorkerStatus {
+        snapshot: None,
+        ..measured(0, 0)
+    };
+    for (worker, thresholds, expected) in [
+        (left(unanswered), vec![], "NothingAnswered"),
+        (
+            left(unanswered),
+            vec!["http.codes.500 == 0"],
+            "NothingAnswered",
+        ),
+        (left(idle), vec![], "NothingAnswered"),
+        (silent, vec![], "NoResults"),
+        (left(browser), vec![], "NoThresholds"),
+    ] {
+        let (test, plan) = end(1, &thresholds, vec![worker]);
+        let (passed, reason, message) = condition(&test, "Passed");
+        assert_eq!(reason, expected, "{message}");
+        let has_passed = expected == "NoThresholds";
+        assert_eq!(passed == "True", has_passed);
+        let events = plan.events.iter().map(|e| e.reason.as_str());
+        assert_eq!(
+            events.filter(|e| *e == expected).count(),
+            usize::from(!has_passed)
+        );
+    }
 }

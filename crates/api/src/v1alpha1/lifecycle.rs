@@ -19,10 +19,24 @@ pub enum JobRecord {
 }
 
 impl LoadTest {
-    /// The phase, if the operator has written one.
+    /// The phase, if the operator has written one. A test whose conditions record its end has ended, also where a backup or an
+    /// older version left the phase out.
     #[must_use]
     pub fn phase(&self) -> Option<Phase> {
-        self.status.as_ref().and_then(|s| s.phase)
+        let status = self.status.as_ref()?;
+        let ended = |(type_, phase): (ConditionType, Phase)| {
+            let condition = status.condition(type_)?;
+            (condition.status == "True").then_some(phase)
+        };
+        status.phase.or_else(|| {
+            [
+                (ConditionType::Completed, Phase::Completed),
+                (ConditionType::Failed, Phase::Failed),
+                (ConditionType::Stopped, Phase::Stopped),
+            ]
+            .into_iter()
+            .find_map(ended)
+        })
     }
 
     /// How long ago the test was created.

@@ -63,8 +63,8 @@ pub(crate) enum Presence {
     Optional,
 }
 
-/// CEL: the test has not started.
-const NOT_STARTED: &str = "!has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase in ['Pending', 'Suspended']";
+/// CEL: the test has not started, and no queue holds a Job of it.
+const NOT_STARTED: &str = "!has(oldSelf.status) || !has(oldSelf.status.phase) || (oldSelf.status.phase in ['Pending', 'Suspended'] && !has(oldSelf.status.job))";
 
 /// CEL: once the test has started, the fixed fields are unchanged. Each field is compared on its own: the API server estimates
 /// the cost of optional field selection (`.?`) as unbounded.
@@ -119,9 +119,9 @@ fn not_suspended_once_started() -> String {
     validation = Rule::new("size(self.metadata.name) + 1 + size(string((has(self.spec.count) ? self.spec.count : 1) - 1)) <= 63")
         .message("metadata.name is too long: with '-' and the index of the last worker it must fit into the 63 characters of a host name"),
     validation = Rule::new(fixed_once_started())
-        .message("the test has started: only spec.stop, startDeadlineSeconds, activeDeadlineSeconds and ttlSecondsAfterFinished can still change; create a new LoadTest for anything else"),
+        .message("the test has a Job: only spec.stop, startDeadlineSeconds, activeDeadlineSeconds and ttlSecondsAfterFinished can still change; create a new LoadTest for anything else"),
     validation = Rule::new(not_suspended_once_started())
-        .message("the test has started and cannot be suspended, because its workers would repeat their load: set spec.stop to true to end it"),
+        .message("the test has a Job and cannot be suspended, because its workers would repeat their load: set spec.stop to true to end it"),
     validation = Rule::new("!has(oldSelf.spec.stop) || !oldSelf.spec.stop || (has(self.spec.stop) && self.spec.stop)")
         .message("spec.stop cannot be unset: create a new LoadTest to run the test again"),
 )]
@@ -193,7 +193,7 @@ pub struct LoadTestSpec {
     pub start_deadline_seconds: i64,
 
     /// Seconds the test may run, from the start of its Job. After that its workers are stopped, and it fails.
-    /// Default: no limit.
+    /// Default: 24 hours more than the script's phases take, or 7 days where that is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub active_deadline_seconds: Option<i64>,

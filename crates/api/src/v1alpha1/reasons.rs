@@ -127,6 +127,8 @@ pub enum Reason {
     VolumeNotMounted,
     /// The API server rejects the pods, because of a quota or Pod Security.
     PodCreationFailed,
+    /// The kubelet cannot reach a worker, so that it never becomes ready.
+    ProbeFailed,
     /// Workers run and are not ready to begin their load, or have not received the start time.
     WaitingForWorkers,
     /// All workers have started (condition), or one has (event).
@@ -159,6 +161,8 @@ pub enum Reason {
     StartDeadlineExceeded,
     /// The Job exceeded its deadline.
     DeadlineExceeded,
+    /// The cluster gave the Job another deadline than the test asks for (event).
+    DeadlineOverridden,
     /// The Job was suspended after its workers had started.
     JobSuspended,
     /// The Job was deleted before it finished.
@@ -173,6 +177,10 @@ pub enum Reason {
     ThresholdsNotMet,
     /// The test has no thresholds, and all workers succeeded.
     NoThresholds,
+    /// No worker left results: nothing shows that load was sent.
+    NoResults,
+    /// No virtual user was created, or nothing answered any request.
+    NothingAnswered,
     /// Not all workers succeeded.
     NotCompleted,
     /// All workers reported complete results.

@@ -59,6 +59,10 @@ pub struct LoadTestStatus {
     #[schemars(schema_with = "conditions_schema")]
     pub conditions: Vec<Condition>,
 
+    /// Name of the test's Job, from the attempt to create it on. While it is set, most of the spec cannot change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+
     /// Start time of the test's Job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
