@@ -17,7 +17,7 @@ With --case it measures one case, with N = 1000 by default:
   restart       the same: the start of a new operator, and the takeover from a killed one
   refresh       N running LoadTests of which only DURATION changes: status writes
   foreign       N pods and Jobs of others: memory and CPU time
-  angry         429 for a minute, 2 s a call, and a namespace that takes no Jobs with N LoadTests in it
+  degraded      429 for a minute, 2 s more for each request, and N LoadTests in a namespace whose quota forbids Jobs
   instructions  CPU instructions of a decision and of an event, by valgrind; without a control plane
 memory,rest,restart measures all three with the same LoadTests.
 
@@ -86,10 +86,6 @@ for run in "${runs[@]}"; do
   # KUBECONFIG is a list separated by colons, and the file name contains a colon of the group's name.
   operator_kubeconfig=$(dirname "$user")/operator.kubeconfig
   cp "$user" "$operator_kubeconfig"
-  plane exec --name "$NAME" kubectl apply --server-side -f config/crd/loadtest.artillery.io_loadtests.yaml
-  # `kubectl wait` fails while the condition Established does not exist yet.
-  timeout 30 sh -c 'until "$@" >/dev/null 2>&1; do sleep 0.1; done' - hack/local-cluster/cluster.sh control-plane exec --name "$NAME" \
-    kubectl get loadtests -A || die "the API server does not serve LoadTests after 30 s"
   read -ra numbers <<<"$run"
   OPERATOR_KUBECONFIG=$operator_kubeconfig plane exec --name "$NAME" "${bench[@]}" -- "${numbers[@]}" "${CONCURRENCY:-20}" -- \
     "${operator[@]}"

@@ -1,5 +1,5 @@
-//! What a decision and an event cost the processor, in instructions: they are the same on every machine and however busy
-//! it is. This program runs itself under valgrind, each work once and many times: the difference is the work alone.
+//! The CPU instructions of a decision and of an event, which do not depend on the machine and its load. This program runs
+//! itself under valgrind, with few and with many repetitions; the difference is the repeated work alone.
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -16,20 +16,21 @@ use kube::runtime::watcher::Event;
 use loadtest_api::v1alpha1::LoadTest;
 use serde_json::{Value, json};
 
-use crate::standing::count;
+use crate::existing_load::count;
+use crate::load_test;
+use crate::support::objects::from;
 use crate::table::{Line, print};
-use crate::{from, load_test};
 
-/// How often the work is done: a few times, and these times more.
+/// The repetitions of the short run, and the additional ones of the long run.
 const FEW: usize = 3;
 const MORE: usize = 50;
 
-pub fn is_asked_for() -> bool {
+pub fn is_requested() -> bool {
     std::env::args().nth(1).is_some_and(|a| a == "work")
         || std::env::args().nth(2).is_some_and(|a| a == "instructions")
 }
 
-/// Measures all works, or does one of them where this is the program under valgrind.
+/// Measures all kinds of work. Under valgrind, does one of them.
 pub fn measure() {
     let args: Vec<String> = std::env::args().collect();
     if let [_, work, what, size, times] = args.as_slice()
@@ -47,7 +48,7 @@ pub fn measure() {
     });
     let events = [0, 1000, 10_000].map(|others| {
         (
-            format!("event of a pod, {others} other tests there"),
+            format!("event of a pod, {others} other tests"),
             "event",
             others,
         )
@@ -57,7 +58,7 @@ pub fn measure() {
     for (what, work, size) in decisions.into_iter().chain(events) {
         let instructions = (run(work, size, FEW + MORE) - run(work, size, FEW)) / count(MORE);
         by_work.push(instructions);
-        lines.push(Line::told(
+        lines.push(Line::info(
             &format!("{what}, instructions"),
             format!("{instructions:.0}"),
         ));
@@ -66,13 +67,13 @@ pub fn measure() {
         return;
     };
     lines.push(Line::at_most(
-        "a worker more, by those of a decision on two",
+        "one more worker, relative to a decision on two",
         (many_workers - few_workers) / 998.0 / few_workers,
         3,
         1.0,
     ));
     lines.push(Line::at_most(
-        "an event among 10,000 tests, by one alone",
+        "an event among 10,000 tests, relative to one alone",
         among_many / alone,
         2,
         1.1,
@@ -80,7 +81,7 @@ pub fn measure() {
     print("instructions", &lines);
 }
 
-/// The instructions of this program while it does a work so many times.
+/// The instructions of this program while it repeats a kind of work.
 fn run(work: &str, size: usize, times: usize) -> f64 {
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
@@ -88,14 +89,14 @@ fn run(work: &str, size: usize, times: usize) -> f64 {
         .args(["work", work, &size.to_string(), &times.to_string()])
         .stdout(Stdio::null())
         .output()
-        .expect("valgrind can be started: Debian has it in valgrind");
-    let said = String::from_utf8_lossy(&output.stderr);
-    let collected = said
+        .expect("valgrind is installed: Debian has it in valgrind");
+    let output = String::from_utf8_lossy(&output.stderr);
+    let collected = output
         .lines()
         .find_map(|line| line.split("Collected : ").nth(1));
     collected
         .and_then(|n| n.trim().parse().ok())
-        .unwrap_or_else(|| panic!("valgrind does not say how many:\n{said}"))
+        .unwrap_or_else(|| panic!("valgrind reports no count:\n{output}"))
 }
 
 fn do_work(what: &str, size: usize, times: usize) {
@@ -111,6 +112,8 @@ fn do_work(what: &str, size: usize, times: usize) {
             script: ScriptState::NotRead,
             has_worker_files: true,
             blocker: None,
+            failed_call: None,
+            failed_events: None,
             running_jobs: 0,
         };
         let settings = WorkerConfig::default();

@@ -1,6 +1,6 @@
-//! LoadTests that run or have ended, with their Jobs and pods, written as they would be: to simulate thousands of them
-//! from their beginning would take longer than anybody waits. Nothing else touches them: the Job is `managedBy` another
-//! controller than Kubernetes' own, and no scheduler has the pods' name.
+//! Writes running and finished LoadTests with their Jobs and pods directly, because simulating thousands of them from their
+//! start takes too long. No controller changes them: the Jobs have a `managedBy` that no controller serves, and the pods a
+//! scheduler name that no scheduler has.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,23 +19,25 @@ use loadtest_script::ScriptInfo;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::{from, load_test, nodes};
+use crate::load_test;
+use crate::support::nodes;
+use crate::support::objects::from;
 
-/// How far the tests are.
+/// The stage of the tests.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Stage {
     Running,
     Completed,
 }
 
-/// So many are written at a time.
-const AT_A_TIME: usize = 48;
+/// How many tests are written concurrently.
+const CONCURRENCY: usize = 48;
 
-/// Writes LoadTests of `count` workers, their Jobs and pods, all at one stage.
+/// Writes LoadTests of `count` workers, with their Jobs and pods, at one stage.
 pub async fn seed(client: &Client, namespace: &str, tests: usize, count: usize, stage: Stage) {
     let begun = Instant::now();
     stream::iter(0..tests)
-        .for_each_concurrent(AT_A_TIME, |i| {
+        .for_each_concurrent(CONCURRENCY, |i| {
             one(
                 client,
                 namespace,
@@ -52,14 +54,14 @@ pub async fn seed(client: &Client, namespace: &str, tests: usize, count: usize, 
     );
 }
 
-/// Writes pods and Jobs that have nothing to do with any test, `n` in all.
+/// Writes `n` pods and Jobs that belong to no test.
 pub async fn foreign(client: &Client, namespace: &str, n: usize) {
     let begun = Instant::now();
     let pods = format!("/api/v1/namespaces/{namespace}/pods");
     let jobs = format!("/apis/batch/v1/namespaces/{namespace}/jobs");
     let spec = json!({"schedulerName": "none", "restartPolicy": "Never", "containers": [{"name": "c", "image": "example.com/c"}]});
     stream::iter(0..n)
-        .for_each_concurrent(AT_A_TIME, |i| {
+        .for_each_concurrent(CONCURRENCY, |i| {
             let (pods, jobs, spec) = (&pods, &jobs, &spec);
             async move {
                 let metadata = json!({"name": format!("other-{i:06}"), "labels": {"app": "other"}});
@@ -146,7 +148,7 @@ async fn one(client: &Client, namespace: &str, name: String, count: usize, at: S
         workers.push(Arc::new(WorkerStatus::from_pod(&pod, &name)));
     }
 
-    // What the operator itself would have written.
+    // The status that the operator would have written.
     let job = JobState::Owned(JobStatus::from_job(&made));
     let seen = Observed {
         job,
@@ -154,6 +156,8 @@ async fn one(client: &Client, namespace: &str, name: String, count: usize, at: S
         script: ScriptState::NotRead,
         has_worker_files: true,
         blocker: None,
+        failed_call: None,
+        failed_events: None,
         running_jobs: 0,
     };
     let status = decide(&test, &seen, &WorkerConfig::default(), now)
@@ -172,7 +176,7 @@ fn time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// One request with an object as JSON: the types here would not take fields that are newer than they are.
+/// Sends an object as JSON, which may have fields that are newer than the Rust types.
 async fn send<T: DeserializeOwned>(client: &Client, method: &str, path: &str, object: &Value) -> T {
     let kind = if method == "PATCH" {
         "application/merge-patch+json"

@@ -1,8 +1,9 @@
-//! The table of what was measured, beside what it is to be measured against.
+//! The table of the measurements, their targets, and those of the Go operator.
 
-use crate::{Figures, Plan};
+use crate::life::Figures;
+use crate::plan::Plan;
 
-/// What the Go operator was measured to do by the same measures: Kubernetes 1.34, simulated nodes, two cores.
+/// The same measurements of the Go operator: Kubernetes 1.34, simulated nodes, two cores.
 struct Go {
     to_job: &'static str,
     to_finished: &'static str,
@@ -47,7 +48,7 @@ const GO_OTHERWISE: Go = Go {
     cpu: "",
 };
 
-/// One line: what, ours, the Go operator's, and the most it may be, with what it is.
+/// One line of a table. The target is an upper limit and the value.
 pub struct Line {
     what: String,
     ours: String,
@@ -56,18 +57,18 @@ pub struct Line {
 }
 
 impl Line {
-    /// A figure that may be at most so much, with so many places.
-    pub fn at_most(what: &str, is: f64, places: usize, limit: f64) -> Self {
+    /// A figure with an upper limit, printed with `places` decimals.
+    pub fn at_most(what: &str, value: f64, places: usize, limit: f64) -> Self {
         Self {
             what: what.into(),
-            ours: format!("{is:.places$}"),
+            ours: format!("{value:.places$}"),
             go: "",
-            target: Some((limit, is)),
+            target: Some((limit, value)),
         }
     }
 
     /// A figure without a target.
-    pub fn told(what: &str, ours: String) -> Self {
+    pub fn info(what: &str, ours: String) -> Self {
         Self {
             what: what.into(),
             ours,
@@ -97,8 +98,9 @@ fn text(title: &str, lines: &[Line]) -> String {
         target,
     } in lines
     {
-        let target = target
-            .map(|(limit, is)| format!("{limit:.3}{}", if is <= limit { "" } else { "  MISSED" }));
+        let target = target.map(|(limit, value)| {
+            format!("{limit:.3}{}", if value <= limit { "" } else { "  MISSED" })
+        });
         text += &row(what, ours, go, target.as_deref().unwrap_or_default());
     }
     text
@@ -112,10 +114,10 @@ pub fn table(plan: &Plan, figures: &Figures) -> String {
         (1000, 2) => (GO_1000, Some(24.0)),
         _ => (GO_OTHERWISE, None),
     };
-    // One Job, three writes of the status, the events.
+    // One Job, three status writes, the events.
     let requests = plan.worker_events() as f64 + 6.0;
-    let floor_95 = quantile(&figures.floor, 0.95);
-    let at_most = |limit: Option<f64>, is: f64| limit.map(|limit| (limit, is));
+    let baseline_95 = quantile(&figures.baseline, 0.95);
+    let at_most = |limit: Option<f64>, value: f64| limit.map(|limit| (limit, value));
     let line = |what: &str, ours: String, go, target| Line {
         what: what.into(),
         ours,
@@ -135,14 +137,14 @@ pub fn table(plan: &Plan, figures: &Figures) -> String {
     };
     let lines = [
         line(
-            "LoadTest created -> Job seen, p50 / p95 s",
+            "LoadTest created -> Job, p50 / p95 s",
             pair(&figures.to_job),
             go.to_job,
-            (!floor_95.is_nan()).then_some((1.5 * floor_95, job_95)),
+            (!baseline_95.is_nan()).then_some((1.5 * baseline_95, job_95)),
         ),
         line(
-            "  a bare client: LoadTest created -> Job seen",
-            pair(&figures.floor),
+            "  baseline of a bare client",
+            pair(&figures.baseline),
             "",
             None,
         ),
@@ -153,7 +155,7 @@ pub fn table(plan: &Plan, figures: &Figures) -> String {
             Some((2.0, finished_95)),
         ),
         line(
-            "requests per LoadTest, besides refreshes",
+            "requests per LoadTest, without refreshes",
             format!("{:.2}", figures.requests),
             go.requests,
             Some((requests, figures.requests)),
@@ -165,19 +167,19 @@ pub fn table(plan: &Plan, figures: &Figures) -> String {
             None,
         ),
         line(
-            "writes after everything has finished",
+            "writes after the end",
             figures.late_writes.to_string(),
             go.late_writes,
             Some((0.0, figures.late_writes as f64)),
         ),
         line(
-            "reads after everything has finished",
+            "reads after the end",
             figures.late_reads.to_string(),
             "",
             None,
         ),
         line(
-            "LoadTests that lack an event",
+            "LoadTests with missing events",
             figures.without_all_events.to_string(),
             "",
             Some((0.0, figures.without_all_events as f64)),
@@ -196,7 +198,7 @@ pub fn table(plan: &Plan, figures: &Figures) -> String {
         ),
         line("CPU, s", format!("{:.1}", figures.cpu), go.cpu, None),
         line(
-            "process start -> first look, p50 s",
+            "process start -> first request, p50 s",
             format!("{:.3}", quantile(&figures.start, 0.5)),
             "",
             Some((0.3, quantile(&figures.start, 0.5))),
@@ -209,7 +211,7 @@ fn row(what: &str, ours: &str, go: &str, target: &str) -> String {
     format!("| {what:56} | {ours:16} | {go:28} | {target:16} |\n")
 }
 
-/// The value that this part of all values is not above.
+/// A quantile: `part` of all values are not above it.
 pub fn quantile(values: &[f64], part: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -221,11 +223,11 @@ pub fn quantile(values: &[f64], part: f64) -> f64 {
         .unwrap_or(f64::NAN)
 }
 
-/// The usual quantiles in words.
+/// The usual quantiles as text.
 pub fn quantiles(values: &[f64]) -> String {
-    let [median, most, max] = [0.5, 0.95, 1.0].map(|part| quantile(values, part));
+    let [median, p95, max] = [0.5, 0.95, 1.0].map(|part| quantile(values, part));
     format!(
-        "n={} p50 {median:.3} p95 {most:.3} max {max:.3}",
+        "n={} p50 {median:.3} p95 {p95:.3} max {max:.3}",
         values.len()
     )
 }

@@ -1,6 +1,6 @@
-//! Measures a `LoadTest` beside a bare Indexed Job of the same workers on a real node, in turns: how soon pods exist and run,
-//! how soon the load begins and how far apart the workers begin it, and how soon the end is told. `hack/bench-node.sh`
-//! runs it in a cluster's network, with the operator at work.
+//! Measures a `LoadTest` and a bare Indexed Job with the same workers on a real node, alternately: the time until pods exist and
+//! run, until the load begins, between the first and the last worker's load, and until the end is reported.
+//! `hack/bench-node.sh` runs it in a cluster's network, with an installed operator.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,24 +21,24 @@ use serde_json::json;
 
 const WORKERS: i32 = 4;
 const ROUNDS: usize = 3;
-/// Within this time everything of one run has happened, or something is wrong.
-const LIMIT: Duration = Duration::from_secs(180);
+/// The timeout of one run.
+const TIMEOUT: Duration = Duration::from_secs(180);
 
 const SCRIPT: &str = "config: {target: 'http://target', phases: [{duration: 15, arrivalRate: 5}]}\n\
                       scenarios: [{flow: [{get: {url: /bench}}]}]\n";
 
-/// One run, in seconds from the creation.
+/// The times of one run, in seconds since the creation.
 #[derive(Debug)]
 struct Run {
     pods_exist: f64,
     running: f64,
-    /// The first worker's first phase.
+    /// The begin of the first worker's first phase.
     load: f64,
-    /// The last worker's first phase less the first's.
+    /// The time between the first phases of the first and the last worker.
     skew: f64,
     last_pod_ended: f64,
-    /// From the end of the last pod to its being told by the Job or the `LoadTest`.
-    told_after: f64,
+    /// The time from the end of the last pod until the Job or the `LoadTest` reports it.
+    reported_after: f64,
 }
 
 #[tokio::main]
@@ -56,7 +56,7 @@ async fn main() {
         )
         .await
         .unwrap();
-    // The operator creates it, but for its own workers alone; it may be there already.
+    // The bare Job needs the worker files too. The operator may have created them already.
     let _ = scripts
         .create(
             &PostParams::default(),
@@ -65,11 +65,11 @@ async fn main() {
         .await;
 
     println!(
-        "{WORKERS} workers, 15 s at 5 requests/s each; seconds from the creation; {ROUNDS} rounds in turns"
+        "{WORKERS} workers, 15 s at 5 requests/s each; seconds since the creation; {ROUNDS} alternating rounds"
     );
     println!(
-        "{:<12} {:>10} {:>8} {:>10} {:>6} {:>14} {:>11}",
-        "", "pods exist", "all run", "first load", "skew", "last pod ended", "told after"
+        "{:<12} {:>10} {:>8} {:>10} {:>6} {:>14} {:>14}",
+        "", "pods exist", "all run", "first load", "skew", "last pod ended", "reported after"
     );
     let mut runs: BTreeMap<&str, Vec<Run>> = BTreeMap::new();
     for round in 0..ROUNDS {
@@ -96,7 +96,7 @@ async fn main() {
             load: median(|r| r.load),
             skew: median(|r| r.skew),
             last_pod_ended: median(|r| r.last_pod_ended),
-            told_after: median(|r| r.told_after),
+            reported_after: median(|r| r.reported_after),
         };
         show(&format!("{kind}, p50"), &run);
     }
@@ -108,8 +108,8 @@ async fn main() {
 
 fn show(kind: &str, r: &Run) {
     println!(
-        "{kind:<14} {:>8.2} {:>8.2} {:>10.2} {:>6.2} {:>14.2} {:>11.3}",
-        r.pods_exist, r.running, r.load, r.skew, r.last_pod_ended, r.told_after
+        "{kind:<14} {:>8.2} {:>8.2} {:>10.2} {:>6.2} {:>14.2} {:>14.3}",
+        r.pods_exist, r.running, r.load, r.skew, r.last_pod_ended, r.reported_after
     );
 }
 
@@ -138,7 +138,7 @@ async fn measure(client: &Client, kind: &str, name: &str) -> Run {
         .default_backoff()
         .applied_objects()
         .boxed();
-    // The watch is there before anything happens.
+    // The watch begins before the creation.
     while !matches!(
         pod_events.try_next().await.unwrap(),
         Some(watcher::Event::InitDone)
@@ -148,17 +148,17 @@ async fn measure(client: &Client, kind: &str, name: &str) -> Run {
     if kind == "LoadTest" {
         tests.create(&PostParams::default(), &test).await.unwrap();
     } else {
-        // Nobody tells these workers when to begin.
+        // Without the operator these workers get no start time.
         test.spec.start = Some(Start::Immediate);
         let mut bare = build_job(&test, &WorkerConfig::default(), &ScriptInfo::default());
         bare.metadata.owner_references = None;
         jobs.create(&PostParams::default(), &bare).await.unwrap();
     }
     let (mut exist, mut run, mut ended) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    let (mut pods_exist, mut running, mut last_pod_ended, mut told) = (None, None, None, None);
+    let (mut pods_exist, mut running, mut last_pod_ended, mut reported) = (None, None, None, None);
     let all = usize::try_from(WORKERS).unwrap();
     let watching = async {
-        while last_pod_ended.is_none() || told.is_none() {
+        while last_pod_ended.is_none() || reported.is_none() {
             tokio::select! {
                 Ok(Some(event)) = pod_events.try_next() => {
                     let (watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) = event else { continue };
@@ -182,20 +182,20 @@ async fn measure(client: &Client, kind: &str, name: &str) -> Run {
                 Ok(Some(test)) = test_events.try_next() => {
                     let phase = test.status.and_then(|s| s.phase);
                     assert_ne!(phase, Some(Phase::Failed), "the LoadTest failed");
-                    if phase == Some(Phase::Completed) && told.is_none() {
-                        told = Some(begun.elapsed());
+                    if phase == Some(Phase::Completed) && reported.is_none() {
+                        reported = Some(begun.elapsed());
                     }
                 }
                 Ok(Some(job)) = job_events.try_next(), if kind != "LoadTest" => {
                     let conditions = job.status.and_then(|s| s.conditions).unwrap_or_default();
-                    if conditions.iter().any(|c| c.type_ == "Complete" && c.status == "True") && told.is_none() {
-                        told = Some(begun.elapsed());
+                    if conditions.iter().any(|c| c.type_ == "Complete" && c.status == "True") && reported.is_none() {
+                        reported = Some(begun.elapsed());
                     }
                 }
             }
         }
     };
-    tokio::time::timeout(LIMIT, watching)
+    tokio::time::timeout(TIMEOUT, watching)
         .await
         .expect("the run ends in time");
 
@@ -219,7 +219,7 @@ async fn measure(client: &Client, kind: &str, name: &str) -> Run {
             line.split(' ')
                 .next()
                 .and_then(|t| t.parse::<Timestamp>().ok())
-                .expect("a time before each line"),
+                .expect("each line begins with a timestamp"),
         );
     }
     begins.sort();
@@ -231,7 +231,7 @@ async fn measure(client: &Client, kind: &str, name: &str) -> Run {
         load: seconds(begins[0].duration_since(begun_at)),
         skew: seconds(begins[begins.len() - 1].duration_since(begins[0])),
         last_pod_ended: at(last_pod_ended),
-        told_after: at(told) - at(last_pod_ended),
+        reported_after: at(reported) - at(last_pod_ended),
     };
     let _ = tests.delete(name, &in_background).await;
     let _ = jobs.delete(name, &in_background).await;

@@ -27,7 +27,7 @@ use loadtest_api::v1alpha1::LoadTest;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, OnceCell};
 
-use support::{Bed, condition, load_test, phase_of};
+use support::{TestEnv, condition, load_test, phase_of};
 
 fn cluster() -> PathBuf {
     let missing = "KUBECONFIG is not set. Run these tests with `make test`, or in the network of a cluster with \
@@ -61,41 +61,41 @@ fn kubectl(args: &[&str]) -> String {
 static DEFAULT_NAMESPACE: Mutex<()> = Mutex::const_new(());
 
 /// Deploys the target of the examples to the namespace `default`, and waits until it is ready.
-async fn deploy_target(bed: &Bed) {
+async fn deploy_target(env: &TestEnv) {
     static TARGET: OnceCell<()> = OnceCell::const_new();
     TARGET
         .get_or_init(async || {
             kubectl(&["apply", "-k", "hack/examples/target"]);
-            until_target_is_ready(bed, "default").await;
+            until_target_is_ready(env, "default").await;
         })
         .await;
 }
 
 /// Applies an example and its target to the namespace of the test.
-async fn apply_with_target(bed: &Bed, example: &str) {
+async fn apply_with_target(env: &TestEnv, example: &str) {
     // On a busy node the workers can start before the target. Their requests would fail.
     kubectl(&[
         "apply",
         "-n",
-        &bed.namespace,
+        &env.namespace,
         "-k",
         "hack/examples/target/in-any-namespace",
     ]);
-    until_target_is_ready(bed, &bed.namespace).await;
+    until_target_is_ready(env, &env.namespace).await;
     kubectl(&[
         "apply",
         "-n",
-        &bed.namespace,
+        &env.namespace,
         "-k",
         &format!("hack/examples/{example}-loadtest"),
     ]);
 }
 
 /// Waits until the target in a namespace is a ready endpoint of its Service.
-async fn until_target_is_ready(bed: &Bed, namespace: &str) {
-    let slices: kube::Api<EndpointSlice> = kube::Api::namespaced(bed.client.clone(), namespace);
+async fn until_target_is_ready(env: &TestEnv, namespace: &str) {
+    let slices: kube::Api<EndpointSlice> = kube::Api::namespaced(env.client.clone(), namespace);
     let target_endpoints = ListParams::default().labels("kubernetes.io/service-name=target");
-    bed.until("the target is ready", async || {
+    env.until("the target is ready", async || {
         let slices = slices.list(&target_endpoints).await.unwrap().items;
         slices
             .iter()
@@ -117,8 +117,8 @@ fn requests_answered() -> Value {
 }
 
 /// Creates the `ConfigMap` `test-script` with these files.
-async fn create_script(bed: &Bed, files: Value) {
-    bed.create::<ConfigMap>(json!({"metadata": {"name": "test-script"}, "data": files}))
+async fn create_script(env: &TestEnv, files: Value) {
+    env.create::<ConfigMap>(json!({"metadata": {"name": "test-script"}, "data": files}))
         .await;
 }
 
@@ -141,9 +141,9 @@ fn script_with_constant_rate(path: &str, seconds: u32) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn basic_example_completes_and_sends_exactly_its_load() {
     let _lock = DEFAULT_NAMESPACE.lock().await;
-    let mut bed = Bed::adopt(&cluster(), "default").await;
-    deploy_target(&bed).await;
-    if bed
+    let mut env = TestEnv::adopt(&cluster(), "default").await;
+    deploy_target(&env).await;
+    if env
         .api::<LoadTest>()
         .get_opt("basic-test")
         .await
@@ -151,10 +151,10 @@ async fn basic_example_completes_and_sends_exactly_its_load() {
         .is_some()
     {
         kubectl(&["delete", "loadtest", "basic-test", "--wait"]);
-        bed.until_none::<Pod>("artillery.io/test-name=basic-test")
+        env.until_none::<Pod>("artillery.io/test-name=basic-test")
             .await;
     }
-    bed.start_operator(&[]).await;
+    env.start_operator(&[]).await;
     let before = requests_answered()["/"].as_u64().unwrap_or(0);
 
     let applied = kubectl(&["apply", "-k", "hack/examples/basic-loadtest"]);
@@ -163,8 +163,8 @@ async fn basic_example_completes_and_sends_exactly_its_load() {
         applied.contains("loadtest.loadtest.artillery.io/basic-test created"),
         "{applied}"
     );
-    bed.until_phase("basic-test", "Running").await;
-    let pods = bed.pods("basic-test", 2).await;
+    env.until_phase("basic-test", "Running").await;
+    let pods = env.pods("basic-test", 2).await;
     let shown = kubectl(&["get", "loadtests", "basic-test", "-o", "wide"]);
     let columns = |line: usize| {
         shown
@@ -203,7 +203,7 @@ async fn basic_example_completes_and_sends_exactly_its_load() {
         "loadtest/basic-test",
         "--timeout=180s",
     ]);
-    let test = bed.until_phase("basic-test", "Completed").await;
+    let test = env.until_phase("basic-test", "Completed").await;
     assert_eq!(
         test.status.as_ref().unwrap().completions.as_deref(),
         Some("2/2")
@@ -221,7 +221,7 @@ async fn basic_example_completes_and_sends_exactly_its_load() {
         360,
         "the results agree with the target"
     );
-    let mut messages: Vec<_> = bed
+    let mut messages: Vec<_> = env
         .events_of(&test)
         .await
         .into_iter()
@@ -236,7 +236,7 @@ async fn basic_example_completes_and_sends_exactly_its_load() {
     ];
     expected[1..3].sort();
     assert_eq!(messages, expected);
-    let log = bed
+    let log = env
         .api::<Pod>()
         .logs(&pods[0].name_any(), &LogParams::default())
         .await
@@ -254,18 +254,18 @@ async fn basic_example_completes_and_sends_exactly_its_load() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failing_script_fails_the_test_and_refers_to_the_worker_log() {
-    let mut bed = Bed::new(&cluster()).await;
-    deploy_target(&bed).await;
+    let mut env = TestEnv::new(&cluster()).await;
+    deploy_target(&env).await;
     let mut files = script_with_requests("/broken", 1);
     let text = files["test-script.yaml"]
         .as_str()
         .unwrap()
         .replace("config: {", "config: {processor: ./nowhere.js, ");
     files["test-script.yaml"] = json!(text);
-    create_script(&bed, files).await;
-    bed.start_operator(&[]).await;
-    bed.create::<LoadTest>(load_test("broken", 2)).await;
-    let failed = bed.until_phase("broken", "Failed").await;
+    create_script(&env, files).await;
+    env.start_operator(&[]).await;
+    env.create::<LoadTest>(load_test("broken", 2)).await;
+    let failed = env.until_phase("broken", "Failed").await;
     let (_, reason, message) = condition(&failed, "Failed");
     assert_eq!(reason, "WorkerFailed");
     assert!(
@@ -273,10 +273,10 @@ async fn failing_script_fails_the_test_and_refers_to_the_worker_log() {
         "{message}"
     );
     assert!(
-        message.contains(&format!("kubectl logs -n {} broken-", bed.namespace)),
+        message.contains(&format!("kubectl logs -n {} broken-", env.namespace)),
         "{message}"
     );
-    let reasons = bed.event_reasons("broken").await;
+    let reasons = env.event_reasons("broken").await;
     assert_eq!(
         (reasons[0].as_str(), reasons.last().unwrap().as_str()),
         ("Created", "Failed"),
@@ -286,51 +286,51 @@ async fn failing_script_fails_the_test_and_refers_to_the_worker_log() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn test_starts_when_its_script_is_created() {
-    let mut bed = Bed::new(&cluster()).await;
-    deploy_target(&bed).await;
+    let mut env = TestEnv::new(&cluster()).await;
+    deploy_target(&env).await;
     let before = requests_answered()["/later"].as_u64().unwrap_or(0);
-    bed.start_operator(&[]).await;
-    bed.create::<LoadTest>(load_test("later", 1)).await;
-    let waiting = bed.until_phase("later", "Pending").await;
+    env.start_operator(&[]).await;
+    env.create::<LoadTest>(load_test("later", 1)).await;
+    let waiting = env.until_phase("later", "Pending").await;
     assert_eq!(condition(&waiting, "Progressing").1, "MissingTestScript");
     // A ConfigMap that is created earlier may already be in the initial list, so that the
     // permission to watch is not used.
-    let metrics = bed.operator(0).metrics;
-    bed.until("the ConfigMap is watched", async || {
+    let metrics = env.operator(0).metrics;
+    env.until("the ConfigMap is watched", async || {
         let text = support::http_get(metrics, "/metrics").await?.1;
         text.lines()
             .any(|l| l.contains("verb=\"watch\",resource=\"configmaps\",code=\"200\""))
             .then_some(())
     })
     .await;
-    create_script(&bed, script_with_requests("/later", 5)).await;
-    bed.until_phase("later", "Completed").await;
+    create_script(&env, script_with_requests("/later", 5)).await;
+    env.until_phase("later", "Completed").await;
     assert_eq!(requests_answered()["/later"].as_u64().unwrap() - before, 5);
     assert_eq!(
-        bed.event_reasons("later").await,
+        env.event_reasons("later").await,
         ["MissingTestScript", "Created", "Running", "Completed"]
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deleting_a_running_test_stops_its_load() {
-    let mut bed = Bed::new(&cluster()).await;
-    deploy_target(&bed).await;
+    let mut env = TestEnv::new(&cluster()).await;
+    deploy_target(&env).await;
     let before = requests_answered()["/deleted"].as_u64().unwrap_or(0);
-    create_script(&bed, script_with_constant_rate("/deleted", 600)).await;
-    bed.start_operator(&[]).await;
-    bed.create::<LoadTest>(load_test("deleted", 1)).await;
-    bed.until("the load has started", async || {
+    create_script(&env, script_with_constant_rate("/deleted", 600)).await;
+    env.start_operator(&[]).await;
+    env.create::<LoadTest>(load_test("deleted", 1)).await;
+    env.until("the load has started", async || {
         (requests_answered()["/deleted"].as_u64()? > before).then_some(())
     })
     .await;
     assert_eq!(
-        phase_of(&bed.api::<LoadTest>().get("deleted").await.unwrap()),
+        phase_of(&env.api::<LoadTest>().get("deleted").await.unwrap()),
         "Running"
     );
-    bed.delete::<LoadTest>("deleted").await;
-    bed.until_none::<Job>("artillery.io/test-name=deleted")
+    env.delete::<LoadTest>("deleted").await;
+    env.until_none::<Job>("artillery.io/test-name=deleted")
         .await;
-    bed.until_none::<Pod>("artillery.io/test-name=deleted")
+    env.until_none::<Pod>("artillery.io/test-name=deleted")
         .await;
 }

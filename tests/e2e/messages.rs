@@ -5,12 +5,12 @@ use kube::api::{Patch, PatchParams};
 use loadtest_api::v1alpha1::LoadTest;
 use serde_json::json;
 
-use crate::support::{Bed, condition, load_test};
+use crate::support::{TestEnv, condition, load_test};
 use crate::{cluster, create_script, deploy_target, kubectl, script_with_requests};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kubectl_explain_describes_the_fields() {
-    let _bed = Bed::new(&cluster()).await;
+    let _env = TestEnv::new(&cluster()).await;
     // kubectl wraps the lines.
     let explained = |field: &str| {
         kubectl(&["explain", field])
@@ -47,15 +47,15 @@ async fn kubectl_explain_describes_the_fields() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn invalid_script_is_reported_with_its_position_and_starts_nothing() {
-    let mut bed = Bed::new(&cluster()).await;
-    deploy_target(&bed).await;
+    let mut env = TestEnv::new(&cluster()).await;
+    deploy_target(&env).await;
     let mut files = script_with_requests("/invalid", 1);
     let valid = files["test-script.yaml"].as_str().unwrap().to_owned();
     files["test-script.yaml"] = json!(valid.replace("arrivalCount", "arivalCount"));
-    create_script(&bed, files).await;
-    bed.start_operator(&[]).await;
-    bed.create::<LoadTest>(load_test("invalid", 2)).await;
-    let blocked = bed.until_phase("invalid", "Pending").await;
+    create_script(&env, files).await;
+    env.start_operator(&[]).await;
+    env.create::<LoadTest>(load_test("invalid", 2)).await;
+    let blocked = env.until_phase("invalid", "Pending").await;
     let (status, reason, message) = condition(&blocked, "Progressing");
     assert_eq!(
         (status.as_str(), reason.as_str()),
@@ -67,15 +67,15 @@ async fn invalid_script_is_reported_with_its_position_and_starts_nothing() {
         "{message}"
     );
     assert!(
-        kubectl(&["describe", "loadtest", "invalid", "-n", &bed.namespace]).contains(&message),
+        kubectl(&["describe", "loadtest", "invalid", "-n", &env.namespace]).contains(&message),
         "{message}"
     );
-    assert!(bed.api::<Job>().get_opt("invalid").await.unwrap().is_none());
+    assert!(env.api::<Job>().get_opt("invalid").await.unwrap().is_none());
 
     let fixed = Patch::Merge(json!({"data": {"test-script.yaml": valid}}));
-    bed.api::<k8s_openapi::api::core::v1::ConfigMap>()
+    env.api::<k8s_openapi::api::core::v1::ConfigMap>()
         .patch("test-script", &PatchParams::default(), &fixed)
         .await
         .unwrap();
-    bed.until_phase("invalid", "Completed").await;
+    env.until_phase("invalid", "Completed").await;
 }

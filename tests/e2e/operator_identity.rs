@@ -21,7 +21,7 @@ use loadtest_api::v1alpha1::LoadTest;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::support::{Bed, DEADLINE, OPERATOR_KUBECONFIG, load_test};
+use crate::support::{DEADLINE, OPERATOR_KUBECONFIG, TestEnv, load_test};
 use crate::{cluster, create_script, deploy_target, kubectl, script_with_requests};
 
 /// The namespace of the installed operator.
@@ -135,60 +135,60 @@ pub fn until_allowed(args: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn test_waits_until_a_foreign_job_of_its_name_is_deleted() {
-    let mut bed = Bed::new(&cluster()).await;
-    deploy_target(&bed).await;
-    create_script(&bed, script_with_requests("/taken", 1)).await;
+    let mut env = TestEnv::new(&cluster()).await;
+    deploy_target(&env).await;
+    create_script(&env, script_with_requests("/taken", 1)).await;
     let container = json!({"name": "c", "image": "artilleryio/artillery:latest"});
-    bed.create::<Job>(
+    env.create::<Job>(
         json!({"metadata": {"name": "taken"}, "spec": {"suspend": true, "template": {"spec": {
         "restartPolicy": "Never", "containers": [container]}}}}),
     )
     .await;
-    bed.start_operator(&[]).await;
-    bed.create::<LoadTest>(load_test("taken", 1)).await;
-    bed.until_test("taken", "the conflict is reported", |test| {
+    env.start_operator(&[]).await;
+    env.create::<LoadTest>(load_test("taken", 1)).await;
+    env.until_test("taken", "the conflict is reported", |test| {
         test.status
             .iter()
             .flat_map(|s| &s.conditions)
             .any(|c| c.type_ == "Progressing" && c.reason == "NameConflict")
     })
     .await;
-    bed.delete::<Job>("taken").await;
-    bed.until_phase("taken", "Completed").await;
+    env.delete::<Job>("taken").await;
+    env.until_phase("taken", "Completed").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lease_is_acquired_renewed_and_released() {
-    let mut bed = Bed::new(&cluster()).await;
-    let leases: Api<Lease> = Api::namespaced(bed.client.clone(), NAMESPACE);
+    let mut env = TestEnv::new(&cluster()).await;
+    let leases: Api<Lease> = Api::namespaced(env.client.clone(), NAMESPACE);
     // The operator would take over a lease of an earlier run, and not create one.
     let _ = leases
         .delete(DEFAULT_LEASE_NAME, &DeleteParams::default())
         .await;
-    let operator = bed
+    let operator = env
         .start_operator(&[
             "--leader-elect",
             &format!("--leader-elect-namespace={NAMESPACE}"),
         ])
         .await;
     let lease = async || leases.get_opt(DEFAULT_LEASE_NAME).await.unwrap()?.spec;
-    let acquired = bed
+    let acquired = env
         .until("the lease is acquired", async || lease().await?.renew_time)
         .await;
-    bed.until("the lease is renewed", async || {
+    env.until("the lease is renewed", async || {
         (lease().await?.renew_time? != acquired).then_some(())
     })
     .await;
-    assert_eq!(bed.operator(operator).terminate().await, 0);
+    assert_eq!(env.operator(operator).terminate().await, 0);
     assert_eq!(lease().await.unwrap().holder_identity.as_deref(), Some(""));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn metrics_require_the_metrics_reader_role() {
-    let mut bed = Bed::new(&cluster()).await;
-    let operator = bed.start_operator(&["--metrics-secure"]).await;
+    let mut env = TestEnv::new(&cluster()).await;
+    let operator = env.start_operator(&["--metrics-secure"]).await;
     let mut config = Config::new(
-        format!("https://127.0.0.1:{}", bed.operator(operator).metrics)
+        format!("https://127.0.0.1:{}", env.operator(operator).metrics)
             .parse()
             .unwrap(),
     );
@@ -196,7 +196,7 @@ async fn metrics_require_the_metrics_reader_role() {
     config.accept_invalid_certs = true;
     config.default_retry = false;
     config.auth_info.token = Some(
-        kubectl(&["create", "token", "default", "-n", &bed.namespace])
+        kubectl(&["create", "token", "default", "-n", &env.namespace])
             .trim()
             .to_owned()
             .into(),
@@ -213,18 +213,18 @@ async fn metrics_require_the_metrics_reader_role() {
         "{error}"
     );
 
-    let account = format!("--serviceaccount={}:default", bed.namespace);
+    let account = format!("--serviceaccount={}:default", env.namespace);
     let role = "--clusterrole=artillery-operator-metrics-reader";
     kubectl(&[
         "create",
         "clusterrolebinding",
-        &bed.namespace,
+        &env.namespace,
         role,
         &account,
     ]);
-    let metrics = bed
+    let metrics = env
         .until("the permission is effective", async || scrape().await.ok())
         .await;
     assert!(metrics.contains("artillery_operator_leader 1"), "{metrics}");
-    kubectl(&["delete", "clusterrolebinding", &bed.namespace]);
+    kubectl(&["delete", "clusterrolebinding", &env.namespace]);
 }

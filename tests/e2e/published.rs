@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use loadtest_api::v1alpha1::LoadTest;
 use serde_json::Value;
 
-use super::support::Bed;
+use super::support::TestEnv;
 use super::{DEFAULT_NAMESPACE, cluster, deploy_target, kubectl, requests_answered};
 
 const TEST: &str = "test-378dbbbd-03eb-4d0e-8a66-39033a76d0f3";
@@ -103,17 +103,17 @@ fn dashboard_queries() -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn published_metrics_add_up_in_prometheus() {
     let _lock = DEFAULT_NAMESPACE.lock().await;
-    let mut bed = Bed::adopt(&cluster(), "default").await;
-    deploy_target(&bed).await;
+    let mut env = TestEnv::adopt(&cluster(), "default").await;
+    deploy_target(&env).await;
     run_script("up.sh", &["--no-forward"]);
-    if bed.api::<LoadTest>().get_opt(TEST).await.unwrap().is_some() {
+    if env.api::<LoadTest>().get_opt(TEST).await.unwrap().is_some() {
         kubectl(&["delete", "loadtest", TEST, "--wait"]);
-        bed.until_none::<Pod>(&format!("artillery.io/test-name={TEST}"))
+        env.until_none::<Pod>(&format!("artillery.io/test-name={TEST}"))
             .await;
     }
     // The Pushgateway may still have metrics of an earlier run.
     run_script("clean.sh", &[TEST]);
-    bed.start_operator(&[]).await;
+    env.start_operator(&[]).await;
     let before = answered();
 
     let applied = kubectl(&["apply", "-k", "hack/examples/published-metrics-loadtest"]);
@@ -122,7 +122,7 @@ async fn published_metrics_add_up_in_prometheus() {
         applied.contains(&format!("loadtest.loadtest.artillery.io/{TEST} created")),
         "{applied}"
     );
-    let pods: BTreeSet<_> = bed
+    let pods: BTreeSet<_> = env
         .pods(TEST, 4)
         .await
         .iter()
@@ -148,7 +148,7 @@ async fn published_metrics_add_up_in_prometheus() {
     let requests =
         format!("artillery_k8s_counters{{load_test_id=\"{TEST}\", metric=\"http_requests\"}}");
     let total = format!("sum({requests})");
-    bed.until("Prometheus has the sum", async || {
+    env.until("Prometheus has the sum", async || {
         (query(&total).first()?.1 == "720").then_some(())
     })
     .await;
@@ -197,7 +197,7 @@ async fn published_metrics_add_up_in_prometheus() {
     assert!(left.is_disjoint(&pods) && left.contains(&other), "{left:?}");
     run_script("clean.sh", &[&format!("{TEST}-0")]);
     assert!(!groups_with("push_time_seconds{").contains(&other));
-    bed.until("the series are stale in Prometheus", async || {
+    env.until("the series are stale in Prometheus", async || {
         query(&total).is_empty().then_some(())
     })
     .await;

@@ -12,9 +12,9 @@ use k8s_openapi::api::rbac::v1::{
 };
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
-use serde_json::Value;
 
 use crate::operator_identity::{NAME, NAMESPACE};
+use crate::support::audit::{self, Request};
 use crate::support::connect;
 
 /// A verb on a resource, such as `patch loadtests.loadtest.artillery.io/status`.
@@ -77,85 +77,33 @@ impl Permission {
     }
 }
 
-/// One request of the operator's service account.
-#[derive(Debug)]
-struct Request {
-    user: String,
-    verb: String,
-    group: String,
-    resource: String,
-    namespace: String,
-    name: String,
-    path: String,
-    allowed: bool,
-    why: String,
-}
-
-impl Request {
-    fn read(entry: &Value) -> Self {
-        let text = |pointer: &str| {
-            entry
-                .pointer(pointer)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        };
-        let subresource = text("/objectRef/subresource");
-        let resource = text("/objectRef/resource");
-        Self {
-            user: text("/user/username"),
-            verb: text("/verb"),
-            group: text("/objectRef/apiGroup"),
-            resource: if subresource.is_empty() {
-                resource
-            } else {
-                format!("{resource}/{subresource}")
-            },
-            namespace: text("/objectRef/namespace"),
-            name: text("/objectRef/name"),
-            path: text("/requestURI")
-                .split('?')
-                .next()
-                .unwrap_or_default()
-                .to_owned(),
-            // Admission refuses by 403 as well, such as in a namespace that is being deleted: that is no lack of rights.
-            allowed: text("/annotations/authorization.k8s.io~1decision") == "allow",
-            why: text("/annotations/authorization.k8s.io~1reason"),
-        }
-    }
-
-    /// What Kubernetes grants to everybody who is somebody, such as asking for the server's version.
-    fn is_of_everybody(&self) -> bool {
-        self.resource.is_empty() && self.why.ends_with("to Group \"system:authenticated\"")
-    }
+/// Whether Kubernetes allows a request to every authenticated user, such as a read of the server's version.
+fn is_of_everybody(request: &Request) -> bool {
+    request.resource.is_empty()
+        && request
+            .reason
+            .ends_with("to Group \"system:authenticated\"")
 }
 
 /// The requests of the operators of the last run of these tests. Each run begins with a token for the service account.
 fn requests() -> Vec<Request> {
     let kubeconfig = std::env::var_os("KUBECONFIG").expect("KUBECONFIG is that of a local cluster");
     let log = Path::new(&kubeconfig).with_file_name("audit.log");
-    let text = std::fs::read_to_string(&log)
-        .unwrap_or_else(|e| panic!("{}: {e}: only a local cluster has it", log.display()));
     let token = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{NAME}/token");
     let account = format!(":{NAME}");
-    let (mut requests, mut seen) = (Vec::new(), BTreeSet::new());
-    // Parsing all of the log would take long. The last line may be half written.
-    for line in text.lines().filter(|line| line.contains(NAME)) {
-        let Ok(entry) = serde_json::from_str::<Value>(line) else {
-            continue;
-        };
-        let user = entry["user"]["username"].as_str().unwrap_or_default();
-        if entry["requestURI"] == token.as_str() && !user.starts_with("system:node:") {
+    let mut requests = Vec::new();
+    for request in audit::requests(&log, 0, NAME) {
+        if request.uri == token && !request.user.starts_with("system:node:") {
             requests.clear();
         }
-        // A watch has an entry for its begin and one for its end.
-        if user.ends_with(&account) && seen.insert(entry["auditID"].to_string()) {
-            requests.push(Request::read(&entry));
+        if request.user.ends_with(&account) {
+            requests.push(request);
         }
     }
     assert!(
         !requests.is_empty(),
-        "nothing to replay: run the other tests first"
+        "no requests in {}: run the other tests first",
+        log.display()
     );
     requests
 }
@@ -251,7 +199,7 @@ fn expand(namespace: Option<&str>, rules: &[PolicyRule]) -> Vec<Permission> {
 #[test]
 #[ignore = "reads the requests of the other tests: make test runs it after them"]
 fn no_request_was_forbidden() {
-    let forbidden: Vec<_> = requests().into_iter().filter(|r| !r.allowed).collect();
+    let forbidden: Vec<_> = requests().into_iter().filter(|r| !r.is_allowed).collect();
     assert!(forbidden.is_empty(), "{forbidden:#?}");
 }
 
@@ -273,11 +221,12 @@ async fn granted_permissions_are_exactly_those_that_requests_use() {
             .find(|permission| permission.covers(request))
         {
             Some(permission) => *counts.get_mut(&permission.to_string()).unwrap() += 1,
-            None if request.is_of_everybody() => {
+            None if is_of_everybody(request) => {
                 *counts
                     .entry(format!(
                         "{} {} (granted to all authenticated users)",
-                        request.verb, request.path
+                        request.verb,
+                        request.path()
                     ))
                     .or_default() += 1;
             }
@@ -285,7 +234,9 @@ async fn granted_permissions_are_exactly_those_that_requests_use() {
                 *uncovered
                     .entry(format!(
                         "{} {}: {}",
-                        request.verb, request.path, request.why
+                        request.verb,
+                        request.path(),
+                        request.reason
                     ))
                     .or_insert(0) += 1;
             }

@@ -11,7 +11,7 @@ use loadtest_api::v1alpha1::{LoadTest, Verdict};
 use serde_json::json;
 
 use crate::security::as_user;
-use crate::support::{Bed, condition};
+use crate::support::{TestEnv, condition};
 use crate::{
     apply_with_target, cluster, create_script, deploy_target, kubectl, requests_answered,
     script_with_constant_rate, script_with_requests,
@@ -22,9 +22,9 @@ fn results(test: &LoadTest) -> &Results {
 }
 
 /// Runs `hack/ci-gate.sh`. Returns its exit code and its output.
-fn ci_gate(bed: &Bed, test: &str, timeout: &str) -> (i32, String) {
+fn ci_gate(env: &TestEnv, test: &str, timeout: &str) -> (i32, String) {
     let output = Command::new("hack/ci-gate.sh")
-        .args([test, timeout, "-n", &bed.namespace])
+        .args([test, timeout, "-n", &env.namespace])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
@@ -36,11 +36,11 @@ fn ci_gate(bed: &Bed, test: &str, timeout: &str) -> (i32, String) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thresholds_are_evaluated_over_all_workers_and_gate_a_pipeline() {
-    let mut bed = Bed::new(&cluster()).await;
-    bed.start_operator(&[]).await;
-    apply_with_target(&bed, "thresholds").await;
-    let (code, output) = ci_gate(&bed, "thresholds", "150s");
-    let test = bed.api::<LoadTest>().get("thresholds").await.unwrap();
+    let mut env = TestEnv::new(&cluster()).await;
+    env.start_operator(&[]).await;
+    apply_with_target(&env, "thresholds").await;
+    let (code, output) = ci_gate(&env, "thresholds", "150s");
+    let test = env.api::<LoadTest>().get("thresholds").await.unwrap();
     assert_eq!(
         (code, condition(&test, "Passed").2.as_str()),
         (0, "5 thresholds are met."),
@@ -53,7 +53,7 @@ async fn thresholds_are_evaluated_over_all_workers_and_gate_a_pipeline() {
     kubectl(&[
         "wait",
         "-n",
-        &bed.namespace,
+        &env.namespace,
         "--for=condition=Passed",
         "loadtest/thresholds",
         "--timeout=1s",
@@ -78,15 +78,15 @@ async fn thresholds_are_evaluated_over_all_workers_and_gate_a_pipeline() {
 
     let mut other = test.spec.clone();
     other.thresholds = vec!["http.requests < 20".into()];
-    bed.load_test_with(
+    env.load_test_with(
         "not-met",
         2,
         json!({"testScript": other.test_script, "thresholds": other.thresholds}),
     )
     .await;
-    let (code, output) = ci_gate(&bed, "not-met", "150s");
+    let (code, output) = ci_gate(&env, "not-met", "150s");
     assert_eq!(code, 1, "{output}");
-    let not_met = bed.api::<LoadTest>().get("not-met").await.unwrap();
+    let not_met = env.api::<LoadTest>().get("not-met").await.unwrap();
     let (status, reason, message) = condition(&not_met, "Passed");
     assert_eq!(
         (status.as_str(), reason.as_str()),
@@ -99,7 +99,7 @@ async fn thresholds_are_evaluated_over_all_workers_and_gate_a_pipeline() {
     // The workers do not evaluate thresholds, so all of them succeeded.
     assert_eq!(condition(&not_met, "Completed").0, "True");
     assert_eq!(
-        bed.event_reasons("not-met").await,
+        env.event_reasons("not-met").await,
         [
             "Created",
             "Running",
@@ -112,21 +112,21 @@ async fn thresholds_are_evaluated_over_all_workers_and_gate_a_pipeline() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ci_gate_timeout_reports_why_the_test_has_not_ended() {
-    let mut bed = Bed::new(&cluster()).await;
-    bed.start_operator(&[]).await;
-    bed.load_test_with(
+    let mut env = TestEnv::new(&cluster()).await;
+    env.start_operator(&[]).await;
+    env.load_test_with(
         "late",
         1,
         json!({"testScript": {"config": {"configMap": "nowhere"}}}),
     )
     .await;
-    bed.until_phase("late", "Pending").await;
-    let (code, output) = ci_gate(&bed, "late", "1s");
+    env.until_phase("late", "Pending").await;
+    let (code, output) = ci_gate(&env, "late", "1s");
     assert_eq!(code, 2, "{output}");
     assert!(
         output.contains(&format!(
             "Not ended: ConfigMap {}/nowhere not found",
-            bed.namespace
+            env.namespace
         )),
         "{output}"
     );
@@ -134,18 +134,18 @@ async fn ci_gate_timeout_reports_why_the_test_has_not_ended() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_workers_start_together_and_have_one_result() {
-    let mut bed = Bed::new(&cluster()).await;
-    deploy_target(&bed).await;
+    let mut env = TestEnv::new(&cluster()).await;
+    deploy_target(&env).await;
     let before = requests_answered()["/ten"].as_u64().unwrap_or(0);
-    create_script(&bed, script_with_constant_rate("/ten", 5)).await;
-    bed.start_operator(&[]).await;
-    bed.load_test_with("ten", 10, json!({})).await;
-    bed.until_within(Duration::from_secs(200), "the test has ended", async || {
-        let test = bed.api::<LoadTest>().get("ten").await.unwrap();
+    create_script(&env, script_with_constant_rate("/ten", 5)).await;
+    env.start_operator(&[]).await;
+    env.load_test_with("ten", 10, json!({})).await;
+    env.until_within(Duration::from_secs(200), "the test has ended", async || {
+        let test = env.api::<LoadTest>().get("ten").await.unwrap();
         test.status.as_ref()?.completion_time.as_ref().map(drop)
     })
     .await;
-    let test = bed.until_phase("ten", "Completed").await;
+    let test = env.until_phase("ten", "Completed").await;
     let shown = results(&test);
     assert_eq!(
         u64::try_from(shown.requests).unwrap(),
@@ -158,11 +158,11 @@ async fn ten_workers_start_together_and_have_one_result() {
     assert_eq!(test.status.as_ref().unwrap().verdict, Some(Verdict::Passed));
     println!(
         "{}",
-        kubectl(&["get", "loadtests", "-n", &bed.namespace, "-o", "wide"])
+        kubectl(&["get", "loadtests", "-n", &env.namespace, "-o", "wide"])
     );
     println!(
         "{}",
-        kubectl(&["describe", "loadtests", "ten", "-n", &bed.namespace])
+        kubectl(&["describe", "loadtests", "ten", "-n", &env.namespace])
     );
     let skew = shown.start_skew_milliseconds.unwrap();
     println!("skew of 10 workers: {skew} ms");
@@ -171,22 +171,22 @@ async fn ten_workers_start_together_and_have_one_result() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stopped_test_keeps_the_measurements_of_its_workers() {
-    let mut bed = Bed::new(&cluster()).await;
-    deploy_target(&bed).await;
+    let mut env = TestEnv::new(&cluster()).await;
+    deploy_target(&env).await;
     let before = requests_answered()["/kept"].as_u64().unwrap_or(0);
-    create_script(&bed, script_with_constant_rate("/kept", 600)).await;
-    bed.start_operator(&[]).await;
-    bed.load_test_with("kept", 2, json!({})).await;
-    bed.until("the load has started", async || {
+    create_script(&env, script_with_constant_rate("/kept", 600)).await;
+    env.start_operator(&[]).await;
+    env.load_test_with("kept", 2, json!({})).await;
+    env.until("the load has started", async || {
         (requests_answered()["/kept"].as_u64()? >= before + 16).then_some(())
     })
     .await;
     let stop = Patch::Merge(json!({"spec": {"stop": true}}));
-    bed.api::<LoadTest>()
+    env.api::<LoadTest>()
         .patch("kept", &PatchParams::default(), &stop)
         .await
         .unwrap();
-    let stopped = bed.until_phase("kept", "Stopped").await;
+    let stopped = env.until_phase("kept", "Stopped").await;
     let shown = results(&stopped);
     let answered = requests_answered()["/kept"].as_u64().unwrap() - before;
     assert_eq!(
@@ -208,8 +208,8 @@ async fn stopped_test_keeps_the_measurements_of_its_workers() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn worker_killed_for_memory_leaves_partial_results() {
-    let mut bed = Bed::new(&cluster()).await;
-    deploy_target(&bed).await;
+    let mut env = TestEnv::new(&cluster()).await;
+    deploy_target(&env).await;
     let text = script_with_constant_rate("/memory-results", 60)["test-script.yaml"]
         .as_str()
         .unwrap()
@@ -223,18 +223,18 @@ async fn worker_killed_for_memory_leaves_partial_results() {
     let allocate = "const { statSync } = require('node:fs');\nconst allocated = [];\nmodule.exports = {allocate: (context, events, done) => {\n\
         while (statSync('/dev/termination-log').size > 0) allocated.push(Buffer.alloc(1 << 24, 1));\n  done();\n}};\n";
     create_script(
-        &bed,
+        &env,
         json!({"test-script.yaml": text, "allocate.js": allocate}),
     )
     .await;
-    bed.start_operator(&[]).await;
-    bed.load_test_with(
+    env.start_operator(&[]).await;
+    env.load_test_with(
         "memory",
         1,
         json!({"worker": {"resources": {"limits": {"memory": "400Mi"}}}}),
     )
     .await;
-    let failed = bed.until_phase("memory", "Failed").await;
+    let failed = env.until_phase("memory", "Failed").await;
     assert_eq!(condition(&failed, "Failed").1, "OutOfMemory");
     let shown = results(&failed);
     println!(
@@ -250,18 +250,18 @@ async fn worker_killed_for_memory_leaves_partial_results() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn corrupt_result_affects_only_its_worker() {
-    let mut bed = Bed::new(&cluster()).await;
-    deploy_target(&bed).await;
+    let mut env = TestEnv::new(&cluster()).await;
+    deploy_target(&env).await;
     let corrupt = "const fs = require('node:fs');\nif (process.env.JOB_COMPLETION_INDEX === '1') {\n  const write = fs.writeFileSync;\n  \
         fs.writeFileSync = (file, ...rest) => write(file, ...(file === '/dev/termination-log' ? ['loadtest.v1 corrupt'] : rest));\n}\n";
     let mut files = script_with_requests("/corrupt", 3);
     files["corrupt.cjs"] = json!(corrupt);
-    create_script(&bed, files).await;
-    bed.start_operator(&[]).await;
-    let env = json!([{"name": "NODE_OPTIONS", "value": "--require=/data/corrupt.cjs"}]);
-    bed.load_test_with("corrupt", 2, json!({"worker": {"env": env}}))
+    create_script(&env, files).await;
+    env.start_operator(&[]).await;
+    let variables = json!([{"name": "NODE_OPTIONS", "value": "--require=/data/corrupt.cjs"}]);
+    env.load_test_with("corrupt", 2, json!({"worker": {"env": variables}}))
         .await;
-    let test = bed.until_phase("corrupt", "Completed").await;
+    let test = env.until_phase("corrupt", "Completed").await;
     assert_eq!(
         (
             results(&test).requests,
@@ -279,14 +279,14 @@ async fn corrupt_result_affects_only_its_worker() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn policy_limits_the_operator_to_the_start_annotations_of_its_own_pods() {
-    let mut bed = Bed::new(&cluster()).await;
-    deploy_target(&bed).await;
-    create_script(&bed, script_with_constant_rate("/restricted", 600)).await;
-    bed.start_operator(&[]).await;
-    bed.load_test_with("restricted", 1, json!({})).await;
-    let pod = bed.pods("restricted", 1).await.remove(0).name_any();
+    let mut env = TestEnv::new(&cluster()).await;
+    deploy_target(&env).await;
+    create_script(&env, script_with_constant_rate("/restricted", 600)).await;
+    env.start_operator(&[]).await;
+    env.load_test_with("restricted", 1, json!({})).await;
+    let pod = env.pods("restricted", 1).await.remove(0).name_any();
     let operator: Api<Pod> = as_user(
-        &bed,
+        &env,
         &format!(
             "system:serviceaccount:{}:{}",
             crate::operator_identity::NAMESPACE,
@@ -309,7 +309,7 @@ async fn policy_limits_the_operator_to_the_start_annotations_of_its_own_pods() {
         json!({"metadata": {"annotations":
             {"loadtest.artillery.io/start-at": at, "loadtest.artillery.io/start-attempt": "1"}}})
     };
-    bed.until("the policy is effective", async || {
+    env.until("the policy is effective", async || {
         let error = patch(&pod, json!({"metadata": {"labels": {"a": "b"}}}))
             .await
             .err()?;
@@ -340,7 +340,7 @@ async fn policy_limits_the_operator_to_the_start_annotations_of_its_own_pods() {
         "securityContext": {"runAsNonRoot": true, "runAsUser": 1, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [{"name": "c", "image": "artilleryio/artillery:latest",
             "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}]}});
-    bed.create::<Pod>(foreign).await;
+    env.create::<Pod>(foreign).await;
     let error = patch("foreign", start("2026-01-01T00:00:00.120Z"))
         .await
         .unwrap_err();

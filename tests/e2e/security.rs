@@ -16,11 +16,11 @@ use serde_json::{Value, json};
 use crate::operator_identity::{
     NAME, NAMESPACE, apply, can_i, manifests, service_account_kubeconfig, until_allowed,
 };
-use crate::support::{Bed, load_test};
+use crate::support::{TestEnv, load_test};
 use crate::{cluster, create_script, deploy_target, script_with_requests};
 
 /// Returns an API of the test's namespace that impersonates a user.
-pub async fn as_user<K>(bed: &Bed, name: &str) -> Api<K>
+pub async fn as_user<K>(env: &TestEnv, name: &str) -> Api<K>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
 {
@@ -29,20 +29,20 @@ where
         .await
         .unwrap();
     config.auth_info.impersonate = Some(name.into());
-    Api::namespaced(Client::try_from(config).unwrap(), &bed.namespace)
+    Api::namespaced(Client::try_from(config).unwrap(), &env.namespace)
 }
 
 /// Binds a role to a user in the namespace of the test.
-async fn bind(bed: &Bed, name: &str, kind: &str, role: &str) {
-    bed.create::<RoleBinding>(json!({"metadata": {"name": format!("{name}-{role}")},
+async fn bind(env: &TestEnv, name: &str, kind: &str, role: &str) {
+    env.create::<RoleBinding>(json!({"metadata": {"name": format!("{name}-{role}")},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role},
         "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name}]}))
         .await;
 }
 
-async fn create_role(bed: &Bed, name: &str, group: &str, resource: &str, verbs: &[&str]) {
+async fn create_role(env: &TestEnv, name: &str, group: &str, resource: &str, verbs: &[&str]) {
     let rules = json!([{"apiGroups": [group], "resources": [resource], "verbs": verbs}]);
-    bed.create::<Role>(json!({"metadata": {"name": name}, "rules": rules}))
+    env.create::<Role>(json!({"metadata": {"name": name}, "rules": rules}))
         .await;
 }
 
@@ -65,21 +65,21 @@ const DRY_RUN: PostParams = PostParams {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn creating_load_tests_requires_permission_to_create_pods() {
-    let bed = Bed::new(&cluster()).await;
-    let ann: Api<LoadTest> = as_user(&bed, "ann").await;
+    let env = TestEnv::new(&cluster()).await;
+    let ann: Api<LoadTest> = as_user(&env, "ann").await;
     create_role(
-        &bed,
+        &env,
         "loadtests",
         "loadtest.artillery.io",
         "loadtests",
         &["create", "get", "patch"],
     )
     .await;
-    create_role(&bed, "pods", "", "pods", &["create"]).await;
-    bind(&bed, "ann", "Role", "loadtests").await;
+    create_role(&env, "pods", "", "pods", &["create"]).await;
+    bind(&env, "ann", "Role", "loadtests").await;
     // The role binding and, in a new cluster, the policy take effect after a moment.
     let reason = "ann may not create pods in the namespace";
-    bed.until("the policy is effective", async || {
+    env.until("the policy is effective", async || {
         forbidden_message(ann.create(&DRY_RUN, &typed_load_test("new")).await)
             .filter(|message| message.contains(reason))
     })
@@ -90,12 +90,12 @@ async fn creating_load_tests_requires_permission_to_create_pods() {
     )
     .unwrap();
     assert!(
-        message.contains(&format!("{reason} {}", bed.namespace)),
+        message.contains(&format!("{reason} {}", env.namespace)),
         "{message}"
     );
 
     // Without that permission ann may change the metadata of an existing test, but not its spec.
-    bed.load_test("existing", 1).await;
+    env.load_test("existing", 1).await;
     let other_script = json!({"spec": {"testScript": {"config": {"configMap": "another"}}}});
     let patched = ann
         .patch(
@@ -110,8 +110,8 @@ async fn creating_load_tests_requires_permission_to_create_pods() {
         .await
         .unwrap();
 
-    bind(&bed, "ann", "Role", "pods").await;
-    bed.until("ann may create pods", async || {
+    bind(&env, "ann", "Role", "pods").await;
+    env.until("ann may create pods", async || {
         ann.create(&DRY_RUN, &typed_load_test("new")).await.ok()
     })
     .await;
@@ -129,12 +129,12 @@ async fn creating_load_tests_requires_permission_to_create_pods() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn aggregated_roles_cover_load_tests_but_not_their_status() {
-    let bed = Bed::new(&cluster()).await;
-    bed.load_test("existing", 1).await;
+    let env = TestEnv::new(&cluster()).await;
+    env.load_test("existing", 1).await;
     for role in ["view", "edit", "admin"] {
-        let user: Api<LoadTest> = as_user(&bed, role).await;
-        bind(&bed, role, "ClusterRole", role).await;
-        bed.until(&format!("{role} can read"), async || {
+        let user: Api<LoadTest> = as_user(&env, role).await;
+        bind(&env, role, "ClusterRole", role).await;
+        env.until(&format!("{role} can read"), async || {
             user.list(&ListParams::default()).await.ok()
         })
         .await;
@@ -183,16 +183,16 @@ async fn aggregated_roles_cover_load_tests_but_not_their_status() {
 }
 
 /// Returns the pod that the installed Deployment would create.
-async fn installed_pod(bed: &Bed, namespace: &str) -> Value {
-    let deployments: Api<Deployment> = Api::namespaced(bed.client.clone(), namespace);
+async fn installed_pod(env: &TestEnv, namespace: &str) -> Value {
+    let deployments: Api<Deployment> = Api::namespaced(env.client.clone(), namespace);
     let template = deployments.get(NAME).await.unwrap().spec.unwrap().template;
     json!({"metadata": {"generateName": "manager-", "labels": template.metadata.unwrap().labels}, "spec": template.spec})
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn operator_pod_passes_the_restricted_pod_security_standard() {
-    let bed = Bed::new(&cluster()).await;
-    let namespace = Api::<Namespace>::all(bed.client.clone())
+    let env = TestEnv::new(&cluster()).await;
+    let namespace = Api::<Namespace>::all(env.client.clone())
         .get(NAMESPACE)
         .await
         .unwrap();
@@ -200,8 +200,8 @@ async fn operator_pod_passes_the_restricted_pod_security_standard() {
         namespace.labels()["pod-security.kubernetes.io/enforce"],
         "restricted"
     );
-    let pods: Api<Pod> = Api::namespaced(bed.client.clone(), NAMESPACE);
-    let mut pod = installed_pod(&bed, NAMESPACE).await;
+    let pods: Api<Pod> = Api::namespaced(env.client.clone(), NAMESPACE);
+    let mut pod = installed_pod(&env, NAMESPACE).await;
     let as_is: Pod = serde_json::from_value(pod.clone()).unwrap();
     pods.create(&DRY_RUN, &as_is).await.unwrap();
     // The namespace rejects a pod that violates the standard.
@@ -216,8 +216,8 @@ async fn operator_pod_passes_the_restricted_pod_security_standard() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn network_policy_allows_the_ports_of_the_operator() {
-    let bed = Bed::new(&cluster()).await;
-    let policies: Api<NetworkPolicy> = Api::namespaced(bed.client.clone(), NAMESPACE);
+    let env = TestEnv::new(&cluster()).await;
+    let policies: Api<NetworkPolicy> = Api::namespaced(env.client.clone(), NAMESPACE);
     let spec = policies.get(NAME).await.unwrap().spec.unwrap();
     assert_eq!(spec.policy_types.unwrap(), ["Ingress"]);
     let allowed: Vec<_> = spec
@@ -227,7 +227,7 @@ async fn network_policy_allows_the_ports_of_the_operator() {
         .flat_map(|rule| rule.ports.unwrap())
         .map(|p| p.port.unwrap())
         .collect();
-    let pod = installed_pod(&bed, NAMESPACE).await;
+    let pod = installed_pod(&env, NAMESPACE).await;
     let ports = pod["spec"]["containers"][0]["ports"].as_array().unwrap();
     let ports: Vec<_> = ports
         .iter()
@@ -241,26 +241,26 @@ async fn network_policy_allows_the_ports_of_the_operator() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn namespaced_operator_ignores_other_namespaces() {
-    let mut bed = Bed::new(&cluster()).await;
-    let other = Bed::new(&cluster()).await;
-    deploy_target(&bed).await;
-    for bed in [&bed, &other] {
-        create_script(bed, script_with_requests("/limited", 1)).await;
+    let mut env = TestEnv::new(&cluster()).await;
+    let other = TestEnv::new(&cluster()).await;
+    deploy_target(&env).await;
+    for env in [&env, &other] {
+        create_script(env, script_with_requests("/limited", 1)).await;
     }
     // The default namespace of the operator is in use by the installed one.
-    let install_namespace = format!("{}-operator", bed.namespace);
+    let install_namespace = format!("{}-operator", env.namespace);
     let render = |folder: &str| -> Vec<Value> {
         let text = serde_json::to_string(&manifests(folder)).unwrap();
         serde_json::from_str(&text.replace(NAMESPACE, &install_namespace)).unwrap()
     };
     let mut roles = render("config/namespaced/rights");
     for object in &mut roles {
-        object["metadata"]["namespace"] = json!(bed.namespace);
+        object["metadata"]["namespace"] = json!(env.namespace);
     }
     apply(&[render("config/namespaced"), roles].concat());
     let account = service_account_kubeconfig(&cluster(), &install_namespace);
     let user = format!("--as=system:serviceaccount:{install_namespace}:{NAME}");
-    until_allowed(&["create", "jobs", "-n", &bed.namespace, &user]);
+    until_allowed(&["create", "jobs", "-n", &env.namespace, &user]);
     assert!(!can_i(&[
         "list",
         "loadtests",
@@ -272,11 +272,11 @@ async fn namespaced_operator_ignores_other_namespaces() {
 
     other.create::<LoadTest>(load_test("limited", 1)).await;
     let lease = format!("--leader-elect-namespace={install_namespace}");
-    let operator = bed
+    let operator = env
         .start_operator_by(&account, &["--leader-elect", &lease])
         .await;
-    bed.create::<LoadTest>(load_test("limited", 1)).await;
-    bed.until_phase("limited", "Completed").await;
+    env.create::<LoadTest>(load_test("limited", 1)).await;
+    env.until_phase("limited", "Completed").await;
     let ignored = other.api::<LoadTest>().get("limited").await.unwrap();
     assert!(
         ignored.status.is_none()
@@ -287,11 +287,11 @@ async fn namespaced_operator_ignores_other_namespaces() {
                 .unwrap()
                 .is_none()
     );
-    assert_eq!(bed.operator(operator).terminate().await, 0);
-    let log = bed.operator(operator).log();
+    assert_eq!(env.operator(operator).terminate().await, 0);
+    let log = env.operator(operator).log();
     assert!(!log.contains("403") && !log.contains("forbidden"), "{log}");
 
-    let bindings = Api::<ClusterRoleBinding>::all(bed.client.clone())
+    let bindings = Api::<ClusterRoleBinding>::all(env.client.clone())
         .list(&ListParams::default())
         .await
         .unwrap();
@@ -304,7 +304,7 @@ async fn namespaced_operator_ignores_other_namespaces() {
     let cluster_wide: Vec<_> = cluster_wide.map(ResourceExt::name_any).collect();
     assert!(cluster_wide.is_empty(), "{cluster_wide:?}");
     std::fs::remove_file(account).unwrap();
-    Api::<Namespace>::all(bed.client.clone())
+    Api::<Namespace>::all(env.client.clone())
         .delete(&install_namespace, &DeleteParams::background())
         .await
         .unwrap();

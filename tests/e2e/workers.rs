@@ -11,35 +11,35 @@ use kube::{Api, ResourceExt};
 use loadtest_api::v1alpha1::LoadTest;
 use serde_json::{Value, json};
 
-use crate::support::{Bed, condition, phase_of};
+use crate::support::{TestEnv, condition, phase_of};
 use crate::{
     apply_with_target, cluster, create_script, kubectl, requests_answered,
     script_with_constant_rate,
 };
 
 /// Starts an operator in a new namespace, and applies an example and its target.
-async fn apply_example(example: &str) -> Bed {
-    let mut bed = Bed::new(&cluster()).await;
-    bed.start_operator(&[]).await;
-    apply_with_target(&bed, example).await;
-    bed
+async fn apply_example(example: &str) -> TestEnv {
+    let mut env = TestEnv::new(&cluster()).await;
+    env.start_operator(&[]).await;
+    apply_with_target(&env, example).await;
+    env
 }
 
 /// Returns the number of requests that the target in the test's namespace has answered, by path.
-fn answered(bed: &Bed) -> BTreeMap<String, u32> {
+fn answered(env: &TestEnv) -> BTreeMap<String, u32> {
     let path = format!(
         "/api/v1/namespaces/{}/services/target/proxy/requests",
-        bed.namespace
+        env.namespace
     );
     serde_json::from_str(&kubectl(&["get", "--raw", &path])).unwrap()
 }
 
-async fn log(bed: &Bed, pod: &Pod, container: Option<&str>) -> String {
+async fn log(env: &TestEnv, pod: &Pod, container: Option<&str>) -> String {
     let params = LogParams {
         container: container.map(str::to_owned),
         ..LogParams::default()
     };
-    bed.api::<Pod>()
+    env.api::<Pod>()
         .logs(&pod.name_any(), &params)
         .await
         .unwrap()
@@ -47,33 +47,33 @@ async fn log(bed: &Bed, pod: &Pod, container: Option<&str>) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn inline_script_runs() {
-    let bed = apply_example("inline").await;
-    bed.until_phase("inline", "Completed").await;
-    assert_eq!(answered(&bed), BTreeMap::from([("/inline".into(), 10)]));
+    let env = apply_example("inline").await;
+    env.until_phase("inline", "Completed").await;
+    assert_eq!(answered(&env), BTreeMap::from([("/inline".into(), 10)]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn payloads_and_processors_of_several_config_maps_are_used() {
-    let bed = apply_example("files").await;
-    bed.until_phase("files", "Completed").await;
+    let env = apply_example("files").await;
+    env.until_phase("files", "Completed").await;
     assert_eq!(
-        answered(&bed),
+        answered(&env),
         BTreeMap::from([("/hello/ada".into(), 3), ("/hello/grace".into(), 3)])
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn typescript_processor_runs() {
-    let bed = apply_example("typescript").await;
-    bed.until_phase("typescript", "Completed").await;
-    assert_eq!(answered(&bed), BTreeMap::from([("/typescript".into(), 3)]));
+    let env = apply_example("typescript").await;
+    env.until_phase("typescript", "Completed").await;
+    assert_eq!(answered(&env), BTreeMap::from([("/typescript".into(), 3)]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn divided_load_uses_each_payload_row_once() {
-    let bed = apply_example("divided").await;
-    bed.until_phase("divided", "Completed").await;
-    let (answered, pods) = (answered(&bed), bed.pods("divided", 3).await);
+    let env = apply_example("divided").await;
+    env.until_phase("divided", "Completed").await;
+    let (answered, pods) = (answered(&env), env.pods("divided", 3).await);
     // A single worker ramps from 1 to 4 per second for four seconds, and then sends five per
     // second.
     let rows: Vec<_> = (1..=30)
@@ -85,7 +85,7 @@ async fn divided_load_uses_each_payload_row_once() {
         "the workers use each row of a single worker once"
     );
     for pod in &pods {
-        let log = log(&bed, pod, None).await;
+        let log = log(&env, pod, None).await;
         assert!(
             log.contains("http.requests: ") && log.contains(" 10\n"),
             "{log}"
@@ -105,8 +105,8 @@ fn answered_below(path: &str) -> BTreeMap<String, u64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn divided_load_equals_the_load_of_one_worker() {
-    let mut bed = Bed::new(&cluster()).await;
-    crate::deploy_target(&bed).await;
+    let mut env = TestEnv::new(&cluster()).await;
+    crate::deploy_target(&env).await;
     let yaml = "config:\n  target: http://target.default\n  variables: {below: nowhere}\n  \
         payload: {path: rows.csv, fields: [row], order: sequence}\n  phases:\n  \
         - {duration: 2, arrivalRate: 5}\n  - {duration: 2s, arrivalRate: 0, rampTo: 4}\n  \
@@ -116,8 +116,8 @@ async fn divided_load_equals_the_load_of_one_worker() {
         .map(|row| format!("row-{row}\n"))
         .collect::<Vec<_>>()
         .concat();
-    create_script(&bed, json!({"test-script.yaml": yaml, "rows.csv": rows})).await;
-    bed.start_operator(&[]).await;
+    create_script(&env, json!({"test-script.yaml": yaml, "rows.csv": rows})).await;
+    env.start_operator(&[]).await;
     let mut counts = Vec::new();
     for (name, count, load) in [
         ("alone", 1, "Multiply"),
@@ -126,15 +126,15 @@ async fn divided_load_equals_the_load_of_one_worker() {
         ("of-7", 7, "Divide"),
         ("of-16", 16, "Divide"),
     ] {
-        let below = format!("{}-{name}", bed.namespace);
+        let below = format!("{}-{name}", env.namespace);
         let small = json!({"resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}});
         let fields = json!({"environment": null, "load": load, "variables": {"below": below}, "worker": small});
-        bed.load_test_with(name, count, fields).await;
-        bed.until_within(
+        env.load_test_with(name, count, fields).await;
+        env.until_within(
             Duration::from_secs(240),
             &format!("{name} has completed"),
             async || {
-                let test = bed.api::<LoadTest>().get(name).await.unwrap();
+                let test = env.api::<LoadTest>().get(name).await.unwrap();
                 assert_ne!(phase_of(&test), "Failed", "{:?}", test.status);
                 (phase_of(&test) == "Completed").then_some(())
             },
@@ -153,13 +153,13 @@ async fn divided_load_equals_the_load_of_one_worker() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn worker_template_example_takes_effect() {
-    let bed = apply_example("worker").await;
-    bed.until_phase("worker", "Completed").await;
+    let env = apply_example("worker").await;
+    env.until_phase("worker", "Completed").await;
     assert_eq!(
-        answered(&bed),
+        answered(&env),
         BTreeMap::from([("/worker/secret-token".into(), 8)])
     );
-    let pods = bed.pods("worker", 2).await;
+    let pods = env.pods("worker", 2).await;
     let container = &pods[0].spec.as_ref().unwrap().containers[0];
     assert!(
         container
@@ -174,8 +174,8 @@ async fn worker_template_example_takes_effect() {
         (spec.priority, spec.runtime_class_name.as_deref()),
         (Some(-10), Some("runc"))
     );
-    bed.until("the sidecar has run and ended", async || {
-        let pod = bed.api::<Pod>().get(&pods[0].name_any()).await.unwrap();
+    env.until("the sidecar has run and ended", async || {
+        let pod = env.api::<Pod>().get(&pods[0].name_any()).await.unwrap();
         let sidecar = pod.status?.init_container_statuses?.remove(0);
         sidecar.state?.terminated?.started_at.map(drop)
     })
@@ -184,16 +184,16 @@ async fn worker_template_example_takes_effect() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn injected_mesh_sidecar_does_not_block_completion() {
-    let mut bed = Bed::new(&cluster()).await;
-    crate::deploy_target(&bed).await;
-    let name = format!("{}-mesh", bed.namespace);
+    let mut env = TestEnv::new(&cluster()).await;
+    crate::deploy_target(&env).await;
+    let name = format!("{}-mesh", env.namespace);
     // The container has no `restartPolicy`, so it is not a native sidecar and never exits.
     let container = "Object.spec.containers{name: 'proxy', image: 'artilleryio/artillery:latest', imagePullPolicy: 'IfNotPresent', \
         command: ['node', '-e', 'setInterval(() => {}, 1000)'], securityContext: Object.spec.containers.securityContext{\
         allowPrivilegeEscalation: false, capabilities: Object.spec.containers.securityContext.capabilities{drop: ['ALL']}}}";
     let policy = json!({"apiVersion": GROUP, "kind": "MutatingAdmissionPolicy", "metadata": {"name": name}, "spec": {
         "matchConstraints": {
-            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": bed.namespace}},
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": env.namespace}},
             "resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}]},
         "reinvocationPolicy": "Never",
         "mutations": [{"patchType": "JSONPatch", "jsonPatch": {
@@ -202,19 +202,19 @@ async fn injected_mesh_sidecar_does_not_block_completion() {
     for object in [&policy, &binding] {
         apply_object(object);
     }
-    create_script(&bed, script_with_constant_rate("/mesh", 3)).await;
-    bed.until("the policy adds a container to pods", async || {
+    create_script(&env, script_with_constant_rate("/mesh", 3)).await;
+    env.until("the policy adds a container to pods", async || {
         let pod = json!({"metadata": {"name": "probe"}, "spec": {"containers": [{"name": "c", "image": "x"}]}});
         let dry = PostParams { dry_run: true, ..PostParams::default() };
-        let shown = bed.api::<Pod>().create(&dry, &serde_json::from_value(restricted(pod)).unwrap()).await.unwrap();
+        let shown = env.api::<Pod>().create(&dry, &serde_json::from_value(restricted(pod)).unwrap()).await.unwrap();
         (shown.spec?.containers.len() == 2).then_some(())
     })
     .await;
-    bed.start_operator(&[]).await;
-    bed.load_test_with("mesh", 2, json!({})).await;
-    bed.until_phase("mesh", "Completed").await;
+    env.start_operator(&[]).await;
+    env.load_test_with("mesh", 2, json!({})).await;
+    env.until_phase("mesh", "Completed").await;
     assert_eq!(
-        bed.pods("mesh", 2).await[0]
+        env.pods("mesh", 2).await[0]
             .spec
             .as_ref()
             .unwrap()
@@ -222,9 +222,9 @@ async fn injected_mesh_sidecar_does_not_block_completion() {
             .len(),
         2
     );
-    bed.until_none::<Pod>("artillery.io/test-name=mesh").await;
+    env.until_none::<Pod>("artillery.io/test-name=mesh").await;
     assert_eq!(
-        bed.event_reasons("mesh").await,
+        env.event_reasons("mesh").await,
         ["Created", "Running", "Running", "Completed"]
     );
     kubectl(&[
@@ -258,10 +258,10 @@ fn restricted(mut pod: Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn persistent_volume_claim_provides_scripts_code_and_npm_modules() {
-    let mut bed = Bed::new(&cluster()).await;
-    crate::deploy_target(&bed).await;
-    bed.start_operator(&[]).await;
-    let folder = std::env::temp_dir().join(&bed.namespace);
+    let mut env = TestEnv::new(&cluster()).await;
+    crate::deploy_target(&env).await;
+    env.start_operator(&[]).await;
+    let folder = std::env::temp_dir().join(&env.namespace);
     write(
         &folder.join("load.yaml"),
         "config: {target: 'http://target.default', phases: [{duration: 1, arrivalCount: 2}], processor: ./processor.js}\n\
@@ -284,9 +284,9 @@ async fn persistent_volume_claim_provides_scripts_code_and_npm_modules() {
         &folder.join("scripts/dist/processor.js"),
         "throw new Error('stale build');\n",
     );
-    let volumes: Api<PersistentVolume> = Api::all(bed.client.clone());
-    let volume = json!({"metadata": {"name": bed.namespace}, "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadOnlyMany"],
-        "storageClassName": "", "hostPath": {"path": folder}, "claimRef": {"namespace": bed.namespace, "name": "load-test-files"}}});
+    let volumes: Api<PersistentVolume> = Api::all(env.client.clone());
+    let volume = json!({"metadata": {"name": env.namespace}, "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadOnlyMany"],
+        "storageClassName": "", "hostPath": {"path": folder}, "claimRef": {"namespace": env.namespace, "name": "load-test-files"}}});
     volumes
         .create(
             &PostParams::default(),
@@ -299,17 +299,17 @@ async fn persistent_volume_claim_provides_scripts_code_and_npm_modules() {
     kubectl(&[
         "apply",
         "-n",
-        &bed.namespace,
+        &env.namespace,
         "-k",
         "hack/examples/claim-loadtest",
     ]);
-    bed.until_phase("claim", "Completed").await;
+    env.until_phase("claim", "Completed").await;
     assert_eq!(answered("/claim/by-a-module") - before, 4);
 
     let text = "config: {target: 'http://target.default', phases: [{duration: 1, arrivalCount: 2}], processor: ./scripts/processor.ts}\n\
         scenarios: [{flow: [{function: choose}, {get: {url: '/claim/{{ path }}'}}]}]\n";
     create_script(
-        &bed,
+        &env,
         json!({"test-script.yaml": text, "word.ts": "export const word = 'by-a-config-map';\n"}),
     )
     .await;
@@ -318,24 +318,24 @@ async fn persistent_volume_claim_provides_scripts_code_and_npm_modules() {
             "external": {"persistentVolumeClaim": {"claimName": "load-test-files"}}}})
     };
     let before = answered("/claim/by-a-module-and-by-a-config-map");
-    bed.load_test_with("typescript", 1, with_claim("test-script"))
+    env.load_test_with("typescript", 1, with_claim("test-script"))
         .await;
-    bed.until_phase("typescript", "Completed").await;
+    env.until_phase("typescript", "Completed").await;
     assert_eq!(
         answered("/claim/by-a-module-and-by-a-config-map") - before,
         2
     );
 
     let clashing = json!({"test-script.yaml": text, "processor.js": ""});
-    bed.create::<ConfigMap>(json!({"metadata": {"name": "clash"}, "data": clashing}))
+    env.create::<ConfigMap>(json!({"metadata": {"name": "clash"}, "data": clashing}))
         .await;
-    bed.load_test_with("clash", 1, with_claim("clash")).await;
-    let failed = bed.until_phase("clash", "Failed").await;
+    env.load_test_with("clash", 1, with_claim("clash")).await;
+    let failed = env.until_phase("clash", "Failed").await;
     let message = condition(&failed, "Failed").2;
     let clash = "File processor.js exists in both /sources/config-maps and /sources/persistent-volume-claim";
     assert!(message.contains(clash), "{message}");
     volumes
-        .delete(&bed.namespace, &DeleteParams::default())
+        .delete(&env.namespace, &DeleteParams::default())
         .await
         .unwrap();
     std::fs::remove_dir_all(folder).unwrap();
@@ -348,8 +348,8 @@ fn write(file: &Path, text: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn disabled_image_volumes_are_reported_before_the_start() {
-    let bed = apply_example("image").await;
-    let blocked = bed
+    let env = apply_example("image").await;
+    let blocked = env
         .until_test("image", "the rejection is reported", |t| {
             t.status
                 .as_ref()
@@ -362,7 +362,7 @@ async fn disabled_image_volumes_are_reported_before_the_start() {
             .contains("image volumes are not enabled in this cluster")
     );
     assert!(
-        bed.api::<LoadTest>()
+        env.api::<LoadTest>()
             .get("image")
             .await
             .unwrap()
@@ -375,24 +375,24 @@ async fn disabled_image_volumes_are_reported_before_the_start() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn worker_has_as_many_threads_as_cpus() {
-    let mut bed = Bed::new(&cluster()).await;
-    bed.start_operator(&[]).await;
+    let mut env = TestEnv::new(&cluster()).await;
+    env.start_operator(&[]).await;
     let text = "config: {target: 'http://localhost', phases: [{duration: 1, arrivalCount: 1}], processor: ./count.js}\nscenarios: [{flow: [{function: count}]}]\n";
     let count = "module.exports.count = (c, e, done) => { console.log('CPUs ' + require('os').cpus().length); done(); };\n";
-    create_script(&bed, json!({"test-script.yaml": text, "count.js": count})).await;
+    create_script(&env, json!({"test-script.yaml": text, "count.js": count})).await;
     for (name, resources, cpus) in [
         ("limit", json!({"limits": {"cpu": "1500m"}}), "CPUs 3"),
         ("request", json!({"requests": {"cpu": "1"}}), "CPUs 2"),
         ("neither", json!({}), "CPUs 2"),
     ] {
-        bed.load_test_with(
+        env.load_test_with(
             name,
             1,
             json!({"environment": null, "worker": {"resources": resources}}),
         )
         .await;
-        bed.until_phase(name, "Completed").await;
-        let log = log(&bed, &bed.pods(name, 1).await[0], None).await;
+        env.until_phase(name, "Completed").await;
+        let log = log(&env, &env.pods(name, 1).await[0], None).await;
         // `os.cpus()` has one entry more than there are threads, because Artillery reserves one
         // CPU.
         assert!(log.contains(cpus), "{name}: {log}");

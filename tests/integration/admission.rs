@@ -4,11 +4,11 @@ use kube::api::{Patch, PatchParams};
 use loadtest_api::v1alpha1::LoadTest;
 use serde_json::{Value, json};
 
-use crate::support::{Bed, control_plane, load_test};
+use crate::support::{TestEnv, control_plane, load_test};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn invalid_load_tests_are_rejected_with_a_reason() {
-    let bed = Bed::new(control_plane()).await;
+    let env = TestEnv::new(control_plane()).await;
     let changed = |path: &str, value: Value| {
         let mut test = load_test("ok", 1);
         test["spec"]["variables"] = json!({});
@@ -148,7 +148,7 @@ async fn invalid_load_tests_are_rejected_with_a_reason() {
             "spec.worker.resources.limits.cpu",
         ),
     ] {
-        let error = bed
+        let error = env
             .try_create::<LoadTest>(test.clone())
             .await
             .map_or_else(|e| e.to_string(), |_| String::new());
@@ -161,8 +161,8 @@ async fn invalid_load_tests_are_rejected_with_a_reason() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn manifests_of_the_go_operator_are_accepted_unchanged() {
-    let bed = Bed::new(control_plane()).await;
-    let minimal: LoadTest = bed
+    let env = TestEnv::new(control_plane()).await;
+    let minimal: LoadTest = env
         .create(json!({"apiVersion": "loadtest.artillery.io/v1alpha1", "kind": "LoadTest", "metadata": {"name": "minimal"},
             "spec": {"testScript": {"config": {"configMap": "s"}}}}))
         .await;
@@ -170,7 +170,7 @@ async fn manifests_of_the_go_operator_are_accepted_unchanged() {
     let mut full = load_test("test-378dbbbd-03eb-4d0e-8a66-39033a76d0f3", 4);
     full["spec"]["testScript"]["external"] = json!({"payload": {"configMaps": ["a", "b"]},
         "processor": {"main": {"configMap": "c"}, "related": {"configMaps": ["d"]}}});
-    let accepted: LoadTest = bed.create(full).await;
+    let accepted: LoadTest = env.create(full).await;
     assert_eq!(
         accepted
             .spec
@@ -186,14 +186,14 @@ async fn manifests_of_the_go_operator_are_accepted_unchanged() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn started_test_accepts_only_mutable_spec_fields() {
-    let mut bed = Bed::new(control_plane()).await;
-    bed.create_script("test-script").await;
-    bed.start_operator(&[]).await;
+    let mut env = TestEnv::new(control_plane()).await;
+    env.create_script("test-script").await;
+    env.start_operator(&[]).await;
     let mut blocked = load_test("change", 1);
     blocked["spec"]["testScript"]["config"]["configMap"] = json!("nowhere");
-    bed.create::<LoadTest>(blocked).await;
-    bed.until_phase("change", "Pending").await;
-    let tests = bed.api::<LoadTest>();
+    env.create::<LoadTest>(blocked).await;
+    env.until_phase("change", "Pending").await;
+    let tests = env.api::<LoadTest>();
     let change = async |spec: Value| {
         tests
             .patch(
@@ -207,7 +207,7 @@ async fn started_test_accepts_only_mutable_spec_fields() {
     change(json!({"testScript": {"config": {"configMap": "test-script"}}}))
         .await
         .expect("a test that has not started can be changed");
-    bed.pods("change", 1).await;
+    env.pods("change", 1).await;
     let error = change(json!({"count": 5})).await.unwrap_err();
     assert!(
         error.contains("the test has started: only spec.stop, startDeadlineSeconds"),
@@ -226,19 +226,19 @@ async fn started_test_accepts_only_mutable_spec_fields() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kubectl_get_shows_the_printer_columns() {
-    let bed = Bed::with_operator(control_plane()).await;
-    bed.load_test("table", 2).await;
-    bed.pods("table", 2).await;
-    bed.until_phase("table", "Starting").await;
+    let env = TestEnv::with_operator(control_plane()).await;
+    env.load_test("table", 2).await;
+    env.pods("table", 2).await;
+    env.until_phase("table", "Starting").await;
     let path = format!(
         "/apis/loadtest.artillery.io/v1alpha1/namespaces/{}/loadtests/table",
-        bed.namespace
+        env.namespace
     );
     let request = http::Request::get(path)
         .header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")
         .body(vec![])
         .unwrap();
-    let table: Value = bed.client.request(request).await.unwrap();
+    let table: Value = env.client.request(request).await.unwrap();
     let columns: Vec<_> = table["columnDefinitions"]
         .as_array()
         .unwrap()

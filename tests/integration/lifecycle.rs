@@ -6,20 +6,20 @@ use kube::ResourceExt;
 use loadtest_api::v1alpha1::LoadTest;
 use serde_json::json;
 
-use crate::support::{Bed, condition, control_plane};
+use crate::support::{TestEnv, condition, control_plane};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn completed_test_reports_counts_conditions_and_events() {
-    let bed = Bed::with_operator(control_plane()).await;
-    bed.load_test("basic", 2).await;
-    let pods = bed.pods("basic", 2).await;
-    let starting = bed.until_phase("basic", "Starting").await;
+    let env = TestEnv::with_operator(control_plane()).await;
+    env.load_test("basic", 2).await;
+    let pods = env.pods("basic", 2).await;
+    let starting = env.until_phase("basic", "Starting").await;
     assert_eq!(condition(&starting, "Progressing").0, "True");
     assert_eq!(starting.status.unwrap().completions.as_deref(), Some("0/2"));
 
-    bed.set_running(&pods[0]).await;
-    bed.set_running(&pods[1]).await;
-    let running = bed.until_phase("basic", "Running").await;
+    env.set_running(&pods[0]).await;
+    env.set_running(&pods[1]).await;
+    let running = env.until_phase("basic", "Running").await;
     assert_eq!(
         condition(&running, "Progressing"),
         (
@@ -30,9 +30,9 @@ async fn completed_test_reports_counts_conditions_and_events() {
     );
     assert_eq!(running.status.as_ref().unwrap().active, 2);
 
-    bed.set_exited(&pods[0], 0, "").await;
-    bed.set_exited(&pods[1], 0, "").await;
-    let done = bed.until_phase("basic", "Completed").await;
+    env.set_exited(&pods[0], 0, "").await;
+    env.set_exited(&pods[1], 0, "").await;
+    let done = env.until_phase("basic", "Completed").await;
     let status = done.status.as_ref().unwrap();
     let shown: Vec<_> = status
         .conditions
@@ -61,7 +61,7 @@ async fn completed_test_reports_counts_conditions_and_events() {
         Some(format!("{}s", end.0.duration_since(start.0).as_secs()))
     );
 
-    let events = bed.events("basic").await;
+    let events = env.events("basic").await;
     let normal = |reason: &str, message: String| ("Normal".to_owned(), reason.to_owned(), message);
     let running = |i: usize| {
         normal(
@@ -92,19 +92,19 @@ async fn completed_test_reports_counts_conditions_and_events() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failed_worker_is_named_with_the_last_line_of_its_log() {
-    let bed = Bed::with_operator(control_plane()).await;
-    bed.load_test("broken", 2).await;
-    let pods = bed.pods("broken", 2).await;
-    bed.set_running(&pods[0]).await;
-    bed.set_running(&pods[1]).await;
-    bed.until_phase("broken", "Running").await;
-    bed.set_exited(
+    let env = TestEnv::with_operator(control_plane()).await;
+    env.load_test("broken", 2).await;
+    let pods = env.pods("broken", 2).await;
+    env.set_running(&pods[0]).await;
+    env.set_running(&pods[1]).await;
+    env.until_phase("broken", "Running").await;
+    env.set_exited(
         &pods[1],
         11,
         "some lines\nError: Cannot find module './processor.js'\n",
     )
     .await;
-    let failed = bed.until_phase("broken", "Failed").await;
+    let failed = env.until_phase("broken", "Failed").await;
     let (status, reason, message) = condition(&failed, "Failed");
     assert_eq!((status.as_str(), reason.as_str()), ("True", "WorkerFailed"));
     let name = pods[1].name_any();
@@ -114,7 +114,7 @@ async fn failed_worker_is_named_with_the_last_line_of_its_log() {
         "{message}"
     );
     assert!(
-        message.ends_with(&format!("See: kubectl logs -n {} {name}", bed.namespace)),
+        message.ends_with(&format!("See: kubectl logs -n {} {name}", env.namespace)),
         "{message}"
     );
     let status = failed.status.unwrap();
@@ -125,10 +125,10 @@ async fn failed_worker_is_named_with_the_last_line_of_its_log() {
     );
     assert!(status.completion_time.is_some());
     assert_eq!(
-        condition(&bed.until_phase("broken", "Failed").await, "Completed").0,
+        condition(&env.until_phase("broken", "Failed").await, "Completed").0,
         "False"
     );
-    let events = bed.events("broken").await;
+    let events = env.events("broken").await;
     let last = events.last().unwrap();
     assert_eq!((last.0.as_str(), last.1.as_str()), ("Warning", "Failed"));
     assert!(last.2.contains(&name), "{last:?}");
@@ -136,13 +136,13 @@ async fn failed_worker_is_named_with_the_last_line_of_its_log() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn running_event_requires_a_running_container() {
-    let bed = Bed::with_operator(control_plane()).await;
-    bed.load_test("pull", 2).await;
-    let pods = bed.pods("pull", 2).await;
+    let env = TestEnv::with_operator(control_plane()).await;
+    env.load_test("pull", 2).await;
+    let pods = env.pods("pull", 2).await;
     let waiting = json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}});
-    bed.set_pod(&pods[0], "Pending", waiting).await;
-    bed.set_running(&pods[1]).await;
-    let blocked = bed
+    env.set_pod(&pods[0], "Pending", waiting).await;
+    env.set_running(&pods[1]).await;
+    let blocked = env
         .until_test("pull", "the waiting pod is reported", |t| {
             t.status.as_ref().is_some_and(|s| {
                 s.conditions[0]
@@ -156,25 +156,25 @@ async fn running_event_requires_a_running_container() {
             .2
             .contains(&pods[0].name_any())
     );
-    bed.until("the running worker has an event", async || {
-        let events = bed.events("pull").await;
+    env.until("the running worker has an event", async || {
+        let events = env.events("pull").await;
         (events.iter().filter(|e| e.1 == "Running").count() == 1).then_some(())
     })
     .await;
     let is_about_waiting_pod =
         |e: &(String, String, String)| e.1 == "Running" && e.2.contains(&pods[0].name_any());
-    assert!(!bed.events("pull").await.iter().any(is_about_waiting_pod));
+    assert!(!env.events("pull").await.iter().any(is_about_waiting_pod));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn running_event_covers_all_workers_above_fifty() {
-    let bed = Bed::with_operator(control_plane()).await;
-    bed.load_test("many", 51).await;
-    for pod in bed.pods("many", 51).await {
-        bed.set_running(&pod).await;
+    let env = TestEnv::with_operator(control_plane()).await;
+    env.load_test("many", 51).await;
+    for pod in env.pods("many", 51).await {
+        env.set_running(&pod).await;
     }
-    bed.until_phase("many", "Running").await;
-    let running: Vec<_> = bed
+    env.until_phase("many", "Running").await;
+    let running: Vec<_> = env
         .events("many")
         .await
         .into_iter()
@@ -186,76 +186,76 @@ async fn running_event_covers_all_workers_above_fifty() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deleted_job_fails_the_test_and_is_not_recreated() {
-    let bed = Bed::with_operator(control_plane()).await;
-    bed.load_test("lost", 1).await;
-    let pods = bed.pods("lost", 1).await;
-    bed.set_running(&pods[0]).await;
-    bed.until_phase("lost", "Running").await;
-    bed.delete::<Job>("lost").await;
-    let failed = bed.until_phase("lost", "Failed").await;
+    let env = TestEnv::with_operator(control_plane()).await;
+    env.load_test("lost", 1).await;
+    let pods = env.pods("lost", 1).await;
+    env.set_running(&pods[0]).await;
+    env.until_phase("lost", "Running").await;
+    env.delete::<Job>("lost").await;
+    let failed = env.until_phase("lost", "Failed").await;
     assert_eq!(condition(&failed, "Failed").1, "JobDeleted");
-    bed.until_none::<Pod>("artillery.io/test-name=lost").await;
+    env.until_none::<Pod>("artillery.io/test-name=lost").await;
     // Another test runs to its end. By then the operator would have recreated the deleted Job.
-    bed.load_test("next", 1).await;
-    bed.set_exited(&bed.pods("next", 1).await[0], 0, "").await;
-    bed.until_phase("next", "Completed").await;
-    assert!(bed.api::<Job>().get_opt("lost").await.unwrap().is_none());
+    env.load_test("next", 1).await;
+    env.set_exited(&env.pods("next", 1).await[0], 0, "").await;
+    env.until_phase("next", "Completed").await;
+    assert!(env.api::<Job>().get_opt("lost").await.unwrap().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn finished_test_is_never_written_again() {
-    let mut bed = Bed::with_operator(control_plane()).await;
-    bed.load_test("done", 1).await;
-    bed.set_exited(&bed.pods("done", 1).await[0], 0, "").await;
-    let done = bed.until_phase("done", "Completed").await;
-    bed.delete::<Job>("done").await;
-    bed.until_none::<Pod>("artillery.io/test-name=done").await;
-    bed.operator(0).kill();
-    bed.start_operator(&[]).await;
-    bed.load_test("next", 1).await;
-    bed.set_exited(&bed.pods("next", 1).await[0], 0, "").await;
-    bed.until_phase("next", "Completed").await;
-    let after = bed.api::<LoadTest>().get("done").await.unwrap();
+    let mut env = TestEnv::with_operator(control_plane()).await;
+    env.load_test("done", 1).await;
+    env.set_exited(&env.pods("done", 1).await[0], 0, "").await;
+    let done = env.until_phase("done", "Completed").await;
+    env.delete::<Job>("done").await;
+    env.until_none::<Pod>("artillery.io/test-name=done").await;
+    env.operator(0).kill().await;
+    env.start_operator(&[]).await;
+    env.load_test("next", 1).await;
+    env.set_exited(&env.pods("next", 1).await[0], 0, "").await;
+    env.until_phase("next", "Completed").await;
+    let after = env.api::<LoadTest>().get("done").await.unwrap();
     assert_eq!(
         after.resource_version(),
         done.resource_version(),
         "the finished test is not written again"
     );
-    assert!(bed.api::<Job>().get_opt("done").await.unwrap().is_none());
+    assert!(env.api::<Job>().get_opt("done").await.unwrap().is_none());
     assert_eq!(
-        bed.event_reasons("done").await,
+        env.event_reasons("done").await,
         ["Created", "Running", "Completed"]
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deleting_a_running_test_removes_its_job_and_pods() {
-    let bed = Bed::with_operator(control_plane()).await;
-    bed.load_test("gone", 2).await;
-    for pod in bed.pods("gone", 2).await {
-        bed.set_running(&pod).await;
+    let env = TestEnv::with_operator(control_plane()).await;
+    env.load_test("gone", 2).await;
+    for pod in env.pods("gone", 2).await {
+        env.set_running(&pod).await;
     }
-    bed.until_phase("gone", "Running").await;
-    bed.delete::<LoadTest>("gone").await;
-    bed.until_none::<Job>("artillery.io/test-name=gone").await;
-    bed.until_none::<Pod>("artillery.io/test-name=gone").await;
+    env.until_phase("gone", "Running").await;
+    env.delete::<LoadTest>("gone").await;
+    env.until_none::<Job>("artillery.io/test-name=gone").await;
+    env.until_none::<Pod>("artillery.io/test-name=gone").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn recreated_test_takes_over_nothing_of_its_predecessor() {
-    let bed = Bed::with_operator(control_plane()).await;
-    let first = bed.load_test("again", 1).await;
-    bed.set_exited(&bed.pods("again", 1).await[0], 1, "boom")
+    let env = TestEnv::with_operator(control_plane()).await;
+    let first = env.load_test("again", 1).await;
+    env.set_exited(&env.pods("again", 1).await[0], 1, "boom")
         .await;
-    bed.until_phase("again", "Failed").await;
-    bed.delete::<LoadTest>("again").await;
-    let second = bed.load_test("again", 1).await;
+    env.until_phase("again", "Failed").await;
+    env.delete::<LoadTest>("again").await;
+    let second = env.load_test("again", 1).await;
     assert_ne!(first.uid(), second.uid());
-    let pod = bed
+    let pod = env
         .until("the new test has a pod", async || {
-            let jobs = bed.api::<Job>().get_opt("again").await.unwrap()?;
+            let jobs = env.api::<Job>().get_opt("again").await.unwrap()?;
             (jobs.owner_references()[0].uid == second.uid().unwrap()).then_some(())?;
-            let pods = bed
+            let pods = env
                 .api::<Pod>()
                 .list(&kube::api::ListParams::default())
                 .await
@@ -265,8 +265,8 @@ async fn recreated_test_takes_over_nothing_of_its_predecessor() {
                 .find(|p| p.owner_references()[0].uid == jobs.uid().unwrap())
         })
         .await;
-    bed.set_exited(&pod, 0, "").await;
-    let done = bed.until_phase("again", "Completed").await;
+    env.set_exited(&pod, 0, "").await;
+    let done = env.until_phase("again", "Completed").await;
     assert_eq!(
         done.status.unwrap().failed,
         0,

@@ -6,9 +6,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-#[path = "../support/proxy.rs"]
-mod proxy;
-
 mod admission;
 mod connection;
 mod coordinated_start;

@@ -17,8 +17,8 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::proxy::Proxy;
-use crate::support::{Bed, control_plane, http_get};
+use crate::support::holding_proxy::HoldingProxy;
+use crate::support::{TestEnv, control_plane, http_get};
 
 /// Sends an HTTPS request like Prometheus, without verifying the certificate. Returns status and
 /// body.
@@ -49,10 +49,10 @@ async fn scrape(port: u16, token: Option<&str>) -> u16 {
 }
 
 /// Creates a service account and returns a token for it.
-async fn service_account_token(bed: &Bed, name: &str) -> String {
-    bed.create::<ServiceAccount>(json!({"metadata": {"name": name}}))
+async fn service_account_token(env: &TestEnv, name: &str) -> String {
+    env.create::<ServiceAccount>(json!({"metadata": {"name": name}}))
         .await;
-    let accounts: Api<ServiceAccount> = bed.api();
+    let accounts: Api<ServiceAccount> = env.api();
     let request: TokenRequest = serde_json::from_value(json!({"spec": {"audiences": []}})).unwrap();
     let response = accounts
         .create_token_request(name, &PostParams::default(), &request)
@@ -69,10 +69,10 @@ struct MetricsPermission {
 }
 
 impl MetricsPermission {
-    async fn grant(bed: &Bed, account: &str) -> Self {
-        let name = format!("{}-{account}", bed.namespace);
+    async fn grant(env: &TestEnv, account: &str) -> Self {
+        let name = format!("{}-{account}", env.namespace);
         let permission = Self {
-            client: bed.client.clone(),
+            client: env.client.clone(),
             name,
         };
         let role: ClusterRole =
@@ -81,13 +81,13 @@ impl MetricsPermission {
             .unwrap();
         let binding: ClusterRoleBinding = serde_json::from_value(json!({"metadata": {"name": permission.name},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": permission.name},
-            "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": bed.namespace}]}))
+            "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": env.namespace}]}))
         .unwrap();
-        Api::<ClusterRole>::all(bed.client.clone())
+        Api::<ClusterRole>::all(env.client.clone())
             .create(&PostParams::default(), &role)
             .await
             .unwrap();
-        Api::<ClusterRoleBinding>::all(bed.client.clone())
+        Api::<ClusterRoleBinding>::all(env.client.clone())
             .create(&PostParams::default(), &binding)
             .await
             .unwrap();
@@ -109,12 +109,12 @@ impl MetricsPermission {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn metrics_require_an_authorized_token() {
-    let mut bed = Bed::new(control_plane()).await;
-    bed.start_operator(&["--metrics-secure"]).await;
-    let port = bed.operator(0).metrics;
-    let unauthorized = service_account_token(&bed, "unauthorized").await;
-    let reader = service_account_token(&bed, "reader").await;
-    let permission = MetricsPermission::grant(&bed, "reader").await;
+    let mut env = TestEnv::new(control_plane()).await;
+    env.start_operator(&["--metrics-secure"]).await;
+    let port = env.operator(0).metrics;
+    let unauthorized = service_account_token(&env, "unauthorized").await;
+    let reader = service_account_token(&env, "reader").await;
+    let permission = MetricsPermission::grant(&env, "reader").await;
 
     assert_eq!(scrape(port, None).await, 401);
     assert_eq!(scrape(port, Some("nonsense")).await, 401);
@@ -127,7 +127,7 @@ async fn metrics_require_an_authorized_token() {
     assert_eq!(scrape(port, Some(&unauthorized)).await, 403);
     // The API server's authorizer sees the new binding after a moment, and the operator caches a
     // denial for 10 s.
-    bed.until("the permission is effective", async || {
+    env.until("the permission is effective", async || {
         (scrape(port, Some(&reader)).await == 200).then_some(())
     })
     .await;
@@ -173,16 +173,16 @@ async fn metrics_require_an_authorized_token() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn metrics_are_unavailable_while_tokens_cannot_be_reviewed() {
-    let direct = Bed::new(control_plane()).await;
+    let direct = TestEnv::new(control_plane()).await;
     let reader = service_account_token(&direct, "reader").await;
     let permission = MetricsPermission::grant(&direct, "reader").await;
-    let proxy = Proxy::start(direct.client.clone(), |_, path| {
+    let proxy = HoldingProxy::start(direct.client.clone(), |_, path| {
         path.ends_with("/tokenreviews")
     })
     .await;
-    let mut bed = Bed::adopt(&proxy.kubeconfig(), &direct.namespace).await;
-    bed.start_operator(&["--metrics-secure"]).await;
-    let port = bed.operator(0).metrics;
+    let mut env = TestEnv::adopt(&proxy.kubeconfig(), &direct.namespace).await;
+    env.start_operator(&["--metrics-secure"]).await;
+    let port = env.operator(0).metrics;
     let start = Instant::now();
     assert_eq!(scrape(port, Some(&reader)).await, 503);
     assert!(
@@ -202,7 +202,7 @@ async fn metrics_are_unavailable_while_tokens_cannot_be_reviewed() {
         "a request without a token needs no review"
     );
     proxy.release().await;
-    bed.until("the metrics are served again", async || {
+    env.until("the metrics are served again", async || {
         (scrape(port, Some(&reader)).await == 200).then_some(())
     })
     .await;
@@ -228,19 +228,19 @@ fn assert_lines(text: &str, lines: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn metrics_count_the_phases_and_requests_of_a_test() {
-    let mut bed = Bed::with_operator(control_plane()).await;
-    let port = bed.operator(0).metrics;
-    bed.load_test("counted", 2).await;
-    let pods = bed.pods("counted", 2).await;
+    let mut env = TestEnv::with_operator(control_plane()).await;
+    let port = env.operator(0).metrics;
+    env.load_test("counted", 2).await;
+    let pods = env.pods("counted", 2).await;
     for pod in &pods {
-        bed.set_running(pod).await;
+        env.set_running(pod).await;
     }
-    bed.until_phase("counted", "Running").await;
+    env.until_phase("counted", "Running").await;
     for pod in &pods {
-        bed.set_exited(pod, 0, "").await;
+        env.set_exited(pod, 0, "").await;
     }
-    bed.until_phase("counted", "Completed").await;
-    let text = bed
+    env.until_phase("counted", "Completed").await;
+    let text = env
         .until("the last reconcile has finished", async || {
             let text = http_get(port, "/metrics").await?.1;
             // The watch may show the final status before the operator has received the response to
@@ -284,8 +284,8 @@ async fn metrics_count_the_phases_and_requests_of_a_test() {
     assert!(sample(&text, "process_cpu_seconds_total") < 60.0);
     check_with_promtool(&text).await;
 
-    bed.delete::<LoadTest>("counted").await;
-    bed.until("the deleted test is no longer counted", async || {
+    env.delete::<LoadTest>("counted").await;
+    env.until("the deleted test is no longer counted", async || {
         http_get(port, "/metrics")
             .await?
             .1
@@ -347,9 +347,9 @@ async fn closes(stream: &mut TcpStream, within: Duration) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idle_and_slow_connections_do_not_block_other_clients() {
-    let mut bed = Bed::new(control_plane()).await;
-    bed.start_operator(&["--metrics-secure"]).await;
-    let (probes, metrics) = (bed.operator(0).probes, bed.operator(0).metrics);
+    let mut env = TestEnv::new(control_plane()).await;
+    env.start_operator(&["--metrics-secure"]).await;
+    let (probes, metrics) = (env.operator(0).probes, env.operator(0).metrics);
     for port in [probes, metrics] {
         let start = Instant::now();
         let mut idle = Vec::new();

@@ -7,14 +7,14 @@ use kube::api::{Patch, PatchParams};
 use loadtest_api::v1alpha1::LoadTest;
 use serde_json::json;
 
-use crate::support::{Bed, condition, condition_reason, control_plane, http_get};
+use crate::support::{TestEnv, condition, condition_reason, control_plane, http_get};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn missing_script_is_reported_and_the_test_starts_when_it_is_created() {
-    let mut bed = Bed::new(control_plane()).await;
-    bed.start_operator(&[]).await;
-    bed.load_test("early", 1).await;
-    let waiting = bed.until_phase("early", "Pending").await;
+    let mut env = TestEnv::new(control_plane()).await;
+    env.start_operator(&[]).await;
+    env.load_test("early", 1).await;
+    let waiting = env.until_phase("early", "Pending").await;
     let (status, reason, message) = condition(&waiting, "Progressing");
     assert_eq!(
         (status.as_str(), reason.as_str()),
@@ -23,11 +23,11 @@ async fn missing_script_is_reported_and_the_test_starts_when_it_is_created() {
     assert!(
         message.starts_with(&format!(
             "ConfigMap {}/test-script not found. Create it",
-            bed.namespace
+            env.namespace
         )),
         "{message}"
     );
-    let written = bed
+    let written = env
         .api::<LoadTest>()
         .get("early")
         .await
@@ -35,11 +35,11 @@ async fn missing_script_is_reported_and_the_test_starts_when_it_is_created() {
         .resource_version();
 
     // A ConfigMap without the key is reported, and the test still waits for the script.
-    bed.create::<ConfigMap>(
+    env.create::<ConfigMap>(
         json!({"metadata": {"name": "test-script"}, "data": {"script.yml": "x"}}),
     )
     .await;
-    let no_key = bed
+    let no_key = env
         .until_test("early", "the missing key is reported", |t| {
             condition(t, "Progressing")
                 .2
@@ -55,14 +55,14 @@ async fn missing_script_is_reported_and_the_test_starts_when_it_is_created() {
 
     let data =
         json!({"data": {"test-script.yaml": "config: {target: x}\nscenarios: [{flow: []}]"}});
-    bed.api::<ConfigMap>()
+    env.api::<ConfigMap>()
         .patch("test-script", &PatchParams::default(), &Patch::Merge(data))
         .await
         .unwrap();
-    bed.set_exited(&bed.pods("early", 1).await[0], 0, "").await;
-    bed.until_phase("early", "Completed").await;
+    env.set_exited(&env.pods("early", 1).await[0], 0, "").await;
+    env.until_phase("early", "Completed").await;
     assert_eq!(
-        bed.event_reasons("early").await,
+        env.event_reasons("early").await,
         [
             "MissingTestScript",
             "MissingTestScript",
@@ -76,52 +76,52 @@ async fn missing_script_is_reported_and_the_test_starts_when_it_is_created() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn waiting_test_causes_no_writes() {
-    let mut bed = Bed::new(control_plane()).await;
-    bed.start_operator(&[]).await;
-    bed.load_test("waits", 1).await;
-    let waiting = bed.until_phase("waits", "Pending").await;
-    bed.create::<ConfigMap>(json!({"metadata": {"name": "other"}, "data": {}}))
+    let mut env = TestEnv::new(control_plane()).await;
+    env.start_operator(&[]).await;
+    env.load_test("waits", 1).await;
+    let waiting = env.until_phase("waits", "Pending").await;
+    env.create::<ConfigMap>(json!({"metadata": {"name": "other"}, "data": {}}))
         .await;
-    bed.create_script("other-script").await;
+    env.create_script("other-script").await;
     let mut other = crate::support::load_test("other", 1);
     other["spec"]["testScript"]["config"]["configMap"] = json!("other-script");
-    bed.create::<LoadTest>(other).await;
-    bed.set_exited(&bed.pods("other", 1).await[0], 0, "").await;
-    bed.until_phase("other", "Completed").await;
-    let after = bed.api::<LoadTest>().get("waits").await.unwrap();
+    env.create::<LoadTest>(other).await;
+    env.set_exited(&env.pods("other", 1).await[0], 0, "").await;
+    env.until_phase("other", "Completed").await;
+    let after = env.api::<LoadTest>().get("waits").await.unwrap();
     assert_eq!(after.resource_version(), waiting.resource_version());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn foreign_job_of_the_same_name_is_reported_and_left_unchanged() {
-    let bed = Bed::with_operator(control_plane()).await;
+    let env = TestEnv::with_operator(control_plane()).await;
     let pod = json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]});
     let foreign: Job =
-        bed.create(json!({"metadata": {"name": "taken"}, "spec": {"suspend": true, "template": {"spec": pod}}})).await;
-    bed.load_test("taken", 1).await;
-    let blocked = bed.until_test("taken", "the conflict is reported", |t| {
+        env.create(json!({"metadata": {"name": "taken"}, "spec": {"suspend": true, "template": {"spec": pod}}})).await;
+    env.load_test("taken", 1).await;
+    let blocked = env.until_test("taken", "the conflict is reported", |t| {
         condition_reason(t) == "NameConflict"
     });
     let (status, _, message) = condition(&blocked.await, "Progressing");
     assert_eq!(status, "False");
     assert!(message.contains("kubectl delete job taken"), "{message}");
-    let now: Job = bed.until_exists("taken").await;
+    let now: Job = env.until_exists("taken").await;
     assert_eq!(
         (now.uid(), now.metadata.generation),
         (foreign.uid(), foreign.metadata.generation)
     );
 
-    bed.delete::<Job>("taken").await;
-    bed.set_exited(&bed.pods("taken", 1).await[0], 0, "").await;
-    bed.until_phase("taken", "Completed").await;
+    env.delete::<Job>("taken").await;
+    env.set_exited(&env.pods("taken", 1).await[0], 0, "").await;
+    env.until_phase("taken", "Completed").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rejected_job_is_retried_with_one_request_per_attempt() {
-    let mut bed = Bed::with_operator(control_plane()).await;
-    bed.allow_none("count/jobs.batch").await;
-    bed.load_test("rejected", 1).await;
-    let rejected = bed
+    let mut env = TestEnv::with_operator(control_plane()).await;
+    env.forbid_by_quota("count/jobs.batch").await;
+    env.load_test("rejected", 1).await;
+    let rejected = env
         .until_test("rejected", "the rejection is reported", |t| {
             condition_reason(t) == "JobRejected"
         })
@@ -133,7 +133,7 @@ async fn rejected_job_is_retried_with_one_request_per_attempt() {
         "{:?}",
         condition(&rejected, "Progressing")
     );
-    let port = bed.operator(0).metrics;
+    let port = env.operator(0).metrics;
     let attempts =
         "artillery_operator_api_requests_total{verb=\"create\",resource=\"jobs\",code=\"403\"} ";
     // The number of attempts, and the counters of all other requests that are not periodic.
@@ -153,7 +153,7 @@ async fn rejected_job_is_retried_with_one_request_per_attempt() {
         )
     };
     let until_attempt = async |attempt: f64| {
-        bed.until("the creation is retried", async || {
+        env.until("the creation is retried", async || {
             Some(count_requests().await).filter(|now| now.0 >= attempt)
         })
         .await
@@ -162,12 +162,12 @@ async fn rejected_job_is_retried_with_one_request_per_attempt() {
     let (before, after) = (until_attempt(2.0).await, until_attempt(4.0).await);
     assert_eq!(after.1, before.1, "a retry sends one request");
 
-    bed.delete::<ResourceQuota>("none").await;
-    bed.set_exited(&bed.pods("rejected", 1).await[0], 0, "")
+    env.delete::<ResourceQuota>("none").await;
+    env.set_exited(&env.pods("rejected", 1).await[0], 0, "")
         .await;
-    bed.until_phase("rejected", "Completed").await;
+    env.until_phase("rejected", "Completed").await;
     assert_eq!(
-        bed.event_reasons("rejected").await,
+        env.event_reasons("rejected").await,
         ["JobRejected", "Created", "Running", "Completed"]
     );
 }

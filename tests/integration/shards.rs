@@ -8,18 +8,18 @@ use serde_json::json;
 
 use loadtest_api::v1alpha1::LoadTest;
 
-use crate::support::{Bed, control_plane, load_test};
+use crate::support::{TestEnv, control_plane, load_test};
 
-async fn create(bed: &Bed, name: &str, shard: &str) {
+async fn create(env: &TestEnv, name: &str, shard: &str) {
     let mut test = load_test(name, 1);
     test["metadata"]["labels"] = json!({"shard": shard});
-    bed.create::<LoadTest>(test).await;
+    env.create::<LoadTest>(test).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn operators_reconcile_only_tests_that_match_their_selector() {
-    let mut bed = Bed::new(control_plane()).await;
-    bed.create_script("test-script").await;
+    let mut env = TestEnv::new(control_plane()).await;
+    env.create_script("test-script").await;
     let args = |shard: &str| {
         [
             "--leader-elect".into(),
@@ -30,10 +30,10 @@ async fn operators_reconcile_only_tests_that_match_their_selector() {
     for shard in ["a", "b"] {
         let args = args(shard);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        bed.start_operator(&args).await;
+        env.start_operator(&args).await;
     }
     for shard in ["a", "b"] {
-        let lease: Lease = bed.until_exists(&format!("shard-{shard}")).await;
+        let lease: Lease = env.until_exists(&format!("shard-{shard}")).await;
         assert!(
             lease
                 .spec
@@ -43,26 +43,26 @@ async fn operators_reconcile_only_tests_that_match_their_selector() {
             "both operators hold their own lease"
         );
     }
-    create(&bed, "of-a", "a").await;
-    create(&bed, "of-b", "b").await;
-    create(&bed, "of-none", "c").await;
+    create(&env, "of-a", "a").await;
+    create(&env, "of-b", "b").await;
+    create(&env, "of-none", "c").await;
     for name in ["of-a", "of-b"] {
-        bed.set_exited(&bed.pods(name, 1).await[0], 0, "").await;
-        bed.until_phase(name, "Completed").await;
+        env.set_exited(&env.pods(name, 1).await[0], 0, "").await;
+        env.until_phase(name, "Completed").await;
         assert_eq!(
-            bed.event_reasons(name).await,
+            env.event_reasons(name).await,
             ["Created", "Running", "Completed"]
         );
     }
     for (index, own, other) in [(0, "of-a", "of-b"), (1, "of-b", "of-a")] {
-        let log = bed.operator(index).log();
+        let log = env.operator(index).log();
         assert!(
             log.contains(own) && !log.contains(other),
             "each operator logs only tests of its shard:\n{log}"
         );
     }
     // The other tests have completed, so a third Job would exist by now.
-    let jobs: Vec<String> = bed
+    let jobs: Vec<String> = env
         .api::<Job>()
         .list(&ListParams::default())
         .await
@@ -77,19 +77,19 @@ async fn operators_reconcile_only_tests_that_match_their_selector() {
     );
 
     // A test whose label changes is continued by the other operator.
-    create(&bed, "moves", "a").await;
-    bed.set_running(&bed.pods("moves", 1).await[0]).await;
-    bed.until_phase("moves", "Running").await;
+    create(&env, "moves", "a").await;
+    env.set_running(&env.pods("moves", 1).await[0]).await;
+    env.until_phase("moves", "Running").await;
     let moved = json!({"metadata": {"labels": {"shard": "b"}}});
-    bed.api::<LoadTest>()
+    env.api::<LoadTest>()
         .patch("moves", &PatchParams::default(), &Patch::Merge(moved))
         .await
         .unwrap();
-    bed.operator(0).terminate().await;
-    bed.set_exited(&bed.pods("moves", 1).await[0], 0, "").await;
-    bed.until_phase("moves", "Completed").await;
+    env.operator(0).terminate().await;
+    env.set_exited(&env.pods("moves", 1).await[0], 0, "").await;
+    env.until_phase("moves", "Completed").await;
     assert_eq!(
-        bed.event_reasons("moves").await,
+        env.event_reasons("moves").await,
         ["Created", "Running", "Completed"]
     );
 }

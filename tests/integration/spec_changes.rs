@@ -8,11 +8,11 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use loadtest_api::v1alpha1::LoadTest;
 use serde_json::{Value, json};
 
-use crate::support::{Bed, condition, condition_reason, control_plane};
+use crate::support::{TestEnv, condition, condition_reason, control_plane};
 
-async fn patch_spec(bed: &Bed, name: &str, spec: Value) {
+async fn patch_spec(env: &TestEnv, name: &str, spec: Value) {
     let patch = Patch::Merge(json!({"spec": spec}));
-    bed.api::<LoadTest>()
+    env.api::<LoadTest>()
         .patch(name, &PatchParams::default(), &patch)
         .await
         .unwrap();
@@ -20,18 +20,18 @@ async fn patch_spec(bed: &Bed, name: &str, spec: Value) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stopped_test_ends_its_workers_and_keeps_earlier_successes() {
-    let bed = Bed::with_operator(control_plane()).await;
-    bed.load_test("stop", 3).await;
-    let pods = bed.pods("stop", 3).await;
-    bed.set_exited(&pods[0], 0, "").await;
-    bed.set_running(&pods[1]).await;
-    bed.set_running(&pods[2]).await;
-    bed.until_test("stop", "one worker has succeeded", |t| {
+    let env = TestEnv::with_operator(control_plane()).await;
+    env.load_test("stop", 3).await;
+    let pods = env.pods("stop", 3).await;
+    env.set_exited(&pods[0], 0, "").await;
+    env.set_running(&pods[1]).await;
+    env.set_running(&pods[2]).await;
+    env.until_test("stop", "one worker has succeeded", |t| {
         t.status.as_ref().is_some_and(|s| s.succeeded == 1)
     })
     .await;
-    patch_spec(&bed, "stop", json!({"stop": true})).await;
-    let stopped = bed.until_phase("stop", "Stopped").await;
+    patch_spec(&env, "stop", json!({"stop": true})).await;
+    let stopped = env.until_phase("stop", "Stopped").await;
     assert_eq!(condition(&stopped, "Stopped").0, "True");
     assert_eq!(
         (
@@ -42,53 +42,53 @@ async fn stopped_test_ends_its_workers_and_keeps_earlier_successes() {
     );
     let status = stopped.status.unwrap();
     assert_eq!((status.succeeded, status.failed, status.aborted), (1, 0, 2));
-    let job: Job = bed.until_exists("stop").await;
+    let job: Job = env.until_exists("stop").await;
     assert_eq!(
         job.status.unwrap().active.unwrap_or_default(),
         0,
         "the Job remains, without active pods"
     );
     assert_eq!(
-        bed.event_reasons("stop").await.last().map(String::as_str),
+        env.event_reasons("stop").await.last().map(String::as_str),
         Some("Stopped")
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn suspended_test_has_no_job_until_it_is_resumed() {
-    let bed = Bed::with_operator(control_plane()).await;
-    bed.load_test_with("suspended", 1, json!({"suspend": true}))
+    let env = TestEnv::with_operator(control_plane()).await;
+    env.load_test_with("suspended", 1, json!({"suspend": true}))
         .await;
-    let suspended = bed.until_phase("suspended", "Suspended").await;
+    let suspended = env.until_phase("suspended", "Suspended").await;
     assert_eq!(condition(&suspended, "Progressing").0, "Unknown");
     assert!(
-        bed.api::<Job>()
+        env.api::<Job>()
             .get_opt("suspended")
             .await
             .unwrap()
             .is_none()
     );
-    patch_spec(&bed, "suspended", json!({"suspend": false})).await;
-    bed.set_exited(&bed.pods("suspended", 1).await[0], 0, "")
+    patch_spec(&env, "suspended", json!({"suspend": false})).await;
+    env.set_exited(&env.pods("suspended", 1).await[0], 0, "")
         .await;
-    bed.until_phase("suspended", "Completed").await;
+    env.until_phase("suspended", "Completed").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn job_suspended_after_its_start_never_repeats_its_load() {
-    let bed = Bed::with_operator(control_plane()).await;
-    bed.load_test("twice", 1).await;
-    bed.set_running(&bed.pods("twice", 1).await[0]).await;
-    bed.until_phase("twice", "Running").await;
+    let env = TestEnv::with_operator(control_plane()).await;
+    env.load_test("twice", 1).await;
+    env.set_running(&env.pods("twice", 1).await[0]).await;
+    env.until_phase("twice", "Running").await;
     let suspend = |on: bool| Patch::Merge(json!({"spec": {"suspend": on}}));
-    bed.api::<Job>()
+    env.api::<Job>()
         .patch("twice", &PatchParams::default(), &suspend(true))
         .await
         .unwrap();
-    let failed = bed.until_phase("twice", "Failed").await;
+    let failed = env.until_phase("twice", "Failed").await;
     assert_eq!(condition(&failed, "Failed").1, "JobSuspended");
-    bed.until("the Job has a deadline that ends it", async || {
-        (bed.api::<Job>()
+    env.until("the Job has a deadline that ends it", async || {
+        (env.api::<Job>()
             .get("twice")
             .await
             .unwrap()
@@ -99,12 +99,12 @@ async fn job_suspended_after_its_start_never_repeats_its_load() {
         .then_some(())
     })
     .await;
-    bed.api::<Job>()
+    env.api::<Job>()
         .patch("twice", &PatchParams::default(), &suspend(false))
         .await
         .unwrap();
-    bed.until("the Job has failed", async || {
-        let conditions = bed
+    env.until("the Job has failed", async || {
+        let conditions = env
             .api::<Job>()
             .get("twice")
             .await
@@ -121,11 +121,11 @@ async fn job_suspended_after_its_start_never_repeats_its_load() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn exceeded_quota_is_reported_and_fails_the_test_at_its_start_deadline() {
-    let bed = Bed::with_operator(control_plane()).await;
-    bed.allow_none("pods").await;
-    bed.load_test_with("quota", 2, json!({"startDeadlineSeconds": 12}))
+    let env = TestEnv::with_operator(control_plane()).await;
+    env.forbid_by_quota("pods").await;
+    env.load_test_with("quota", 2, json!({"startDeadlineSeconds": 12}))
         .await;
-    let blocked = bed
+    let blocked = env
         .until_test("quota", "the quota is reported", |t| {
             condition_reason(t) == "PodCreationFailed"
         })
@@ -137,7 +137,7 @@ async fn exceeded_quota_is_reported_and_fails_the_test_at_its_start_deadline() {
         "{:?}",
         condition(&blocked, "Progressing")
     );
-    let failed = bed.until_phase("quota", "Failed").await;
+    let failed = env.until_phase("quota", "Failed").await;
     let (_, reason, message) = condition(&failed, "Failed");
     assert_eq!(reason, "PodCreationFailed");
     assert!(
@@ -152,36 +152,36 @@ async fn exceeded_quota_is_reported_and_fails_the_test_at_its_start_deadline() {
         "the reason is kept while the workers are stopped"
     );
     assert_eq!(
-        bed.event_reasons("quota").await,
+        env.event_reasons("quota").await,
         ["Created", "PodCreationFailed", "Failed"]
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn start_deadline_fails_a_test_whose_script_is_missing() {
-    let mut bed = Bed::new(control_plane()).await;
-    bed.start_operator(&[]).await;
-    bed.load_test_with("late", 1, json!({"startDeadlineSeconds": 2}))
+    let mut env = TestEnv::new(control_plane()).await;
+    env.start_operator(&[]).await;
+    env.load_test_with("late", 1, json!({"startDeadlineSeconds": 2}))
         .await;
-    let failed = bed.until_phase("late", "Failed").await;
+    let failed = env.until_phase("late", "Failed").await;
     assert_eq!(condition(&failed, "Failed").1, "MissingTestScript");
-    bed.create_script("test-script").await;
-    bed.load_test("next", 1).await;
-    bed.pods("next", 1).await;
+    env.create_script("test-script").await;
+    env.load_test("next", 1).await;
+    env.pods("next", 1).await;
     assert!(
-        bed.api::<Job>().get_opt("late").await.unwrap().is_none(),
+        env.api::<Job>().get_opt("late").await.unwrap().is_none(),
         "a failed test is not started when its script appears"
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn active_deadline_set_during_the_run_fails_the_test() {
-    let bed = Bed::with_operator(control_plane()).await;
-    bed.load_test("long", 1).await;
-    bed.set_running(&bed.pods("long", 1).await[0]).await;
-    bed.until_phase("long", "Running").await;
-    patch_spec(&bed, "long", json!({"activeDeadlineSeconds": 2})).await;
-    let failed = bed.until_phase("long", "Failed").await;
+    let env = TestEnv::with_operator(control_plane()).await;
+    env.load_test("long", 1).await;
+    env.set_running(&env.pods("long", 1).await[0]).await;
+    env.until_phase("long", "Running").await;
+    patch_spec(&env, "long", json!({"activeDeadlineSeconds": 2})).await;
+    let failed = env.until_phase("long", "Failed").await;
     assert_eq!(condition(&failed, "Failed").1, "DeadlineExceeded");
     let status = failed.status.unwrap();
     assert_eq!((status.failed, status.aborted), (0, 1));
@@ -189,20 +189,20 @@ async fn active_deadline_set_during_the_run_fails_the_test() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ttl_deletes_a_finished_test_with_its_job_and_pods() {
-    let bed = Bed::with_operator(control_plane()).await;
-    bed.load_test_with("brief", 1, json!({"ttlSecondsAfterFinished": 3}))
+    let env = TestEnv::with_operator(control_plane()).await;
+    env.load_test_with("brief", 1, json!({"ttlSecondsAfterFinished": 3}))
         .await;
     // The TTL counts from the end of the container. `set_exited` uses a fixed time in the past,
     // which would delete the test at once.
-    let pod = bed.pods("brief", 1).await.remove(0);
+    let pod = env.pods("brief", 1).await.remove(0);
     let now = k8s_openapi::jiff::Timestamp::now()
         .strftime("%FT%TZ")
         .to_string();
     let terminated = json!({"terminated": {"exitCode": 0, "reason": "Completed", "startedAt": now, "finishedAt": now}});
-    bed.set_pod(&pod, "Succeeded", terminated).await;
-    bed.until_phase("brief", "Completed").await;
-    bed.until("the LoadTest is deleted", async || {
-        bed.api::<LoadTest>()
+    env.set_pod(&pod, "Succeeded", terminated).await;
+    env.until_phase("brief", "Completed").await;
+    env.until("the LoadTest is deleted", async || {
+        env.api::<LoadTest>()
             .get_opt("brief")
             .await
             .unwrap()
@@ -210,28 +210,28 @@ async fn ttl_deletes_a_finished_test_with_its_job_and_pods() {
             .then_some(())
     })
     .await;
-    bed.until_none::<Job>("artillery.io/test-name=brief").await;
-    bed.until_none::<Pod>("artillery.io/test-name=brief").await;
+    env.until_none::<Job>("artillery.io/test-name=brief").await;
+    env.until_none::<Pod>("artillery.io/test-name=brief").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failure_policy_continue_lets_the_other_workers_finish() {
-    let bed = Bed::with_operator(control_plane()).await;
-    bed.load_test_with("continue", 3, json!({"failurePolicy": "Continue"}))
+    let env = TestEnv::with_operator(control_plane()).await;
+    env.load_test_with("continue", 3, json!({"failurePolicy": "Continue"}))
         .await;
-    let pods = bed.pods("continue", 3).await;
+    let pods = env.pods("continue", 3).await;
     for pod in &pods {
-        bed.set_running(pod).await;
+        env.set_running(pod).await;
     }
-    bed.until_phase("continue", "Running").await;
-    bed.set_exited(&pods[1], 1, "boom").await;
-    bed.until_test("continue", "the failure is counted", |t| {
+    env.until_phase("continue", "Running").await;
+    env.set_exited(&pods[1], 1, "boom").await;
+    env.until_test("continue", "the failure is counted", |t| {
         t.status.as_ref().is_some_and(|s| s.failed == 1)
     })
     .await;
-    bed.set_exited(&pods[0], 0, "").await;
-    bed.set_exited(&pods[2], 0, "").await;
-    let status = bed.until_phase("continue", "Failed").await.status.unwrap();
+    env.set_exited(&pods[0], 0, "").await;
+    env.set_exited(&pods[2], 0, "").await;
+    let status = env.until_phase("continue", "Failed").await.status.unwrap();
     assert_eq!((status.succeeded, status.failed, status.aborted), (2, 1, 0));
     let failed: Vec<_> = status
         .failed_workers
@@ -243,19 +243,19 @@ async fn failure_policy_continue_lets_the_other_workers_finish() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deleted_pod_is_named_in_the_failure_message() {
-    let bed = Bed::with_operator(control_plane()).await;
-    bed.load_test("hand", 3).await;
-    let pods = bed.pods("hand", 3).await;
+    let env = TestEnv::with_operator(control_plane()).await;
+    env.load_test("hand", 3).await;
+    let pods = env.pods("hand", 3).await;
     for pod in &pods {
-        bed.set_running(pod).await;
+        env.set_running(pod).await;
     }
-    bed.until_phase("hand", "Running").await;
+    env.until_phase("hand", "Running").await;
     let deleted = &pods[1];
-    bed.api::<Pod>()
+    env.api::<Pod>()
         .delete(&deleted.name_any(), &DeleteParams::default())
         .await
         .unwrap();
-    let failed = bed.until_phase("hand", "Failed").await;
+    let failed = env.until_phase("hand", "Failed").await;
     let (_, reason, message) = condition(&failed, "Failed");
     assert_eq!(reason, "WorkerDeleted", "{message}");
     assert!(

@@ -8,7 +8,7 @@ use kube::api::{Patch, PatchParams};
 use loadtest_api::v1alpha1::LoadTest;
 use serde_json::{Value, json};
 
-use crate::support::{Bed, condition, control_plane};
+use crate::support::{TestEnv, condition, control_plane};
 
 /// A worker template that sets every field.
 fn full_template() -> Value {
@@ -35,12 +35,12 @@ fn full_template() -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn worker_template_is_applied_to_the_pod() {
-    let bed = Bed::with_operator(control_plane()).await;
-    bed.create::<ServiceAccount>(json!({"metadata": {"name": "loader"}}))
+    let env = TestEnv::with_operator(control_plane()).await;
+    env.create::<ServiceAccount>(json!({"metadata": {"name": "loader"}}))
         .await;
     let spec = json!({"worker": full_template(), "variables": {"user": "a $(HOME) a$$b $$(HOME)", "n": 5_000_000_000_i64}, "target": "http://other"});
-    bed.load_test_with("all", 1, spec).await;
-    let job: Job = bed.until_exists("all").await;
+    env.load_test_with("all", 1, spec).await;
+    let job: Job = env.until_exists("all").await;
     let template = serde_json::to_value(job.spec.unwrap().template).unwrap();
     let (pod, container) = (&template["spec"], &template["spec"]["containers"][0]);
     let expected = full_template();
@@ -134,8 +134,8 @@ async fn worker_template_is_applied_to_the_pod() {
         options["value"],
         "--require=/opt/loadtest/cpus.cjs --max-old-space-size=99"
     );
-    bed.pods("all", 1).await;
-    let shown = bed
+    env.pods("all", 1).await;
+    let shown = env
         .until_test("all", "the status contains the image", |t| {
             t.status.as_ref().is_some_and(|s| s.image.is_some())
         })
@@ -146,7 +146,7 @@ async fn worker_template_is_applied_to_the_pod() {
     );
 
     let change = Patch::Merge(json!({"spec": {"worker": {"image": "other"}}}));
-    let error = bed
+    let error = env
         .api::<LoadTest>()
         .patch("all", &PatchParams::default(), &change)
         .await
@@ -157,7 +157,7 @@ async fn worker_template_is_applied_to_the_pod() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn privileged_fields_are_pruned_from_the_worker_template() {
-    let bed = Bed::with_operator(control_plane()).await;
+    let env = TestEnv::with_operator(control_plane()).await;
     let worker = json!({"volumes": [{"name": "host", "hostPath": {"path": "/"}}, {"name": "token", "projected": {"sources": [
             {"serviceAccountToken": {"path": "token"}}]}}],
         "securityContext": {"privileged": true, "capabilities": {"add": ["SYS_ADMIN"]}}, "hostNetwork": true,
@@ -165,7 +165,7 @@ async fn privileged_fields_are_pruned_from_the_worker_template() {
         "sidecars": [{"name": "s", "image": "i", "securityContext": {"privileged": true}, "lifecycle": {"postStart": {"exec": {"command": ["x"]}}},
             "startupProbe": {"httpGet": {"port": 1, "host": "10.0.0.1"}}, "resources": {"claims": [{"name": "c"}]}},
             {"name": "t", "image": "i", "startupProbe": {"tcpSocket": {"port": 1, "host": "10.0.0.1"}}}]});
-    let accepted = bed
+    let accepted = env
         .load_test_with("host", 1, json!({"worker": worker}))
         .await
         .spec
@@ -179,7 +179,7 @@ async fn privileged_fields_are_pruned_from_the_worker_template() {
                 {"name": "t", "image": "i", "startupProbe": {"tcpSocket": {"port": 1}}}]})
     );
     // Kubernetes treats a volume without a source as an emptyDir.
-    let job: Job = bed.until_exists("host").await;
+    let job: Job = env.until_exists("host").await;
     let pod = serde_json::to_value(job.spec.unwrap().template.spec.unwrap()).unwrap();
     assert_eq!(
         pod["volumes"]
@@ -198,18 +198,18 @@ async fn privileged_fields_are_pruned_from_the_worker_template() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn worker_defaults_apply_to_unset_fields() {
-    let mut bed = Bed::new(control_plane()).await;
-    bed.create_script("test-script").await;
-    let file = std::env::temp_dir().join(format!("{}-defaults.yaml", bed.namespace));
+    let mut env = TestEnv::new(control_plane()).await;
+    env.create_script("test-script").await;
+    let file = std::env::temp_dir().join(format!("{}-defaults.yaml", env.namespace));
     let defaults = "image: example/default\nresources: {limits: {memory: 1Gi}}\nlabels: {team: all, kind: load}\nargs: [--config, a.yaml]\n";
     std::fs::write(&file, defaults).unwrap();
-    bed.start_operator(&[&format!("--worker-defaults={}", file.display())])
+    env.start_operator(&[&format!("--worker-defaults={}", file.display())])
         .await;
     // The script has no `config`, because the default arguments load it from a file. So a missing
     // `config` is not reported, and the operator does not evaluate `ensure`.
     let spec = json!({"worker": {"labels": {"team": "mine"}}, "testScript": {"inline": "scenarios: [{flow: []}]\n"}});
-    bed.load_test_with("default", 1, spec).await;
-    let job: Job = bed.until_exists("default").await;
+    env.load_test_with("default", 1, spec).await;
+    let job: Job = env.until_exists("default").await;
     let template = serde_json::to_value(job.spec.unwrap().template).unwrap();
     let container = &template["spec"]["containers"][0];
     assert_eq!(
@@ -235,27 +235,27 @@ async fn worker_defaults_apply_to_unset_fields() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn config_maps_share_one_directory_and_duplicate_files_are_reported() {
-    let bed = Bed::with_operator(control_plane()).await;
+    let env = TestEnv::with_operator(control_plane()).await;
     let script = "config: {target: 'http://x', phases: [{duration: 7, arrivalRate: 1}]}\nscenarios: [{flow: []}]\n";
-    bed.create::<ConfigMap>(json!({"metadata": {"name": "script"}, "data": {"mine.yaml": script}}))
+    env.create::<ConfigMap>(json!({"metadata": {"name": "script"}, "data": {"mine.yaml": script}}))
         .await;
-    bed.create::<ConfigMap>(json!({"metadata": {"name": "users"}, "data": {"users.csv": "a,b\n"}}))
+    env.create::<ConfigMap>(json!({"metadata": {"name": "users"}, "data": {"users.csv": "a,b\n"}}))
         .await;
     let spec = json!({"testScript": {"config": {"configMap": "script", "key": "mine.yaml"}, "external": {
         "payload": {"configMaps": ["users"]}, "processor": {"main": {"configMap": "processor"}, "related": {"configMaps": ["users"]}}}}});
-    bed.load_test_with("files", 1, spec).await;
-    let waiting = bed.until_phase("files", "Pending").await;
+    env.load_test_with("files", 1, spec).await;
+    let waiting = env.until_phase("files", "Pending").await;
     let (_, reason, message) = condition(&waiting, "Progressing");
     assert!(
         reason == "MissingTestScript"
-            && message.contains(&format!("ConfigMap {}/processor not found", bed.namespace)),
+            && message.contains(&format!("ConfigMap {}/processor not found", env.namespace)),
         "{message}"
     );
-    bed.create::<ConfigMap>(
+    env.create::<ConfigMap>(
         json!({"metadata": {"name": "processor"}, "data": {"users.csv": "duplicate"}}),
     )
     .await;
-    let duplicate = bed
+    let duplicate = env
         .until_test("files", "the duplicate file is reported", |t| {
             condition(t, "Progressing").1 == "InvalidTestScript"
         })
@@ -266,13 +266,13 @@ async fn config_maps_share_one_directory_and_duplicate_files_are_reported() {
         "{message}"
     );
     let fixed = Patch::Merge(json!({"data": {"users.csv": null, "processor.js": "x"}}));
-    bed.api::<ConfigMap>()
+    env.api::<ConfigMap>()
         .patch("processor", &PatchParams::default(), &fixed)
         .await
         .unwrap();
     // The test watches only the ConfigMap that was missing. A change of its own metadata triggers
     // the next reconcile.
-    bed.api::<LoadTest>()
+    env.api::<LoadTest>()
         .patch(
             "files",
             &PatchParams::default(),
@@ -280,14 +280,14 @@ async fn config_maps_share_one_directory_and_duplicate_files_are_reported() {
         )
         .await
         .unwrap();
-    let job: Job = bed.until_exists("files").await;
+    let job: Job = env.until_exists("files").await;
     let pod = serde_json::to_value(job.spec.unwrap().template.spec.unwrap()).unwrap();
     assert_eq!(
         pod["volumes"][0]["projected"]["sources"],
         json!([{"configMap": {"name": "script"}}, {"configMap": {"name": "processor"}}, {"configMap": {"name": "users"}}])
     );
     assert_eq!(pod["containers"][0]["args"][1], "/data/mine.yaml");
-    let started = bed
+    let started = env
         .until_test("files", "the expected duration is known", |t| {
             t.status.as_ref().unwrap().expected_duration.is_some()
         })
@@ -300,20 +300,20 @@ async fn config_maps_share_one_directory_and_duplicate_files_are_reported() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn invalid_script_blocks_the_start_until_it_is_fixed() {
-    let bed = Bed::with_operator(control_plane()).await;
+    let env = TestEnv::with_operator(control_plane()).await;
     let script = |key: &str| {
         format!(
             "config:\n  target: http://x\n  phases:\n    - {{duration: 1, {key}: 1}}\nscenarios: [{{flow: []}}]\n"
         )
     };
-    bed.create::<ConfigMap>(
+    env.create::<ConfigMap>(
         json!({"metadata": {"name": "faulty"}, "data": {"test-script.yaml": script("arivalRate")}}),
     )
     .await;
     let from = json!({"config": {"configMap": "faulty"}});
-    bed.load_test_with("faulty", 1, json!({"testScript": from}))
+    env.load_test_with("faulty", 1, json!({"testScript": from}))
         .await;
-    let blocked = bed.until_phase("faulty", "Pending").await;
+    let blocked = env.until_phase("faulty", "Pending").await;
     let (_, reason, message) = condition(&blocked, "Progressing");
     assert_eq!(reason, "InvalidTestScript");
     assert!(
@@ -321,27 +321,27 @@ async fn invalid_script_blocks_the_start_until_it_is_fixed() {
             && message.contains("line 4 column 21"),
         "{message}"
     );
-    assert_eq!(bed.event_reasons("faulty").await, ["InvalidTestScript"]);
-    assert!(bed.api::<Job>().get_opt("faulty").await.unwrap().is_none());
-    bed.load_test_with(
+    assert_eq!(env.event_reasons("faulty").await, ["InvalidTestScript"]);
+    assert!(env.api::<Job>().get_opt("faulty").await.unwrap().is_none());
+    env.load_test_with(
         "as-it-is",
         1,
         json!({"testScript": from, "validate": false}),
     )
     .await;
-    bed.until_exists::<Job>("as-it-is").await;
+    env.until_exists::<Job>("as-it-is").await;
     let fixed = Patch::Merge(json!({"data": {"test-script.yaml": script("arrivalRate")}}));
-    bed.api::<ConfigMap>()
+    env.api::<ConfigMap>()
         .patch("faulty", &PatchParams::default(), &fixed)
         .await
         .unwrap();
-    bed.until_exists::<Job>("faulty").await;
+    env.until_exists::<Job>("faulty").await;
 
     // A missing section is not reported if arguments load further files.
     let faulty = "config: {target: x, environments: {prod: {}}}\nscenarios: [{flow: []}]\n";
-    bed.load_test_with("environment", 1, json!({"testScript": {"inline": faulty}}))
+    env.load_test_with("environment", 1, json!({"testScript": {"inline": faulty}}))
         .await;
-    let blocked = bed.until_phase("environment", "Pending").await;
+    let blocked = env.until_phase("environment", "Pending").await;
     assert!(
         condition(&blocked, "Progressing")
             .2
@@ -351,40 +351,40 @@ async fn invalid_script_blocks_the_start_until_it_is_fixed() {
     );
     let args =
         json!({"testScript": {"inline": faulty}, "worker": {"args": ["--config=more.yaml"]}});
-    bed.load_test_with("configured", 1, args).await;
-    bed.until_exists::<Job>("configured").await;
+    env.load_test_with("configured", 1, args).await;
+    env.until_exists::<Job>("configured").await;
 
-    bed.load_test_with(
+    env.load_test_with(
         "plugins",
         1,
         json!({"worker": {"env": [{"name": "ARTILLERY_PLUGINS", "value": "{"}]}, "testScript": from}),
     )
     .await;
-    let blocked = bed.until_phase("plugins", "Pending").await;
+    let blocked = env.until_phase("plugins", "Pending").await;
     let message = condition(&blocked, "Progressing").2;
     assert!(
         message.starts_with("Invalid spec.worker.env: ARTILLERY_PLUGINS is not a JSON object"),
         "{message}"
     );
 
-    bed.load_test_with(
+    env.load_test_with(
         "inline",
         1,
         json!({"testScript": {"inline": "config: {target: 'x'\n"}}),
     )
     .await;
-    let blocked = bed.until_phase("inline", "Pending").await;
+    let blocked = env.until_phase("inline", "Pending").await;
     assert!(
         condition(&blocked, "Progressing")
             .2
             .contains("Invalid test script (spec.testScript.inline): ")
     );
     let fixed = Patch::Merge(json!({"spec": {"testScript": {"inline": script("arrivalRate")}}}));
-    bed.api::<LoadTest>()
+    env.api::<LoadTest>()
         .patch("inline", &PatchParams::default(), &fixed)
         .await
         .unwrap();
-    let pods = bed.pods("inline", 1).await;
+    let pods = env.pods("inline", 1).await;
     assert_eq!(
         pods[0].metadata.annotations.as_ref().unwrap()["loadtest.artillery.io/test-script"],
         script("arrivalRate")
@@ -393,14 +393,14 @@ async fn invalid_script_blocks_the_start_until_it_is_fixed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn image_volumes_are_reported_as_disabled() {
-    let bed = Bed::with_operator(control_plane()).await;
-    bed.load_test_with(
+    let env = TestEnv::with_operator(control_plane()).await;
+    env.load_test_with(
         "image",
         1,
         json!({"testScript": {"config": {"key": "a.yaml"}, "external": {"image": {"reference": "example/files:v1"}}}}),
     )
     .await;
-    let blocked = bed
+    let blocked = env
         .until_test("image", "the rejection is reported", |t| {
             t.status
                 .as_ref()
@@ -418,32 +418,32 @@ async fn image_volumes_are_reported_as_disabled() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn injected_container_does_not_block_completion() {
-    let bed = Bed::with_operator(control_plane()).await;
-    bed.load_test("mesh", 1).await;
-    let pod = bed.pods("mesh", 1).await.remove(0);
+    let env = TestEnv::with_operator(control_plane()).await;
+    env.load_test("mesh", 1).await;
+    let pod = env.pods("mesh", 1).await.remove(0);
     // The worker has exited, but the pod keeps running.
     let terminated = json!({"exitCode": 0, "reason": "Completed", "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:09Z"});
-    bed.set_pod(&pod, "Running", json!({"terminated": terminated}))
+    env.set_pod(&pod, "Running", json!({"terminated": terminated}))
         .await;
-    bed.until_phase("mesh", "Completed").await;
-    bed.until("the Job has a deadline that ends it", async || {
-        let job = bed.api::<Job>().get("mesh").await.unwrap();
+    env.until_phase("mesh", "Completed").await;
+    env.until("the Job has a deadline that ends it", async || {
+        let job = env.api::<Job>().get("mesh").await.unwrap();
         (job.spec.unwrap().active_deadline_seconds == Some(1)).then_some(())
     })
     .await;
-    bed.until_none::<Pod>("artillery.io/test-name=mesh").await;
+    env.until_none::<Pod>("artillery.io/test-name=mesh").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn worker_files_config_map_is_created_and_restored() {
-    let mut bed = Bed::with_operator(control_plane()).await;
-    bed.load_test("one", 1).await;
-    bed.until_exists::<Job>("one").await;
-    let files: ConfigMap = bed.until_exists(&config_map_name()).await;
+    let mut env = TestEnv::with_operator(control_plane()).await;
+    env.load_test("one", 1).await;
+    env.until_exists::<Job>("one").await;
+    let files: ConfigMap = env.until_exists(&config_map_name()).await;
     assert_eq!(files.immutable, Some(true));
-    bed.operator(0).kill();
-    bed.delete::<ConfigMap>(&config_map_name()).await;
-    bed.start_operator(&[]).await;
-    bed.load_test("two", 1).await;
-    bed.until_exists::<ConfigMap>(&config_map_name()).await;
+    env.operator(0).kill().await;
+    env.delete::<ConfigMap>(&config_map_name()).await;
+    env.start_operator(&[]).await;
+    env.load_test("two", 1).await;
+    env.until_exists::<ConfigMap>(&config_map_name()).await;
 }

@@ -1,6 +1,5 @@
-//! Nodes that are not there: `Node` objects, and one kubelet for all of them. The real scheduler binds pods to them, and
-//! each pod starts and ends as its [`Fate`] says. Nothing is run.
-#![allow(dead_code, clippy::expect_used, clippy::missing_panics_doc)]
+//! Simulated nodes: `Node` objects, and one kubelet for all of them. The real scheduler binds pods to them, and each pod
+//! starts and ends according to its [`Fate`]. No container runs.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::Ipv4Addr;
@@ -11,7 +10,6 @@ use std::time::{Duration, Instant};
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::watcher::{Config, Event};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -23,10 +21,12 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 
-/// What becomes of a pod once it is bound to a node.
+use super::pods::now;
+
+/// What happens to a pod after it is bound to a node.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fate {
-    /// It is never started.
+    /// It never starts.
     StayPending,
     /// It runs until it is deleted.
     RunOn,
@@ -36,17 +36,17 @@ pub enum Fate {
     Fail { code: i32, after: Duration },
 }
 
-/// How many nodes, and what becomes of the pods.
+/// The number of nodes, and what happens to the pods.
 #[derive(Clone)]
 pub struct Options {
     pub nodes: usize,
-    /// The most writes under way at a time.
+    /// The maximum number of concurrent writes.
     pub in_flight: usize,
     fate: Arc<dyn Fn(&BoundPod) -> Fate + Send + Sync>,
 }
 
 impl Options {
-    /// `fate` is asked once for each pod, and may go by its labels, annotations or UID.
+    /// `fate` is called once for each pod.
     pub fn new(nodes: usize, fate: impl Fn(&BoundPod) -> Fate + Send + Sync + 'static) -> Self {
         Self {
             nodes,
@@ -56,12 +56,12 @@ impl Options {
     }
 }
 
-/// A pod with a node, as far as a kubelet here reads it. Whatever else it has is skipped while parsing: thousands of pods
-/// are to cost little on a machine that is being measured.
+/// The fields of a pod that the simulated kubelet reads. The others are skipped while parsing, because thousands of pods must
+/// cost little on a machine that is being measured.
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = "Pod")]
 pub struct BoundPod {
-    #[serde(deserialize_with = "lean_metadata")]
+    #[serde(deserialize_with = "partial_metadata")]
     pub metadata: ObjectMeta,
     #[serde(default)]
     spec: Spec,
@@ -93,10 +93,12 @@ struct Status {
 }
 
 /// Metadata without the managed fields, which are most of an object's JSON.
-pub fn lean_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+pub fn partial_metadata<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<ObjectMeta, D::Error> {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "camelCase", default)]
-    struct Lean {
+    struct Partial {
         name: Option<String>,
         namespace: Option<String>,
         uid: Option<String>,
@@ -105,21 +107,21 @@ pub fn lean_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Objec
         labels: Option<BTreeMap<String, String>>,
         annotations: Option<BTreeMap<String, String>>,
     }
-    let lean = Lean::deserialize(deserializer)?;
+    let partial = Partial::deserialize(deserializer)?;
     Ok(ObjectMeta {
-        name: lean.name,
-        namespace: lean.namespace,
-        uid: lean.uid,
-        resource_version: lean.resource_version,
-        deletion_timestamp: lean.deletion_timestamp,
-        labels: lean.labels,
-        annotations: lean.annotations,
+        name: partial.name,
+        namespace: partial.namespace,
+        uid: partial.uid,
+        resource_version: partial.resource_version,
+        deletion_timestamp: partial.deletion_timestamp,
+        labels: partial.labels,
+        annotations: partial.annotations,
         ..ObjectMeta::default()
     })
 }
 
 impl BoundPod {
-    /// A number that is the same each time for one pod, and evenly spread over pods: 0 up to, and without, `below`.
+    /// A number in `0..below` that is fixed for a pod and evenly distributed over pods.
     pub fn spread(&self, below: u64) -> u64 {
         let uid = self.metadata.uid.as_deref().unwrap_or_default();
         (artillery_operator::runtime::hash::fnv1a(uid.bytes()) >> 16) % below.max(1)
@@ -129,16 +131,16 @@ impl BoundPod {
         self.status.phase.as_deref().unwrap_or("Pending")
     }
 
-    /// Whether its worker waits until it is told when to begin.
-    fn waits(&self) -> bool {
+    /// Whether its worker waits for a start time.
+    fn waits_for_start(&self) -> bool {
         self.spec
             .containers
             .iter()
             .any(|c| c.startup_probe.is_some())
-            && !self.is_told()
+            && !self.has_start_time()
     }
 
-    fn is_told(&self) -> bool {
+    fn has_start_time(&self) -> bool {
         self.annotations().contains_key(START_ANNOTATION)
     }
 
@@ -147,7 +149,7 @@ impl BoundPod {
     }
 }
 
-/// Simulated nodes at work. They stop when this is dropped; the `Node` objects stay unless [`SimulatedNodes::remove`]d.
+/// Running simulated nodes. They stop when this is dropped. Only [`SimulatedNodes::remove`] deletes the `Node` objects.
 pub struct SimulatedNodes {
     client: Client,
     names: Vec<String>,
@@ -155,7 +157,7 @@ pub struct SimulatedNodes {
 }
 
 impl SimulatedNodes {
-    /// Creates the nodes, and starts and ends the pods that are bound to them from now on.
+    /// Creates the nodes, and then starts and ends the pods that are bound to them.
     pub async fn start(client: Client, options: Options) -> Self {
         let names: Vec<String> = (0..options.nodes)
             .map(|i| format!("simulated-{i}"))
@@ -187,7 +189,7 @@ impl SimulatedNodes {
         }
     }
 
-    /// Stops, and deletes the `Node` objects.
+    /// Stops the kubelet, and deletes the `Node` objects.
     pub async fn remove(self) {
         self.kubelet.abort();
         let api: Api<Node> = Api::all(self.client.clone());
@@ -228,11 +230,11 @@ enum Change {
     Delete,
 }
 
-/// What is under way for a pod.
-struct Underway {
+/// The task that handles a pod.
+struct PodTask {
     task: AbortHandle,
-    going: bool,
-    told: Arc<Notify>,
+    terminating: bool,
+    start_sent: Arc<Notify>,
 }
 
 impl Kubelet {
@@ -241,17 +243,15 @@ impl Kubelet {
         let mut events = watcher(Api::<BoundPod>::all(self.client.clone()), bound)
             .default_backoff()
             .boxed();
-        let mut pods: HashMap<String, Underway> = HashMap::new();
-        // Ends all tasks when this one is ended.
+        let mut pods: HashMap<String, PodTask> = HashMap::new();
+        // Aborts all tasks when this one is aborted.
         let mut tasks = JoinSet::new();
         loop {
             let event = match events.try_next().await {
                 Ok(Some(event)) => event,
                 Ok(None) => return,
                 Err(error) => {
-                    eprintln!(
-                        "simulated nodes: the watch of pods failed and is begun anew: {error}"
-                    );
+                    eprintln!("simulated nodes: the watch of pods failed, restarting: {error}");
                     continue;
                 }
             };
@@ -259,8 +259,8 @@ impl Kubelet {
             match event {
                 Event::Init | Event::InitDone => {}
                 Event::Delete(pod) => {
-                    if let Some(underway) = pods.remove(&pod.uid().unwrap_or_default()) {
-                        underway.task.abort();
+                    if let Some(running) = pods.remove(&pod.uid().unwrap_or_default()) {
+                        running.task.abort();
                     }
                 }
                 Event::InitApply(pod) | Event::Apply(pod) => {
@@ -273,35 +273,42 @@ impl Kubelet {
                         continue;
                     }
                     let uid = pod.uid().unwrap_or_default();
-                    let going = pod.metadata.deletion_timestamp.is_some();
-                    if let Some(underway) = pods.get(&uid).filter(|_| pod.is_told()) {
-                        underway.told.notify_one();
+                    let terminating = pod.metadata.deletion_timestamp.is_some();
+                    if let Some(running) = pods.get(&uid).filter(|_| pod.has_start_time()) {
+                        running.start_sent.notify_one();
                     }
                     match pods.get(&uid) {
-                        Some(underway) if underway.going || !going => continue,
-                        Some(underway) => underway.task.abort(),
+                        Some(running) if running.terminating || !terminating => continue,
+                        Some(running) => running.task.abort(),
                         None => {}
                     }
-                    let told = Arc::<Notify>::default();
-                    let task = if going {
-                        tasks.spawn(self.clone().let_go(pod))
+                    let start_sent = Arc::<Notify>::default();
+                    let task = if terminating {
+                        tasks.spawn(self.clone().remove_pod(pod))
                     } else {
-                        tasks.spawn(self.clone().let_live(pod, told.clone()))
+                        tasks.spawn(self.clone().run_pod(pod, start_sent.clone()))
                     };
-                    pods.insert(uid, Underway { task, going, told });
+                    pods.insert(
+                        uid,
+                        PodTask {
+                            task,
+                            terminating,
+                            start_sent,
+                        },
+                    );
                 }
             }
         }
     }
 
-    async fn let_live(self: Arc<Self>, mut pod: BoundPod, told: Arc<Notify>) {
+    async fn run_pod(self: Arc<Self>, mut pod: BoundPod, start_sent: Arc<Notify>) {
         let fate = (self.fate)(&pod);
         if fate == Fate::StayPending || pod.has_ended() {
             return;
         }
         if pod.phase() != "Running" {
             pod.status.start_time = Some(now());
-            if !self.write(&pod, self.running(&pod)).await {
+            if !self.write(&pod, self.first_status(&pod)).await {
                 return;
             }
         }
@@ -311,23 +318,27 @@ impl Kubelet {
             Fate::RunOn | Fate::StayPending => (0, Duration::MAX),
         };
         let begun = Instant::now();
-        if pod.waits() && tokio::time::timeout(after, told.notified()).await.is_ok() {
-            self.write(&pod, runs(&pod, true)).await;
+        if pod.waits_for_start()
+            && tokio::time::timeout(after, start_sent.notified())
+                .await
+                .is_ok()
+        {
+            self.write(&pod, running_status(&pod, true)).await;
         }
         tokio::time::sleep(after.saturating_sub(begun.elapsed())).await;
-        self.write(&pod, ended(&pod, code)).await;
+        self.write(&pod, terminated_status(&pod, code)).await;
     }
 
-    /// A pod that is deleted is stopped, and only then leaves the cluster.
-    async fn let_go(self: Arc<Self>, pod: BoundPod) {
+    /// Stops a pod that is being deleted, and then removes it.
+    async fn remove_pod(self: Arc<Self>, pod: BoundPod) {
         if !pod.has_ended() {
-            self.write(&pod, ended(&pod, 143)).await;
+            self.write(&pod, terminated_status(&pod, 143)).await;
         }
         self.persist(&pod, &Change::Delete).await;
     }
 
     async fn write(&self, pod: &BoundPod, status: Value) -> bool {
-        // With the UID, another pod of the same name is never written to.
+        // The UID protects another pod of the same name.
         self.persist(
             pod,
             &Change::Patch(json!({"metadata": {"uid": pod.uid()}, "status": status})),
@@ -335,7 +346,7 @@ impl Kubelet {
         .await
     }
 
-    /// Makes a change, by some attempts if need be; whether it succeeded.
+    /// Makes a change, in up to three attempts. Returns whether it succeeded.
     async fn persist(&self, pod: &BoundPod, change: &Change) -> bool {
         for delay in [100, 1000, 5000] {
             let permit = self.permits.acquire().await;
@@ -343,7 +354,7 @@ impl Kubelet {
             drop(permit);
             match result {
                 Ok(()) => return true,
-                // It is gone.
+                // The pod was deleted.
                 Err(kube::Error::Api(status)) if status.code == 404 => return false,
                 Err(error) => eprintln!("simulated nodes: the pod {}: {error}", pod.name_any()),
             }
@@ -377,11 +388,11 @@ impl Kubelet {
         }
     }
 
-    fn running(&self, pod: &BoundPod) -> Value {
+    fn first_status(&self, pod: &BoundPod) -> Value {
         let address = Ipv4Addr::from(
             0x0a00_0000 | (self.next_address.fetch_add(1, Ordering::Relaxed) & 0x00ff_ffff),
         );
-        let mut status = runs(pod, !pod.waits());
+        let mut status = running_status(pod, !pod.waits_for_start());
         status["hostIP"] = json!(Ipv4Addr::LOCALHOST);
         status["podIP"] = json!(address);
         status["podIPs"] = json!([{"ip": address}]);
@@ -389,8 +400,8 @@ impl Kubelet {
     }
 }
 
-/// The status of a pod whose containers run, and are ready or not.
-fn runs(pod: &BoundPod, ready: bool) -> Value {
+/// The status of a pod whose containers run.
+fn running_status(pod: &BoundPod, ready: bool) -> Value {
     let started = &pod.status.start_time;
     let mut conditions = conditions(["Ready", "ContainersReady"], ready, None);
     conditions.extend(self::conditions(["Initialized"], true, None));
@@ -398,8 +409,8 @@ fn runs(pod: &BoundPod, ready: bool) -> Value {
         "containerStatuses": containers(pod, true, ready, &json!({"running": {"startedAt": started}}))})
 }
 
-/// The status of a pod whose containers have exited. Those of a pod that never ran have none.
-fn ended(pod: &BoundPod, code: i32) -> Value {
+/// The status of a pod whose containers have exited. A pod that never ran has no container statuses.
+fn terminated_status(pod: &BoundPod, code: i32) -> Value {
     let phase = if code == 0 { "Succeeded" } else { "Failed" };
     let mut status = json!({"phase": phase, "conditions": conditions(["Ready", "ContainersReady"], false, Some("PodCompleted"))});
     if let Some(started) = &pod.status.start_time {
@@ -412,7 +423,7 @@ fn ended(pod: &BoundPod, code: i32) -> Value {
     status
 }
 
-/// What a worker of a real test left of its results. Read once: thousands of pods end with it while something is measured.
+/// The termination message of a worker of a real test.
 pub fn results() -> &'static str {
     static RESULTS: LazyLock<String> = LazyLock::new(|| {
         let runs: Value = serde_json::from_str(include_str!(
@@ -421,7 +432,7 @@ pub fn results() -> &'static str {
         .expect("this is JSON");
         runs[0]["messages"][0]
             .as_str()
-            .expect("a worker has left a message")
+            .expect("a worker has a message")
             .to_owned()
     });
     &RESULTS
@@ -443,9 +454,4 @@ fn containers(pod: &BoundPod, started: bool, ready: bool, state: &Value) -> Valu
             "state": state})
     };
     pod.spec.containers.iter().map(status).collect()
-}
-
-/// The time in whole seconds, as kubelets write it.
-fn now() -> String {
-    Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

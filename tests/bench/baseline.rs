@@ -1,8 +1,7 @@
-//! The floor: what a bare client needs for the same Jobs, while the control plane is as busy. LoadTests are created as for
-//! the operator, as many at a time; as soon as one is there, a client that is told so in its own process, and has neither
-//! a status nor an event to write, creates the Job that the operator would, as many at a time as LoadTests. Their pods are
-//! made, bound and run by the same parts. What is taken is the time from the begin of the LoadTest's creation until a
-//! watch shows the Job: the same as of the operator. The operator has ended by then.
+//! The baseline: the time that a bare client needs for the same Jobs under the same load of the control plane. LoadTests are
+//! created as for the operator, with the same concurrency. As soon as one exists, the client creates the Job that the operator
+//! would create. It writes no status and no event. The same components create, bind and run the pods. As for the operator, the
+//! time is measured from the creation of the LoadTest until a watch delivers the Job. The operator has ended by then.
 
 use std::time::{Duration, Instant};
 
@@ -16,34 +15,38 @@ use kube::{Client, ResourceExt};
 use loadtest_api::v1alpha1::LoadTest;
 use loadtest_script::ScriptInfo;
 
-use crate::seen::Seen;
-use crate::{FLOOR, Plan, from, load, load_test, table, until};
+use crate::plan::Plan;
+use crate::support::objects::from;
+use crate::watch_recorder::WatchRecorder;
+use crate::{BASELINE, load_average, load_test, table, until};
 
-/// Gives the seconds from the creation of each LoadTest to its Job.
+/// Returns the seconds from the creation of each LoadTest to its Job.
 pub async fn measure(client: &Client, plan: &Plan) -> Vec<f64> {
-    let tests: Api<LoadTest> = Api::namespaced(client.clone(), FLOOR);
-    let jobs: Api<Job> = Api::namespaced(client.clone(), FLOOR);
+    let tests: Api<LoadTest> = Api::namespaced(client.clone(), BASELINE);
+    let jobs: Api<Job> = Api::namespaced(client.clone(), BASELINE);
     let settings = WorkerConfig::default();
-    let seen = Seen::follow(client, FLOOR).await;
+    let recorder = WatchRecorder::follow(client, BASELINE).await;
     let begun = Instant::now();
-    let (there, created) = unbounded::<LoadTest>();
+    let (send_created, created) = unbounded::<LoadTest>();
     let create_tests = async {
         stream::iter(0..plan.tests)
             .for_each_concurrent(plan.concurrency, |i| {
-                let (tests, seen, there) = (&tests, &seen, &there);
+                let (tests, recorder, send_created) = (&tests, &recorder, &send_created);
                 async move {
-                    let name = format!("floor-{i:05}");
+                    let name = format!("baseline-{i:05}");
                     let test: LoadTest = from(load_test(&name, plan.count));
-                    seen.note_created(&name);
+                    recorder.record_created(&name);
                     let test = tests
                         .create(&PostParams::default(), &test)
                         .await
                         .expect("a LoadTest is created");
-                    there.unbounded_send(test).expect("it is waited for");
+                    send_created
+                        .unbounded_send(test)
+                        .expect("the receiver exists");
                 }
             })
             .await;
-        there.close_channel();
+        send_created.close_channel();
     };
     let create_jobs = created.for_each_concurrent(plan.concurrency, |test| {
         let (jobs, settings) = (&jobs, &settings);
@@ -59,18 +62,18 @@ pub async fn measure(client: &Client, plan: &Plan) -> Vec<f64> {
     });
     join!(create_tests, create_jobs);
     println!(
-        "floor: {} LoadTests and Jobs in {:.1} s; load average {}",
+        "baseline: {} LoadTests and Jobs in {:.1} s; load average {}",
         plan.tests,
         begun.elapsed().as_secs_f64(),
-        load()
+        load_average()
     );
-    until("the floor's Jobs", Duration::from_secs(60), async || {
-        seen.jobs() == plan.tests
+    until("the baseline's Jobs", Duration::from_secs(60), async || {
+        recorder.jobs() == plan.tests
     })
     .await;
-    let took = seen.create_to_job();
+    let took = recorder.create_to_job();
     println!(
-        "floor: LoadTest create -> Job seen, s: {}",
+        "baseline: LoadTest create -> Job, s: {}",
         table::quantiles(&took)
     );
     took

@@ -1,4 +1,4 @@
-//! Tests that are there already: what they cost an operator that has nothing to do about them.
+//! Existing objects that require no action: what they cost the operator.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
@@ -7,29 +7,33 @@ use kube::Client;
 use kube::api::{Api, PostParams};
 use loadtest_api::v1alpha1::LoadTest;
 
-use crate::process::Operator;
+use crate::plan::Plan;
+use crate::resource_usage::ResourceUsage;
 use crate::seed::{self, Stage, seed};
-use crate::seen::Seen;
+use crate::support::audit::{self, Request};
+use crate::support::objects::from;
+use crate::support::process::Operator;
 use crate::table::{Line, print};
-use crate::{FLOOR, NAMESPACE, Plan, START, audit, from, load, load_test, until};
+use crate::watch_recorder::WatchRecorder;
+use crate::{BASELINE, NAMESPACE, START, load_average, load_test, until};
 
-/// How many workers each of the tests has.
+/// The workers of each test.
 const WORKERS: usize = 2;
 
-/// Finished tests: the memory they take, what is done about them, and how soon an operator is at work beside them.
+/// Finished tests: memory, requests and CPU time without changes, and the time until a new operator works.
 pub async fn finished(client: &Client, plan: &Plan, parts: &[&str]) {
     let mut lines = Vec::new();
     if parts.contains(&"memory") {
         let mut idle = plan.start_operator();
         tokio::time::sleep(Duration::from_secs(4)).await;
         lines.push(Line::at_most("RSS idle, MiB", idle.memory().rss, 1, 8.0));
-        // It gives its lease up.
+        // It releases its lease.
         idle.terminate().await;
     }
     seed(client, NAMESPACE, plan.tests, WORKERS, Stage::Completed).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let mut operator = plan.start_operator();
-    // The first lists are read by then.
+    // The first lists are complete by then.
     tokio::time::sleep(Duration::from_secs(15)).await;
     if parts.contains(&"memory") {
         let memory = operator.memory();
@@ -40,8 +44,8 @@ pub async fn finished(client: &Client, plan: &Plan, parts: &[&str]) {
             1,
             64.0,
         ));
-        lines.push(Line::told(
-            "RSS peak, while the first lists are read, MiB",
+        lines.push(Line::info(
+            "RSS peak, with the first lists, MiB",
             format!("{:.1}", memory.peak),
         ));
     }
@@ -60,34 +64,34 @@ pub async fn finished(client: &Client, plan: &Plan, parts: &[&str]) {
 }
 
 async fn rest(plan: &Plan, operator: &mut Operator, lines: &mut Vec<Line>) {
-    let (offset, cpu) = (audit::length(&plan.audit_log), operator.cpu());
+    let (offset, cpu) = (audit::length(&plan.audit_log), operator.cpu_seconds());
     tokio::time::sleep(plan.quiet.max(Duration::from_secs(60))).await;
     let seconds = plan.quiet.max(Duration::from_secs(60)).as_secs_f64();
-    let used = (operator.cpu() - cpu) / seconds * 100.0;
+    let used = (operator.cpu_seconds() - cpu) / seconds * 100.0;
     assert!(
         operator.is_alive(),
-        "the operator has ended by itself: {}",
+        "the operator ended by itself: {}",
         operator.log()
     );
-    let requests = audit::requests(&plan.audit_log, offset, &plan.operator_user);
+    let requests = audit::requests_of(&plan.audit_log, offset, &plan.operator_user);
     println!(
         "at rest, in {seconds} s: {:?}; load average {}",
         kinds(&requests),
-        load()
+        load_average()
     );
-    let asked: Vec<_> = requests.iter().filter(|r| !r.is_lease()).collect();
-    let reads = asked
+    let without_leases: Vec<_> = requests.iter().filter(|r| !r.is_lease()).collect();
+    let reads = without_leases
         .iter()
         .filter(|r| !r.is_write() && !r.kind().starts_with("watch"))
         .count();
     lines.push(Line::at_most(
         "writes at rest",
-        count(asked.iter().filter(|r| r.is_write()).count()),
+        count(without_leases.iter().filter(|r| r.is_write()).count()),
         0,
         0.0,
     ));
     lines.push(Line::at_most(
-        "reads at rest that are no watch",
+        "reads at rest, without watches",
         count(reads),
         0,
         0.0,
@@ -95,10 +99,10 @@ async fn rest(plan: &Plan, operator: &mut Operator, lines: &mut Vec<Line>) {
     lines.push(Line::at_most("CPU at rest, % of a core", used, 2, 0.1));
 }
 
-/// An orderly restart, and one replica after another that was killed.
+/// A restart after SIGTERM, and a takeover after the leader was killed.
 async fn restart(client: &Client, plan: &Plan, mut operator: Operator, lines: &mut Vec<Line>) {
     operator.terminate().await;
-    let seen = Seen::follow(client, START).await;
+    let recorder = WatchRecorder::follow(client, START).await;
     create(client, "restarted").await;
     let offset = audit::length(&plan.audit_log);
     let begun = Instant::now();
@@ -106,24 +110,24 @@ async fn restart(client: &Client, plan: &Plan, mut operator: Operator, lines: &m
     until(
         "the Job of a new operator",
         Duration::from_secs(60),
-        async || seen.jobs() == 1,
+        async || recorder.jobs() == 1,
     )
     .await;
     lines.push(Line::at_most(
-        "start -> first useful write (a Job), s",
+        "start -> first Job, s",
         begun.elapsed().as_secs_f64(),
         2,
         5.0,
     ));
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let requests = audit::requests(&plan.audit_log, offset, &plan.operator_user);
+    let requests = audit::requests_of(&plan.audit_log, offset, &plan.operator_user);
     println!("after a restart: {:?}", kinds(&requests));
     let writes = requests
         .iter()
         .filter(|r| r.is_write() && !r.is_lease() && r.namespace == NAMESPACE)
         .count();
     lines.push(Line::at_most(
-        "writes after a restart, of tests that did not change",
+        "writes after a restart, for unchanged tests",
         count(writes),
         0,
         0.0,
@@ -132,16 +136,16 @@ async fn restart(client: &Client, plan: &Plan, mut operator: Operator, lines: &m
     let mut second = plan.start_operator();
     tokio::time::sleep(Duration::from_secs(4)).await;
     let begun = Instant::now();
-    first.kill();
+    first.kill().await;
     create(client, "taken-over").await;
     until(
         "the Job of a second operator",
         Duration::from_secs(60),
-        async || seen.jobs() == 2,
+        async || recorder.jobs() == 2,
     )
     .await;
     lines.push(Line::at_most(
-        "leader killed -> first useful write, s",
+        "leader killed -> first Job, s",
         begun.elapsed().as_secs_f64(),
         1,
         20.0,
@@ -149,20 +153,20 @@ async fn restart(client: &Client, plan: &Plan, mut operator: Operator, lines: &m
     second.terminate().await;
 }
 
-/// Running tests, of which nothing is to be told but how long they have run.
+/// Running tests of which only the duration changes.
 pub async fn refresh(client: &Client, plan: &Plan) {
     seed(client, NAMESPACE, plan.tests, 1, Stage::Running).await;
     let mut operator = plan.start_operator();
-    // After a start all that are late are written at once; what comes then is the rule.
+    // After a start all overdue statuses are written at once.
     tokio::time::sleep(Duration::from_secs(45)).await;
     let (offset, cpu, from) = (
         audit::length(&plan.audit_log),
-        operator.cpu(),
+        operator.cpu_seconds(),
         SystemTime::now(),
     );
     tokio::time::sleep(Duration::from_secs(60)).await;
-    let used = (operator.cpu() - cpu) / 60.0 * 100.0;
-    let requests = audit::requests(&plan.audit_log, offset, &plan.operator_user);
+    let used = (operator.cpu_seconds() - cpu) / 60.0 * 100.0;
+    let requests = audit::requests_of(&plan.audit_log, offset, &plan.operator_user);
     let mut by_second = [0_usize; 60];
     for request in requests
         .iter()
@@ -182,23 +186,23 @@ pub async fn refresh(client: &Client, plan: &Plan) {
     }
     println!(
         "status writes in each second: {by_second:?}; load average {}",
-        load()
+        load_average()
     );
     operator.terminate().await;
     let all: usize = by_second.iter().sum();
     let lines = [
-        Line::at_most("status writes a second", count(all) / 60.0, 1, 50.0),
+        Line::at_most("status writes per second", count(all) / 60.0, 1, 50.0),
         Line::at_most(
-            "the most in one second",
+            "maximum in one second",
             count(by_second.iter().copied().max().unwrap_or_default()),
             0,
             75.0,
         ),
-        Line::told("CPU, % of a core", format!("{used:.1}")),
+        Line::info("CPU, % of a core", format!("{used:.1}")),
     ];
     print(
         &format!(
-            "{} running LoadTests, of which nothing but DURATION changes",
+            "{} running LoadTests of which only DURATION changes",
             plan.tests
         ),
         &lines,
@@ -217,19 +221,19 @@ async fn create(client: &Client, name: &str) {
 pub async fn foreign(client: &Client, plan: &Plan) {
     let mut operator = plan.start_operator();
     tokio::time::sleep(Duration::from_secs(4)).await;
-    let (idle, cpu) = (operator.memory(), operator.cpu());
-    seed::foreign(client, FLOOR, plan.tests).await;
-    let (beside, used) = (operator.memory(), operator.cpu() - cpu);
-    println!("idle: {idle}; after they came: {beside}");
+    let (idle, cpu) = (operator.memory(), operator.cpu_seconds());
+    seed::foreign(client, BASELINE, plan.tests).await;
+    let (beside, used) = (operator.memory(), operator.cpu_seconds() - cpu);
+    println!("idle: {idle}; with them: {beside}");
     operator.terminate().await;
-    let seen = Seen::follow(client, START).await;
+    let recorder = WatchRecorder::follow(client, START).await;
     create(client, "beside").await;
     let begun = Instant::now();
     let mut operator = plan.start_operator();
     until(
-        "the Job of an operator that starts beside them",
+        "the Job of a new operator",
         Duration::from_secs(60),
-        async || seen.jobs() == 1,
+        async || recorder.jobs() == 1,
     )
     .await;
     let took = begun.elapsed().as_secs_f64();
@@ -237,37 +241,27 @@ pub async fn foreign(client: &Client, plan: &Plan) {
     let started = operator.memory();
     operator.terminate().await;
     let lines = [
-        Line::at_most(
-            "RSS more than before they came, MiB",
-            beside.rss - idle.rss,
-            1,
-            0.5,
-        ),
-        Line::at_most("CPU while they came, s", used, 2, 0.1),
-        Line::at_most(
-            "an operator that starts beside them -> its first Job, s",
-            took,
-            2,
-            5.0,
-        ),
-        Line::told(
-            "its RSS with that one test, MiB",
+        Line::at_most("RSS that they add, MiB", beside.rss - idle.rss, 1, 0.5),
+        Line::at_most("CPU while they are created, s", used, 2, 0.1),
+        Line::at_most("start of a new operator -> first Job, s", took, 2, 5.0),
+        Line::info(
+            "RSS of the new operator with one test, MiB",
             format!("{:.1}", started.rss),
         ),
     ];
     print(&format!("{} pods and Jobs of others", plan.tests), &lines);
 }
 
-/// How many requests of each kind.
-pub fn kinds(requests: &[audit::Request]) -> BTreeMap<String, usize> {
+/// The number of requests of each kind.
+pub fn kinds(requests: &[Request]) -> BTreeMap<String, usize> {
     let mut kinds = BTreeMap::new();
     for request in requests {
-        let refused = if request.code >= 400 {
+        let status = if request.code >= 400 {
             format!(" {}", request.code)
         } else {
             String::new()
         };
-        *kinds.entry(request.kind() + &refused).or_default() += 1;
+        *kinds.entry(request.kind() + &status).or_default() += 1;
     }
     kinds
 }

@@ -1,4 +1,4 @@
-//! What watches show, and when: Jobs and tests by name.
+//! Records when watches deliver Jobs and tests.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,12 +19,12 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::nodes::lean_metadata;
+use crate::support::nodes::partial_metadata;
 
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = "Job")]
-struct SeenJob {
-    #[serde(deserialize_with = "lean_metadata")]
+struct PartialJob {
+    #[serde(deserialize_with = "partial_metadata")]
     metadata: ObjectMeta,
     #[serde(default)]
     status: Status,
@@ -32,8 +32,8 @@ struct SeenJob {
 
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = "LoadTest")]
-struct SeenTest {
-    #[serde(deserialize_with = "lean_metadata")]
+struct PartialTest {
+    #[serde(deserialize_with = "partial_metadata")]
     metadata: ObjectMeta,
     #[serde(default)]
     status: Status,
@@ -55,8 +55,8 @@ struct Condition {
 }
 
 impl Status {
-    /// Whether one of these conditions holds.
-    fn shows(&self, types: &[&str]) -> bool {
+    /// Whether one of these conditions is true.
+    fn has_any(&self, types: &[&str]) -> bool {
         self.conditions
             .iter()
             .any(|c| c.status == "True" && types.contains(&c.r#type.as_str()))
@@ -69,44 +69,44 @@ struct Times {
     job: HashMap<String, Instant>,
     job_finished: HashMap<String, Instant>,
     finished: HashMap<String, Instant>,
-    jobs_now: HashSet<String>,
-    last: HashMap<String, Status>,
-    /// Writes of tests, by the phase they show; those that show nothing new but how far the test is, apart.
+    existing_jobs: HashSet<String>,
+    last_status: HashMap<String, Status>,
+    /// Writes of tests, by phase. Those that change only counts and durations are counted as refreshes.
     writes: BTreeMap<String, usize>,
     refreshes: usize,
 }
 
-/// What watches of one namespace show. They end when this is dropped.
-pub struct Seen {
+/// The times at which watches of one namespace delivered objects. The watches end when this is dropped.
+pub struct WatchRecorder {
     times: Arc<Mutex<Times>>,
     watches: [JoinHandle<()>; 2],
 }
 
-impl Drop for Seen {
+impl Drop for WatchRecorder {
     fn drop(&mut self) {
         self.watches.iter().for_each(JoinHandle::abort);
     }
 }
 
-impl Seen {
-    /// Begins to watch; returns when nothing is missed any more.
+impl WatchRecorder {
+    /// Starts the watches. Returns when they have delivered their first lists.
     pub async fn follow(client: &Client, namespace: &str) -> Self {
         let times: Arc<Mutex<Times>> = Arc::default();
         let (jobs, tests) = (times.clone(), times.clone());
         let watches = [
-            watch::<SeenJob>(client, namespace, move |job, there, at| {
-                lock(&jobs).job(&job, there, at);
+            watch::<PartialJob>(client, namespace, move |job, exists, at| {
+                lock(&jobs).job(&job, exists, at);
             })
             .await,
-            watch::<SeenTest>(client, namespace, move |test, there, at| {
-                lock(&tests).test(test, there, at);
+            watch::<PartialTest>(client, namespace, move |test, exists, at| {
+                lock(&tests).test(test, exists, at);
             })
             .await,
         ];
         Self { times, watches }
     }
 
-    pub fn note_created(&self, name: &str) {
+    pub fn record_created(&self, name: &str) {
         lock(&self.times)
             .created
             .insert(name.into(), Instant::now());
@@ -120,8 +120,8 @@ impl Seen {
         lock(&self.times).job.values().min().copied()
     }
 
-    pub fn all_jobs_are_gone(&self) -> bool {
-        lock(&self.times).jobs_now.is_empty()
+    pub fn all_jobs_are_deleted(&self) -> bool {
+        lock(&self.times).existing_jobs.is_empty()
     }
 
     pub fn finished(&self) -> usize {
@@ -156,7 +156,7 @@ fn lock(times: &Mutex<Times>) -> MutexGuard<'_, Times> {
     times.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Seconds. Two watches may tell in the wrong order, by little: that is 0.
+/// The seconds between two times, by name. 0 if two watches delivered in the wrong order.
 fn between(from: &HashMap<String, Instant>, to: &HashMap<String, Instant>) -> Vec<f64> {
     to.iter()
         .filter_map(|(name, to)| {
@@ -167,32 +167,32 @@ fn between(from: &HashMap<String, Instant>, to: &HashMap<String, Instant>) -> Ve
 }
 
 impl Times {
-    fn job(&mut self, job: &SeenJob, there: bool, at: Instant) {
+    fn job(&mut self, job: &PartialJob, exists: bool, at: Instant) {
         let name = job.name_any();
-        if !there {
-            self.jobs_now.remove(&name);
+        if !exists {
+            self.existing_jobs.remove(&name);
             return;
         }
-        self.jobs_now.insert(name.clone());
-        if job.status.shows(&["Complete", "Failed"]) {
+        self.existing_jobs.insert(name.clone());
+        if job.status.has_any(&["Complete", "Failed"]) {
             self.job_finished.entry(name.clone()).or_insert(at);
         }
         self.job.entry(name).or_insert(at);
     }
 
-    fn test(&mut self, test: SeenTest, there: bool, at: Instant) {
-        if !there {
+    fn test(&mut self, test: PartialTest, exists: bool, at: Instant) {
+        if !exists {
             return;
         }
         let name = test.name_any();
         if test
             .status
-            .shows(&["Completed", "Complete", "Failed", "Succeeded"])
+            .has_any(&["Completed", "Complete", "Failed", "Succeeded"])
         {
             self.finished.entry(name.clone()).or_insert(at);
         }
         let status = test.status;
-        match self.last.insert(name, status.clone()) {
+        match self.last_status.insert(name, status.clone()) {
             Some(last) if last == status && status != Status::default() => self.refreshes += 1,
             _ => {
                 *self
@@ -207,7 +207,7 @@ impl Times {
 async fn watch<K>(
     client: &Client,
     namespace: &str,
-    mut note: impl FnMut(K, bool, Instant) + Send + 'static,
+    mut record: impl FnMut(K, bool, Instant) + Send + 'static,
 ) -> JoinHandle<()>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -229,8 +229,8 @@ where
         while let Some(event) = events.next().await {
             let at = Instant::now();
             match event {
-                Ok(Event::InitApply(object) | Event::Apply(object)) => note(object, true, at),
-                Ok(Event::Delete(object)) => note(object, false, at),
+                Ok(Event::InitApply(object) | Event::Apply(object)) => record(object, true, at),
+                Ok(Event::Delete(object)) => record(object, false, at),
                 Ok(Event::Init) => {}
                 Ok(Event::InitDone) => {
                     if let Some(ready) = ready.take() {
@@ -238,7 +238,7 @@ where
                     }
                 }
                 Err(error) => {
-                    println!("a watch failed and is begun anew, so times may be wrong: {error}");
+                    println!("a watch failed and restarts, so times may be wrong: {error}");
                 }
             }
         }
@@ -250,28 +250,28 @@ where
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = "CoreEvent")]
 #[serde(rename_all = "camelCase")]
-struct SeenEvent {
-    #[serde(deserialize_with = "lean_metadata")]
+struct PartialEvent {
+    #[serde(deserialize_with = "partial_metadata")]
     metadata: ObjectMeta,
     reason: Option<String>,
     count: Option<usize>,
-    involved_object: Involved,
+    involved_object: InvolvedObject,
 }
 
 #[derive(Clone, Debug, Deserialize)]
-struct Involved {
+struct InvolvedObject {
     kind: Option<String>,
     name: Option<String>,
 }
 
-/// The events of the tests in a namespace: how many of each reason, by test.
+/// The number of events of each reason, by test.
 pub async fn events(client: &Client, namespace: &str) -> HashMap<String, BTreeMap<String, usize>> {
-    let api: Api<SeenEvent> = Api::namespaced(client.clone(), namespace);
+    let api: Api<PartialEvent> = Api::namespaced(client.clone(), namespace);
     let mut found: HashMap<String, BTreeMap<String, usize>> = HashMap::new();
     let mut token = None;
     loop {
         let list = api
-            .list(&crate::part(token))
+            .list(&crate::page(token))
             .await
             .expect("events can be listed");
         for event in list
