@@ -39,7 +39,7 @@ worker: worker/node_modules/.package-lock.json ## Tests of the worker's JavaScri
 ##@ Tests, by layer
 
 unit: ## Unit tests without the model check: no root, no cluster, seconds after a change.
-	cargo test --quiet --workspace --lib --bins --test faults-pure -- --skip model_check
+	cargo test --quiet --workspace --lib --bins --test faults-unit -- --skip model_check
 
 integration: ## The operator against a real API server: make integration, or make integration TEST=part_of_a_name.
 	$(CLUSTER) control-plane up tests

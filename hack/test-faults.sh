@@ -18,13 +18,14 @@ fault. Prints a table of the faults, and each violation with the history of the 
   --minutes N   start no run after N minutes
 Environment variables:
   KEEP=1        leave the control plane running
+  NAME          the name of the control plane (faults)
 U
 }
 case ${1:-} in -h | --help) usage && exit ;; esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 require_command cargo:https://rustup.rs
 
-NAME=faults
+NAME=${NAME:-faults}
 chosen=--all
 for option; do
   case $option in --subset | --only) chosen= ;; esac

@@ -37,7 +37,7 @@ skip() {
   skipped+=("$1")
 }
 
-layer unit cargo test --workspace --lib --bins --test faults-pure -- --skip model_check
+layer unit cargo test --workspace --lib --bins --test faults-unit -- --skip model_check
 # The model check explores hundreds of thousands of states, so it is optimized.
 layer model-check cargo test --config profile.test.package.artillery-operator.opt-level=2 --lib model_check
 if [ "$(uname)" = Linux ]; then

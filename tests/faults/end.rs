@@ -1,47 +1,53 @@
-//! How a test ended, compared with how it ends without a fault: pure.
+//! How a test ended, compared with its end without a fault. Pure.
 
 use serde_json::{Value, json};
 
-use crate::judge::{Change, Seen, Violation, owner, violation};
-use crate::plan::{Fault, Run, Scenario, Stage, WorldDeed};
+use crate::invariants::{Change, ObjectVersion, Violation, owner, violation};
+use crate::plan::{ClusterFault, Fault, Run, Scenario, Stage};
 use crate::view::View;
 
-/// What a run is to end in.
+/// How a run must end.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum End {
-    /// The same as without a fault.
+    /// As without a fault.
     AsClean,
-    /// As without a fault, but the Job or a pod is gone by then.
+    /// With the status that it has without a fault. The Job or a pod may be missing.
     StatusAsClean,
-    /// Phase `Failed`, for this reason if one is given.
+    /// In phase `Failed`, with this reason if there is one.
     Fails(Option<&'static str>),
-    /// It has not started, and this is why.
+    /// The test has not started, for this reason.
     Waits(&'static str),
-    /// There is no test, no Job and no pod.
+    /// Without a test, a Job and a pod.
     Nothing,
 }
 
-/// What a run is to end in.
+/// How a run must end.
 pub fn expected(run: &Run) -> End {
-    let Fault::World(stage, deed) = run.fault else {
+    let Fault::Cluster(stage, fault) = run.fault else {
         return End::AsClean;
     };
-    match (deed, stage) {
-        (WorldDeed::TestDeleted | WorldDeed::NamespaceDeleted, _) => End::Nothing,
-        (WorldDeed::ForeignJobStays, _) => End::Waits("NameConflict"),
-        (WorldDeed::JobDeleted, Stage::Ended) => End::StatusAsClean,
-        (WorldDeed::JobDeleted, _) => End::Fails(Some("JobDeleted")),
-        (WorldDeed::PodDeleted, Stage::Starting | Stage::Running) => End::Fails(None),
+    match (fault, stage) {
+        (ClusterFault::TestDeleted | ClusterFault::NamespaceDeleted, _) => End::Nothing,
+        (ClusterFault::ForeignJobStays, _) => End::Waits("NameConflict"),
+        (ClusterFault::JobDeleted, Stage::Ended) => End::StatusAsClean,
+        (ClusterFault::JobDeleted, _) => End::Fails(Some("JobDeleted")),
+        (ClusterFault::PodDeleted, Stage::Starting | Stage::Running) => End::Fails(None),
         _ => End::AsClean,
     }
 }
 
-/// A test's end in words that are the same in all runs: without times, UIDs and the names of pods.
-pub fn normal(view: &View, history: &[Seen], name: &str, uid: &str, namespace: &str) -> Value {
+/// The end of a test in a form that is equal in all runs: without times, UIDs and names of pods.
+pub fn normalized(
+    view: &View,
+    history: &[ObjectVersion],
+    name: &str,
+    uid: &str,
+    namespace: &str,
+) -> Value {
     let test = view.get("LoadTest", name).cloned().unwrap_or_default();
     let status = &test["status"];
-    let same = |text: &Value| {
-        let mut told = text
+    let normalized = |text: &Value| {
+        let mut normalized = text
             .as_str()
             .unwrap_or_default()
             .replace(namespace, "NAMESPACE");
@@ -51,18 +57,25 @@ pub fn normal(view: &View, history: &[Seen], name: &str, uid: &str, namespace: &
         {
             let index =
                 &pod.object["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"];
-            told = told.replace(
+            normalized = normalized.replace(
                 pod.name(),
                 &format!("POD-{}", index.as_str().unwrap_or_default()),
             );
         }
-        told
+        normalized
     };
     let conditions: Vec<Value> = status["conditions"]
         .as_array()
         .into_iter()
         .flatten()
-        .map(|c| json!([c["type"], c["status"], c["reason"], same(&c["message"])]))
+        .map(|c| {
+            json!([
+                c["type"],
+                c["status"],
+                c["reason"],
+                normalized(&c["message"])
+            ])
+        })
         .collect();
     let of_test =
         |e: &&Value| e["involvedObject"]["kind"] == "LoadTest" && e["involvedObject"]["uid"] == uid;
@@ -73,8 +86,8 @@ pub fn normal(view: &View, history: &[Seen], name: &str, uid: &str, namespace: &
             format!(
                 "{} {}: {}",
                 e["type"].as_str().unwrap_or_default(),
-                same(&e["reason"]),
-                same(&e["message"])
+                normalized(&e["reason"]),
+                normalized(&e["message"])
             )
         })
         .collect();
@@ -90,21 +103,21 @@ pub fn normal(view: &View, history: &[Seen], name: &str, uid: &str, namespace: &
     .map(|f| &status[f])
     .into();
     let objects = ["LoadTest", "Job", "Pod"].map(|kind| view.all(kind).count());
-    // The Job's own start, in whichever version of it was the first to tell.
+    // The Job's start time, from the first version that has one.
     let job_started = history
         .iter()
         .filter(|s| s.kind == "Job" && owner(&s.object) == Some(uid))
         .find_map(|s| s.object.pointer("/status/startTime"));
     let start = match (&status["startTime"], job_started) {
         (Value::Null, _) => "none",
-        (told, Some(started)) if told == started => "the Job's",
-        _ => "another than the Job's",
+        (reported, Some(started)) if reported == started => "the Job's",
+        _ => "not the Job's",
     };
     json!({"start": start, "status": counts, "conditions": conditions, "events": events, "objects": objects})
 }
 
-/// Whether a run ended as it is to end.
-pub fn judge(run: &Run, end: &Value, clean: Option<&Value>) -> Option<Violation> {
+/// Checks that a run ended as it must.
+pub fn check(run: &Run, end: &Value, clean: Option<&Value>) -> Option<Violation> {
     let reasons: Vec<&str> = end["conditions"]
         .as_array()
         .into_iter()
@@ -118,21 +131,21 @@ pub fn judge(run: &Run, end: &Value, clean: Option<&Value>) -> Option<Violation>
             (end["status"] != clean?["status"]).then(|| format!("the status is {}", end["status"]))
         }
         End::Fails(reason) => {
-            let as_told = phase == "Failed" && reason.is_none_or(|r| reasons.contains(&r));
-            (!as_told).then(|| format!("it is {phase} for {reasons:?}, not Failed for {reason:?}"))
+            let is_expected = phase == "Failed" && reason.is_none_or(|r| reasons.contains(&r));
+            (!is_expected)
+                .then(|| format!("it is {phase} for {reasons:?}, not Failed for {reason:?}"))
         }
         End::Waits(reason) => {
             let waits = phase == "Pending" && reasons.contains(&reason);
             (!waits).then(|| format!("it is {phase} for {reasons:?}, not Pending for {reason}"))
         }
-        End::Nothing => {
-            (end["objects"] != json!([0, 0, 0])).then(|| format!("left are {}", end["objects"]))
-        }
+        End::Nothing => (end["objects"] != json!([0, 0, 0]))
+            .then(|| format!("objects remain: {}", end["objects"])),
     };
     what.map(|what| violation("end", what))
 }
 
-/// In what an end differs from that of the clean run.
+/// The difference between an end and that of the clean run.
 fn differences(run: &Run, end: &Value, clean: &Value) -> Option<String> {
     for part in ["status", "conditions", "start"] {
         if end[part] != clean[part] {
@@ -142,8 +155,8 @@ fn differences(run: &Run, end: &Value, clean: &Value) -> Option<String> {
             ));
         }
     }
-    let pod_is_gone = matches!(run.fault, Fault::World(_, WorldDeed::PodDeleted));
-    if end["objects"] != clean["objects"] && !pod_is_gone {
+    let pod_was_deleted = matches!(run.fault, Fault::Cluster(_, ClusterFault::PodDeleted));
+    if end["objects"] != clean["objects"] && !pod_was_deleted {
         return Some(format!(
             "LoadTests, Jobs and pods are {}, without the fault {}",
             end["objects"], clean["objects"]
@@ -157,35 +170,35 @@ fn differences(run: &Run, end: &Value, clean: &Value) -> Option<String> {
             .filter_map(|e| e.as_str().map(str::to_owned))
             .collect()
     };
-    let (said, to_be_said) = (texts(end), texts(clean));
-    let missing: Vec<&String> = to_be_said.iter().filter(|e| !said.contains(e)).collect();
+    let (recorded, expected) = (texts(end), texts(clean));
+    let missing: Vec<&String> = expected.iter().filter(|e| !recorded.contains(e)).collect();
     if !missing.is_empty() && !run.fault.loses_events() {
         return Some(format!("these events are missing: {missing:?}"));
     }
-    // There is no node: where a fault has delayed a pod, that is told, and is true.
-    let is_of_no_fault = |event: &str| event.starts_with("Warning Unschedulable");
-    let is_obstacle = |event: &str| {
+    // There is no node. If a fault has delayed a pod, this warning is correct.
+    let is_unschedulable = |event: &str| event.starts_with("Warning Unschedulable");
+    let is_blocker = |event: &str| {
         ["NameConflict", "JobRejected", "MissingTestScript"]
             .iter()
             .any(|r| event.contains(r))
     };
-    let more: Vec<&String> = said
+    let unexpected: Vec<&String> = recorded
         .iter()
         .filter(|e| {
-            !to_be_said.contains(e)
-                && !is_of_no_fault(e)
-                && !(is_obstacle(e)
-                    && (run.fault.may_be_an_obstacle() || run.scenario == Scenario::Waits))
+            !expected.contains(e)
+                && !is_unschedulable(e)
+                && !(is_blocker(e)
+                    && (run.fault.may_block_start() || run.scenario == Scenario::Waits))
         })
         .collect();
-    (!more.is_empty()).then(|| format!("these events should not be there: {more:?}"))
+    (!unexpected.is_empty()).then(|| format!("these events are unexpected: {unexpected:?}"))
 }
 
 #[cfg(test)]
-#[allow(dead_code, reason = "they run in pure.rs: main.rs has no test harness")]
+#[allow(dead_code, reason = "they run in unit.rs: main.rs has no test harness")]
 mod tests {
     use super::*;
-    use crate::plan::{Deed, Point};
+    use crate::plan::{Point, RequestFault};
 
     fn run(fault: Fault) -> Run {
         Run {
@@ -201,7 +214,7 @@ mod tests {
                 resource: resource.into(),
                 occurrence: 1,
             },
-            Deed::Conflict,
+            RequestFault::Conflict,
         )
     }
 
@@ -211,24 +224,24 @@ mod tests {
     }
 
     #[test]
-    fn an_end_is_compared_with_the_clean_one() {
+    fn end_must_equal_the_clean_end() {
         let clean = ended(
             "Completed",
             "Completed",
             &["Created", "Completed"],
             [1, 1, 2],
         );
-        let broken = |fault: Fault, end: &Value| judge(&run(fault), end, Some(&clean)).is_some();
-        assert!(!broken(conflict("events"), &clean));
-        assert!(broken(
+        let differs = |fault: Fault, end: &Value| check(&run(fault), end, Some(&clean)).is_some();
+        assert!(!differs(conflict("events"), &clean));
+        assert!(differs(
             conflict("events"),
             &ended("Failed", "JobFailed", &["Created", "Completed"], [1, 1, 2])
         ));
-        assert!(broken(
+        assert!(differs(
             conflict("events"),
             &ended("Completed", "Completed", &["Completed"], [1, 1, 2])
         ));
-        assert!(broken(
+        assert!(differs(
             conflict("events"),
             &ended(
                 "Completed",
@@ -237,49 +250,50 @@ mod tests {
                 [1, 0, 2]
             )
         ));
-        let obstacle = ended(
+        let blocked = ended(
             "Completed",
             "Completed",
             &["Created", "Completed", "Warning NameConflict: x"],
             [1, 1, 2],
         );
-        assert!(broken(conflict("events"), &obstacle));
+        assert!(differs(conflict("events"), &blocked));
         assert!(
-            !broken(conflict("jobs"), &obstacle),
-            "somebody had truly taken the name"
+            !differs(conflict("jobs"), &blocked),
+            "a third party had taken the name"
         );
     }
 
     #[test]
-    fn the_worlds_faults_have_ends_of_their_own() {
-        let broken =
-            |stage, deed, end: &Value| judge(&run(Fault::World(stage, deed)), end, None).is_some();
+    fn cluster_faults_have_their_own_ends() {
+        let differs = |stage, fault, end: &Value| {
+            check(&run(Fault::Cluster(stage, fault)), end, None).is_some()
+        };
         let lost = ended("Failed", "JobDeleted", &[], [1, 0, 0]);
-        assert!(!broken(Stage::Running, WorldDeed::JobDeleted, &lost));
-        assert!(broken(
+        assert!(!differs(Stage::Running, ClusterFault::JobDeleted, &lost));
+        assert!(differs(
             Stage::Running,
-            WorldDeed::JobDeleted,
+            ClusterFault::JobDeleted,
             &ended("Failed", "JobFailed", &[], [1, 0, 0])
         ));
-        assert!(!broken(
+        assert!(!differs(
             Stage::Running,
-            WorldDeed::PodDeleted,
+            ClusterFault::PodDeleted,
             &ended("Failed", "JobFailed", &[], [1, 1, 1])
         ));
-        assert!(!broken(
+        assert!(!differs(
             Stage::Before,
-            WorldDeed::ForeignJobStays,
+            ClusterFault::ForeignJobStays,
             &ended("Pending", "NameConflict", &[], [1, 1, 0])
         ));
-        assert!(broken(Stage::Before, WorldDeed::ForeignJobStays, &lost));
-        assert!(!broken(
+        assert!(differs(Stage::Before, ClusterFault::ForeignJobStays, &lost));
+        assert!(!differs(
             Stage::Running,
-            WorldDeed::TestDeleted,
+            ClusterFault::TestDeleted,
             &ended("", "", &[], [0, 0, 0])
         ));
-        assert!(broken(
+        assert!(differs(
             Stage::Running,
-            WorldDeed::TestDeleted,
+            ClusterFault::TestDeleted,
             &ended("", "", &[], [0, 1, 0])
         ));
     }

@@ -1,4 +1,4 @@
-//! What happens in a namespace, by watches that do not pass the proxy: every version of every object.
+//! Every version of every object of a namespace, recorded by watches that bypass the proxy.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
@@ -10,12 +10,12 @@ use kube::api::{Api, ApiResource, DynamicObject, ListParams, WatchEvent, WatchPa
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::judge::{Change, Seen};
+use crate::invariants::{Change, ObjectVersion};
 use crate::view::View;
 
-/// The watches of a namespace, and what they have told.
+/// The watches of a namespace, and what they have recorded.
 pub struct History {
-    seen: Arc<Mutex<Vec<Seen>>>,
+    versions: Arc<Mutex<Vec<ObjectVersion>>>,
     changed: watch::Sender<usize>,
     watches: Vec<JoinHandle<()>>,
 }
@@ -41,9 +41,12 @@ fn kinds() -> [ApiResource; 4] {
 }
 
 impl History {
-    /// Watches a namespace, from now on.
+    /// Starts to watch a namespace.
     pub async fn follow(client: &Client, namespace: &str) -> Self {
-        let (seen, changed) = (Arc::<Mutex<Vec<Seen>>>::default(), watch::Sender::new(0));
+        let (versions, changed) = (
+            Arc::<Mutex<Vec<ObjectVersion>>>::default(),
+            watch::Sender::new(0),
+        );
         let begun = Instant::now();
         let mut watches = Vec::new();
         for resource in kinds() {
@@ -54,20 +57,20 @@ impl History {
                 .await
                 .expect("a namespace can be listed");
             let version = from.metadata.resource_version.unwrap_or_default();
-            let note = note(resource.kind, begun, seen.clone(), changed.clone());
-            watches.push(tokio::spawn(watch_on(api, version, note)));
+            let record = record(resource.kind, begun, versions.clone(), changed.clone());
+            watches.push(tokio::spawn(watch_on(api, version, record)));
         }
         Self {
-            seen,
+            versions,
             changed,
             watches,
         }
     }
 
-    /// All that was seen, in the order in which it happened.
-    pub fn all(&self) -> Vec<Seen> {
-        let mut all = self.seen.lock().unwrap().clone();
-        all.sort_by_key(|s| s.version);
+    /// All versions, ordered by revision.
+    pub fn all(&self) -> Vec<ObjectVersion> {
+        let mut all = self.versions.lock().unwrap().clone();
+        all.sort_by_key(|v| v.revision);
         all
     }
 
@@ -75,7 +78,7 @@ impl History {
         View::of(self.all())
     }
 
-    /// Waits for something that is seen.
+    /// Waits until `check` returns something for the current objects.
     pub async fn until<T>(
         &self,
         what: &str,
@@ -105,24 +108,24 @@ impl Drop for History {
     }
 }
 
-fn note(
+fn record(
     kind: String,
     begun: Instant,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    versions: Arc<Mutex<Vec<ObjectVersion>>>,
     changed: watch::Sender<usize>,
 ) -> impl Fn(Change, DynamicObject) {
     move |change, mut object| {
         object.metadata.managed_fields = None;
-        let version = object
+        let revision = object
             .metadata
             .resource_version
             .as_ref()
             .and_then(|v| v.parse().ok())
             .unwrap_or_default();
         let object = serde_json::to_value(object).unwrap();
-        seen.lock().unwrap().push(Seen {
+        versions.lock().unwrap().push(ObjectVersion {
             at: begun.elapsed(),
-            version,
+            revision,
             kind: kind.clone(),
             change,
             object,
@@ -131,11 +134,11 @@ fn note(
     }
 }
 
-/// A watch that goes on from where it was when it ends: unlike a watcher with lists, it misses no version.
+/// Watches without lists: a watch that ends is continued from its last resource version, so no version is missed.
 async fn watch_on(
     api: Api<DynamicObject>,
     mut version: String,
-    note: impl Fn(Change, DynamicObject),
+    record: impl Fn(Change, DynamicObject),
 ) {
     let params = WatchParams::default().timeout(280);
     loop {
@@ -156,39 +159,39 @@ async fn watch_on(
                 WatchEvent::Error(status) => panic!("the history is lost: {status:?}"),
             };
             version = object.metadata.resource_version.clone().unwrap_or_default();
-            note(change, object);
+            record(change, object);
         }
     }
 }
 
-/// The history as text, for whoever is to understand a violation.
-pub fn tell(history: &[Seen]) -> String {
+/// The history as text.
+pub fn format(history: &[ObjectVersion]) -> String {
     let mut text = String::new();
-    for seen in history {
-        let told = match seen.kind.as_str() {
-            "LoadTest" => seen.object["status"].to_string(),
+    for version in history {
+        let summary = match version.kind.as_str() {
+            "LoadTest" => version.object["status"].to_string(),
             "Event" => format!(
                 "{} {}: {}",
-                seen.object["reason"],
-                seen.object["involvedObject"]["name"],
-                seen.object["message"]
+                version.object["reason"],
+                version.object["involvedObject"]["name"],
+                version.object["message"]
             ),
             "Pod" => format!(
                 "{} {}",
-                seen.object["status"]["phase"], seen.object["metadata"]["deletionTimestamp"]
+                version.object["status"]["phase"], version.object["metadata"]["deletionTimestamp"]
             ),
             _ => format!(
                 "{} owners {}",
-                seen.object["status"], seen.object["metadata"]["ownerReferences"]
+                version.object["status"], version.object["metadata"]["ownerReferences"]
             ),
         };
-        let (at, version, uid) = (seen.at.as_secs_f64(), seen.version, seen.uid());
+        let (at, revision, uid) = (version.at.as_secs_f64(), version.revision, version.uid());
         writeln!(
             text,
-            "  {at:7.3} {version} {:?} {} {} {uid} {told}",
-            seen.change,
-            seen.kind,
-            seen.name()
+            "  {at:7.3} {revision} {:?} {} {} {uid} {summary}",
+            version.change,
+            version.kind,
+            version.name()
         )
         .unwrap();
     }

@@ -1,22 +1,27 @@
-//! Lets one fault after another befall the operator's program, between a real API server and itself, and judges what
-//! comes of it by what others see. `hack/test-faults.sh` runs it.
+//! Injects faults between the operator and a real API server, one in each run, and checks the resulting history of all
+//! objects. `hack/test-faults.sh` runs it.
 //!
-//! `plan` lists the faults, `world` carries out a run, `proxy` and `stream` let a request's fault happen, `history` sees
-//! what comes of it, `judge` and `end` judge that, and `audit` asks the API server's own record.
+//! `plan` lists the faults. `run` executes a run, and `cluster_faults` changes the cluster. `proxy` and `watch_faults` inject
+//! the fault of a request. `history` records all objects, `invariants` and `end` check them, and `audit_check` compares the
+//! API server's audit log.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod audit;
+mod audit_check;
+mod cluster_faults;
 mod end;
 mod history;
-mod judge;
-mod others;
+mod invariants;
 mod plan;
-mod process;
 mod proxy;
-mod stream;
+mod run;
+mod supervisor;
 mod table;
+mod third_party;
 mod view;
-mod world;
+mod watch_faults;
+
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -25,36 +30,33 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, Patch, PatchParams, WatchParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::runtime::wait::{await_condition, conditions};
-use kube::{Client, Config, ResourceExt};
-use loadtest_api::{crd::crd, v1alpha1::LoadTest};
+use kube::Client;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use plan::{Fault, Point, Run, Scenario};
-use world::{Pace, Verdict, carry_out};
+use run::{RunResult, Timings, execute};
+use support::audit;
+use support::cluster::{client_without_retries, install_crd};
 
 const USAGE: &str = "usage: faults [--subset | --all | --only NAME]... [--list] [--seed N] [--parallel N] [--minutes N]
 
-Learns the operator's requests by runs without a fault, and then lets one fault befall each of many runs.
-  --subset      some faults of every kind that does not take long, chosen by the seed
-  --all         all of them
-  --only NAME   those whose name contains NAME, such as 'completes: create jobs 1'; can be given more than once
-  --list        say which they would be, and end
-  --seed N      another subset, and another order
-  --parallel N  so many runs at a time (8 of a subset, else 24)
-  --minutes N   begin no run after so many minutes
-From the environment:
-  KUBECONFIG    the administrator's (one file); the API server's audit log is audit.log beside it";
+Records the operator's requests in runs without a fault, and then injects one fault in each of many runs.
+  --subset      some faults of every kind, without slow ones, chosen by the seed
+  --all         all faults
+  --only NAME   the runs whose name contains NAME, such as 'completes: create jobs 1'; may be repeated
+  --list        print the names of the runs, and exit
+  --seed N      choose another subset and order (1)
+  --parallel N  the number of concurrent runs (8 with --subset, otherwise 24)
+  --minutes N   start no run after N minutes
+Environment:
+  KUBECONFIG    the administrator's kubeconfig (one file); the API server's audit log is audit.log beside it";
 
-/// How many runs the subset has: what is done within four minutes on two processors.
-const SUBSET: usize = 150;
+/// The number of runs of the subset, which two processors execute within four minutes.
+const SUBSET_SIZE: usize = 150;
 
-/// The runs that wait for silence cost nothing: there may be many more of these.
-const WAITING: usize = 5;
+/// How many runs exist for each busy one. Those that wait for silence cost nothing.
+const RUNS_PER_PERMIT: usize = 5;
 
 struct Options {
     subset: bool,
@@ -67,7 +69,7 @@ struct Options {
 }
 
 impl Options {
-    /// None where the arguments ask for nothing.
+    /// None if the arguments are invalid or choose no runs.
     fn from_args() -> Option<Self> {
         let mut options = Self {
             subset: false,
@@ -104,21 +106,21 @@ impl Options {
         }
         let mut runs = plan::evenly(runs, self.seed);
         if !self.all && self.only.is_empty() {
-            runs.truncate(SUBSET);
+            runs.truncate(SUBSET_SIZE);
         }
         runs
     }
 
-    fn pace(&self) -> Pace {
+    fn timings(&self) -> Timings {
         let seconds = Duration::from_secs;
         if self.subset {
-            Pace {
+            Timings {
                 heal: seconds(2),
                 limit: seconds(100),
                 quiet: seconds(3),
             }
         } else {
-            Pace {
+            Timings {
                 heal: seconds(10),
                 limit: seconds(180),
                 quiet: seconds(30),
@@ -136,18 +138,20 @@ async fn main() -> ExitCode {
     let begun = Instant::now();
     let kubeconfig = PathBuf::from(std::env::var_os("KUBECONFIG").expect("KUBECONFIG is set"));
     let log = kubeconfig.with_file_name("audit.log");
-    let (client, since) = (connect(&kubeconfig).await, audit::length(&log));
-    let clean = learn(&client, options.pace()).await;
+    let client = client_without_retries(&kubeconfig).await;
+    install_crd(&client).await;
+    let since = audit::length(&log);
+    let clean = execute_clean_runs(&client, options.timings()).await;
     let mut failed = 0;
-    for verdict in clean.values() {
-        failed += usize::from(table::tell_violations(verdict));
+    for result in clean.values() {
+        failed += usize::from(table::print_violations(result));
     }
-    let learned: Vec<(Scenario, Vec<Point>)> =
+    let requests: Vec<(Scenario, Vec<Point>)> =
         clean.iter().map(|(s, v)| (*s, v.points.clone())).collect();
-    let all = plan::all(&learned);
+    let all = plan::all(&requests);
     let (planned, runs) = (all.len(), options.choose(all));
     println!(
-        "{planned} faults are known; {} are tried; seed {}",
+        "{} of {planned} faults are injected; seed {}",
         runs.len(),
         options.seed
     );
@@ -157,22 +161,22 @@ async fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    let mut verdicts = carry_out_all(&client, &options, runs, &clean).await;
-    verdicts.extend(clean.into_values());
-    let by_audit = audit::judge(&log, since, &verdicts);
-    for line in &by_audit {
-        println!("VIOLATION by the audit log: {line}");
+    let mut results = execute_all(&client, &options, runs, &clean).await;
+    results.extend(clean.into_values());
+    let unrecorded = audit_check::check(&log, since, &results);
+    for line in &unrecorded {
+        println!("VIOLATION of the audit log: {line}");
     }
-    failed += verdicts
+    failed += results
         .iter()
         .filter(|v| v.run.fault != Fault::None && !v.violations.is_empty())
         .count()
-        + by_audit.len();
-    println!("\n{}", table::table(&verdicts));
+        + unrecorded.len();
+    println!("\n{}", table::table(&results));
     println!("{:.0} s", begun.elapsed().as_secs_f64());
     println!(
         "{} passed, {failed} failed",
-        verdicts.iter().filter(|v| v.violations.is_empty()).count()
+        results.iter().filter(|v| v.violations.is_empty()).count()
     );
     if failed == 0 {
         ExitCode::SUCCESS
@@ -181,41 +185,12 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn connect(kubeconfig: &std::path::Path) -> Client {
-    let read = Kubeconfig::read_from(kubeconfig).expect("the kubeconfig can be read");
-    let mut config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
-        .await
-        .expect("the kubeconfig is usable");
-    // What is repeated in secret would be a fault that nobody has asked for.
-    config.default_retry = false;
-    let client = Client::try_from(config).expect("the kubeconfig is usable");
-    let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
-    let crd = crd();
-    crds.patch(
-        &crd.name_any(),
-        &PatchParams::apply("tests").force(),
-        &Patch::Apply(&crd),
-    )
-    .await
-    .expect("the CRD is accepted");
-    await_condition(crds, &crd.name_any(), conditions::is_crd_established())
-        .await
-        .unwrap();
-    // The API server answers a watch of a kind that it has only just learnt by asking for patience.
-    let tests: Api<LoadTest> = Api::all(client.clone());
-    let short = WatchParams::default().timeout(1);
-    while tests.watch(&short, "0").await.is_err() {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    client
-}
-
 fn namespace(number: usize) -> String {
     format!("f{}-{number}", std::process::id())
 }
 
-/// The clean run of each scenario.
-async fn learn(client: &Client, pace: Pace) -> BTreeMap<Scenario, Verdict> {
+/// Executes the run without a fault of each scenario.
+async fn execute_clean_runs(client: &Client, timings: Timings) -> BTreeMap<Scenario, RunResult> {
     let clean = Scenario::ALL
         .into_iter()
         .enumerate()
@@ -224,65 +199,65 @@ async fn learn(client: &Client, pace: Pace) -> BTreeMap<Scenario, Verdict> {
                 scenario,
                 fault: Fault::None,
             };
-            let verdict = carry_out(
+            let result = execute(
                 client,
                 &format!("{}-clean", namespace(number)),
                 &run,
-                pace,
+                timings,
                 None,
                 (),
             )
             .await;
             println!(
                 "{run}: {:.1} s, {} requests",
-                verdict.took.as_secs_f64(),
-                verdict.points.len()
+                result.took.as_secs_f64(),
+                result.points.len()
             );
-            (scenario, verdict)
+            (scenario, result)
         });
     futures::future::join_all(clean).await.into_iter().collect()
 }
 
-async fn carry_out_all(
+async fn execute_all(
     client: &Client,
     options: &Options,
     runs: Vec<Run>,
-    clean: &BTreeMap<Scenario, Verdict>,
-) -> Vec<Verdict> {
+    clean: &BTreeMap<Scenario, RunResult>,
+) -> Vec<RunResult> {
     let parallel = options
         .parallel
         .unwrap_or(if options.subset { 8 } else { 24 });
-    let (busy, pace) = (Arc::new(Semaphore::new(parallel)), options.pace());
-    let last_begin = options
+    let (permits, timings) = (Arc::new(Semaphore::new(parallel)), options.timings());
+    let last_start = options
         .minutes
         .map(|m| Instant::now() + Duration::from_secs(60 * m));
     let total = runs.len();
     let ends: BTreeMap<Scenario, Value> = clean.iter().map(|(s, v)| (*s, v.end.clone())).collect();
     let ends = &ends;
-    let mut verdicts = Vec::new();
-    let mut carried_out = futures::stream::iter(runs.into_iter().enumerate())
+    let mut results = Vec::new();
+    let mut executed = futures::stream::iter(runs.into_iter().enumerate())
         .map(|(number, run)| {
-            let busy = busy.clone();
+            let permits = permits.clone();
             async move {
-                let turn = busy.acquire_owned().await.unwrap();
-                if last_begin.is_some_and(|last| Instant::now() > last) {
+                let permit = permits.acquire_owned().await.unwrap();
+                if last_start.is_some_and(|last| Instant::now() > last) {
                     return None;
                 }
                 let clean = ends.get(&run.scenario);
-                Some(carry_out(client, &namespace(number), &run, pace, clean, turn).await)
+                Some(execute(client, &namespace(number), &run, timings, clean, permit).await)
             }
         })
-        .buffer_unordered(parallel * WAITING)
+        .buffer_unordered(parallel * RUNS_PER_PERMIT)
         .filter_map(futures::future::ready);
-    while let Some(verdict) = carried_out.next().await {
-        table::tell_violations(&verdict);
-        verdicts.push(verdict);
-        if !verdicts.last().is_none_or(|v: &Verdict| v.reached) {
-            println!("not reached: {}", verdicts[verdicts.len() - 1].run);
+    while let Some(result) = executed.next().await {
+        table::print_violations(&result);
+        results.push(result);
+        if !results.last().is_none_or(|v: &RunResult| v.reached) {
+            println!("not reached: {}", results[results.len() - 1].run);
         }
-        if verdicts.len() % 25 == 0 {
-            println!("{}/{total} runs", verdicts.len());
+        if results.len() % 25 == 0 {
+            println!("{}/{total} runs", results.len());
         }
     }
-    verdicts
+    results
 }

@@ -1,20 +1,20 @@
-//! What is to be tried: pure. The requests of clean runs, times what may befall each of them; and what may befall the
-//! world at each stage of a test.
+//! The faults that are tried. Pure. They are the requests of clean runs, times the faults of each request, and the faults of
+//! the cluster at each stage of a test.
 
 use std::fmt;
 
 use artillery_operator::runtime::hash::fnv1a;
 
-/// What a run's test is to go through.
+/// What the test of a run goes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scenario {
     /// Both workers succeed.
     Completes,
     /// The second worker fails.
     Fails,
-    /// The script comes after the test; both workers succeed.
+    /// The script is created after the test; both workers succeed.
     Waits,
-    /// The operator has a lease, and another one stands by; both workers succeed.
+    /// The operator holds a lease, and a second one stands by; both workers succeed.
     Leads,
 }
 
@@ -31,11 +31,11 @@ impl Scenario {
     }
 }
 
-/// A request, by what it is and the how many-eth of its kind it is in a run, from 1.
+/// One request of a run: its kind, and its number among the requests of this kind, from 1.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Point {
     pub verb: String,
-    /// With its subresource, such as `loadtests/status`.
+    /// The resource with its subresource, such as `loadtests/status`.
     pub resource: String,
     pub occurrence: usize,
 }
@@ -60,105 +60,105 @@ impl fmt::Display for Point {
     }
 }
 
-/// How often a refusal is given.
+/// How many requests are rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Times {
     Once,
     Thrice,
-    /// To every request of this kind, for some seconds.
+    /// Every request of this kind, for some seconds.
     UntilHealed,
 }
 
-/// What befalls a request.
+/// A fault of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Deed {
-    /// The operator is killed before it is sent.
+pub enum RequestFault {
+    /// The operator is killed before the request is forwarded.
     KilledBefore,
-    /// It is carried out, and the operator killed before it hears of it.
+    /// The request is carried out, and the operator is killed before the response.
     KilledAfter,
-    /// It is carried out, and the connection closed without an answer.
-    AnswerLost,
-    /// The connection is closed without sending it.
+    /// The request is carried out, and the connection is closed without a response.
+    ResponseLost,
+    /// The connection is closed, and the request is not forwarded.
     Dropped,
+    /// The request is carried out twice.
     SentTwice,
-    /// It is held back for longer than the operator waits for an answer, and then carried out.
+    /// The request is held back for longer than the operator's timeout, and then carried out.
     Delayed,
-    /// It is never sent, and never answered.
+    /// The request is neither forwarded nor answered.
     BlackHoled,
-    /// It and the lease's renewals are held back until another operator leads; then it is carried out.
-    Deposed,
-    /// Somebody else writes the object first.
+    /// The request and the lease's renewals are held back until another operator leads. Then the request is carried out.
+    LeaseLost,
+    /// A third party writes the object first.
     Conflict,
-    /// The API server refuses it, with this status and this Retry-After.
-    Refused(u16, Option<u32>, Times),
+    /// The request is rejected with this status and this Retry-After.
+    Rejected(u16, Option<u32>, Times),
 }
 
-/// What befalls a watch.
+/// A fault of a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum WatchDeed {
-    /// Its events are held back for a while; all others go on.
+pub enum WatchFault {
+    /// Its events are delayed; other watches continue.
     Stalled,
-    /// The connection is closed within its first event.
+    /// The connection is closed in the middle of the first event.
     CutInLine,
-    /// Its first events are never told: it is closed, and a new list shows what has become of them.
-    StateHidden,
-    /// Its first event is that its version is too old.
-    GoneInStream,
-    /// It begins, and then nothing comes any more.
+    /// Its first events are skipped: it expires, and a new list shows the later state.
+    EventsSkipped,
+    /// Its first event is the error that its resource version is too old.
+    ExpiredInStream,
+    /// It begins, and then delivers nothing.
     BlackHoled,
-    /// With each event, all that came before are told again.
+    /// Each event is preceded by all earlier ones.
     Replayed,
 }
 
-/// How far a test is when something befalls the world.
+/// The stage of a test at which the cluster has its fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
-    /// Before it is created.
+    /// The test does not exist.
     Before,
-    /// It has a Job, whose pods wait.
+    /// The test has a Job, whose pods are pending.
     Starting,
     Running,
-    /// Its first worker has succeeded.
+    /// The first worker has succeeded.
     OneDone,
     Ended,
 }
 
-/// What befalls the world.
+/// A fault of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum WorldDeed {
+pub enum ClusterFault {
     OperatorKilled,
     JobDeleted,
     PodDeleted,
     TestDeleted,
     NamespaceDeleted,
-    /// Deleted, and created again under the same name as soon as it is gone.
+    /// The test is deleted, and created again under the same name.
     TestRecreated,
-    /// The operator is killed, and comes back to an API server whose view of everything is from before the test, and only
-    /// catches up after a while.
-    BackInTime,
-    /// The same, but the view of the tests is that of now: their Jobs and pods look as if they had never been.
-    JobsBackInTime,
-    /// Deleted and created again, and then the operator comes back to a view from before both.
-    RecreatedBackInTime,
-    /// The operator may do nothing for a while.
-    RightsTakenAway,
-    /// No Job may be created for a while.
+    /// The operator is killed. The lists that the next one reads are from before the test, and its watches are delayed.
+    StaleWatches,
+    /// The same for Jobs and pods only: the test seems to have neither.
+    StaleJobWatches,
+    /// The test is created again as in `TestRecreated`, and then the operator is restarted as in `StaleWatches`.
+    RecreatedWithStaleWatches,
+    /// All requests of the operator are forbidden for a while.
+    PermissionsRevoked,
+    /// A quota forbids Jobs for a while.
     NoJobs,
-    /// No pod may be created for a while.
+    /// A quota forbids pods for a while.
     NoPods,
-    /// Somebody else's Job has the test's name, for a while.
+    /// A Job of a third party has the test's name for a while.
     ForeignJob,
-    /// Somebody else's Job has the test's name, for good.
+    /// A Job of a third party has the test's name, and remains.
     ForeignJobStays,
 }
 
-/// What befalls a run.
+/// The fault of a run.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fault {
     None,
-    Request(Point, Deed),
-    Watch(Point, WatchDeed),
-    World(Stage, WorldDeed),
+    Request(Point, RequestFault),
+    Watch(Point, WatchFault),
+    Cluster(Stage, ClusterFault),
 }
 
 /// One run.
@@ -176,146 +176,155 @@ impl fmt::Display for Run {
             Fault::Request(point, _) | Fault::Watch(point, _) => {
                 write!(f, "{point}: {}", self.fault.kind())
             }
-            Fault::World(stage, _) => write!(f, "{stage:?}: {}", self.fault.kind()),
+            Fault::Cluster(stage, _) => write!(f, "{stage:?}: {}", self.fault.kind()),
         }
     }
 }
 
 impl Fault {
-    /// What it is, without where: a row of the table.
+    /// The kind of the fault, without its place: a row of the table.
     pub fn kind(&self) -> String {
         match self {
             Self::None => "clean".into(),
-            Self::Request(_, Deed::Refused(code, wait, times)) => {
+            Self::Request(_, RequestFault::Rejected(code, wait, times)) => {
                 let wait = wait
                     .map(|s| format!(" (Retry-After {s})"))
                     .unwrap_or_default();
                 format!("{code}{wait} {times:?}")
             }
-            Self::Request(_, deed) => format!("{deed:?}"),
-            Self::Watch(_, deed) => format!("watch {deed:?}"),
-            Self::World(_, deed) => format!("world {deed:?}"),
+            Self::Request(_, fault) => format!("{fault:?}"),
+            Self::Watch(_, fault) => format!("watch {fault:?}"),
+            Self::Cluster(_, fault) => format!("cluster {fault:?}"),
         }
     }
 
-    /// Whether it heals only after an operator's own deadlines: left to the full run.
+    /// Whether the fault ends only after the operator's own timeouts. The subset leaves these out.
     pub fn is_slow(&self) -> bool {
         matches!(
             self,
-            Self::Request(_, Deed::Delayed | Deed::BlackHoled | Deed::Deposed)
-                | Self::Watch(_, WatchDeed::BlackHoled)
+            Self::Request(
+                _,
+                RequestFault::Delayed | RequestFault::BlackHoled | RequestFault::LeaseLost
+            ) | Self::Watch(_, WatchFault::BlackHoled)
         )
     }
 
-    /// Whether the operator may truly tell of something that keeps the test from starting.
-    pub fn may_be_an_obstacle(&self) -> bool {
+    /// Whether the operator may report that something blocks the start of the test.
+    pub fn may_block_start(&self) -> bool {
         match self {
-            Self::Request(point, Deed::Refused(403 | 404 | 422, ..) | Deed::Conflict) => {
+            Self::Request(
+                point,
+                RequestFault::Rejected(403 | 404 | 422, ..) | RequestFault::Conflict,
+            ) => {
                 matches!(point.resource.as_str(), "jobs" | "configmaps")
             }
-            Self::World(..) => true,
+            Self::Cluster(..) => true,
             _ => false,
         }
     }
 
-    /// Whether the API server is made to lie that an event is there already, which loses the event.
+    /// Whether the proxy claims that an event exists already, so that it is never created.
     pub fn loses_events(&self) -> bool {
-        matches!(self, Self::Request(p, Deed::Refused(409, ..)) if p.is("create", "events"))
+        matches!(self, Self::Request(p, RequestFault::Rejected(409, ..)) if p.is("create", "events"))
     }
 }
 
-/// The refusals: each status once, three times, and until healed.
-fn refusals() -> impl Iterator<Item = Deed> {
+/// The rejections: each status once, three times, and until healed.
+fn rejections() -> impl Iterator<Item = RequestFault> {
     let codes = [403, 404, 409, 422, 500, 503, 504].map(|code| (code, None));
     codes
         .into_iter()
         .chain([(429, Some(1)), (429, Some(3600))])
         .flat_map(|(code, wait)| {
             [Times::Once, Times::Thrice, Times::UntilHealed]
-                .map(|times| Deed::Refused(code, wait, times))
+                .map(|times| RequestFault::Rejected(code, wait, times))
         })
 }
 
-/// What may befall a request of this kind.
-fn deeds(point: &Point) -> Vec<Fault> {
-    let refused = refusals().map(|deed| Fault::Request(point.clone(), deed));
+/// The faults of a request of this kind.
+fn faults_of(point: &Point) -> Vec<Fault> {
+    let rejected = rejections().map(|fault| Fault::Request(point.clone(), fault));
     if point.is_watch() {
-        let deeds = [
-            WatchDeed::Stalled,
-            WatchDeed::CutInLine,
-            WatchDeed::StateHidden,
-            WatchDeed::GoneInStream,
-            WatchDeed::BlackHoled,
-            WatchDeed::Replayed,
+        let in_stream = [
+            WatchFault::Stalled,
+            WatchFault::CutInLine,
+            WatchFault::EventsSkipped,
+            WatchFault::ExpiredInStream,
+            WatchFault::BlackHoled,
+            WatchFault::Replayed,
         ];
         let at_start = [
-            Deed::Refused(410, None, Times::Once),
-            Deed::Dropped,
-            Deed::BlackHoled,
+            RequestFault::Rejected(410, None, Times::Once),
+            RequestFault::Dropped,
+            RequestFault::BlackHoled,
         ];
-        return deeds
-            .map(|deed| Fault::Watch(point.clone(), deed))
+        return in_stream
+            .map(|fault| Fault::Watch(point.clone(), fault))
             .into_iter()
-            .chain(at_start.map(|deed| Fault::Request(point.clone(), deed)))
-            .chain(refused)
+            .chain(at_start.map(|fault| Fault::Request(point.clone(), fault)))
+            .chain(rejected)
             .collect();
     }
-    let mut deeds = vec![
-        Deed::KilledBefore,
-        Deed::KilledAfter,
-        Deed::AnswerLost,
-        Deed::Dropped,
-        Deed::Delayed,
-        Deed::BlackHoled,
+    let mut faults = vec![
+        RequestFault::KilledBefore,
+        RequestFault::KilledAfter,
+        RequestFault::ResponseLost,
+        RequestFault::Dropped,
+        RequestFault::Delayed,
+        RequestFault::BlackHoled,
     ];
     if point.is_write() {
-        deeds.push(Deed::SentTwice);
+        faults.push(RequestFault::SentTwice);
     }
-    let others_write = ["loadtests/status", "configmaps", "jobs"];
-    if point.verb != "list" && others_write.contains(&point.resource.as_str()) {
-        deeds.push(Deed::Conflict);
+    let third_party_writes = ["loadtests/status", "configmaps", "jobs"];
+    if point.verb != "list" && third_party_writes.contains(&point.resource.as_str()) {
+        faults.push(RequestFault::Conflict);
     }
-    deeds
+    faults
         .into_iter()
-        .map(|deed| Fault::Request(point.clone(), deed))
-        .chain(refused)
+        .map(|fault| Fault::Request(point.clone(), fault))
+        .chain(rejected)
         .collect()
 }
 
-/// What may befall a request of an operator that has a lease, besides what may befall any operator's.
-fn leader_deeds(point: &Point) -> Vec<Fault> {
-    let deeds: &[Deed] = match (point.verb.as_str(), point.resource.as_str()) {
+/// The faults of a request of an operator that holds a lease, besides those of any operator.
+fn leader_faults_of(point: &Point) -> Vec<Fault> {
+    let faults: &[RequestFault] = match (point.verb.as_str(), point.resource.as_str()) {
         // Later renewals are like the third.
         (_, "leases") if point.occurrence > 3 => &[],
         (_, "leases") => &[
-            Deed::Dropped,
-            Deed::AnswerLost,
-            Deed::SentTwice,
-            Deed::Delayed,
-            Deed::KilledAfter,
-            Deed::Refused(403, None, Times::Thrice),
-            Deed::Refused(409, None, Times::Once),
-            Deed::Refused(429, Some(3600), Times::Once),
-            Deed::Refused(500, None, Times::UntilHealed),
+            RequestFault::Dropped,
+            RequestFault::ResponseLost,
+            RequestFault::SentTwice,
+            RequestFault::Delayed,
+            RequestFault::KilledAfter,
+            RequestFault::Rejected(403, None, Times::Thrice),
+            RequestFault::Rejected(409, None, Times::Once),
+            RequestFault::Rejected(429, Some(3600), Times::Once),
+            RequestFault::Rejected(500, None, Times::UntilHealed),
         ],
         ("watch" | "list", _) | (_, "version") => &[],
-        _ => &[Deed::Deposed, Deed::KilledBefore, Deed::KilledAfter],
+        _ => &[
+            RequestFault::LeaseLost,
+            RequestFault::KilledBefore,
+            RequestFault::KilledAfter,
+        ],
     };
-    deeds
+    faults
         .iter()
-        .map(|deed| Fault::Request(point.clone(), *deed))
+        .map(|fault| Fault::Request(point.clone(), *fault))
         .collect()
 }
 
-/// What may befall the world, and when.
-fn world() -> Vec<(Stage, WorldDeed)> {
+/// The faults of the cluster, with their stages.
+fn cluster_faults() -> Vec<(Stage, ClusterFault)> {
     let mut all = vec![
-        (Stage::Before, WorldDeed::NoJobs),
-        (Stage::Before, WorldDeed::NoPods),
-        (Stage::Before, WorldDeed::ForeignJob),
-        (Stage::Before, WorldDeed::ForeignJobStays),
-        (Stage::Before, WorldDeed::RightsTakenAway),
-        (Stage::Before, WorldDeed::OperatorKilled),
+        (Stage::Before, ClusterFault::NoJobs),
+        (Stage::Before, ClusterFault::NoPods),
+        (Stage::Before, ClusterFault::ForeignJob),
+        (Stage::Before, ClusterFault::ForeignJobStays),
+        (Stage::Before, ClusterFault::PermissionsRevoked),
+        (Stage::Before, ClusterFault::OperatorKilled),
     ];
     for stage in [
         Stage::Starting,
@@ -325,24 +334,24 @@ fn world() -> Vec<(Stage, WorldDeed)> {
     ] {
         all.extend(
             [
-                WorldDeed::OperatorKilled,
-                WorldDeed::JobDeleted,
-                WorldDeed::PodDeleted,
-                WorldDeed::TestDeleted,
-                WorldDeed::NamespaceDeleted,
-                WorldDeed::TestRecreated,
-                WorldDeed::BackInTime,
-                WorldDeed::JobsBackInTime,
-                WorldDeed::RecreatedBackInTime,
-                WorldDeed::RightsTakenAway,
+                ClusterFault::OperatorKilled,
+                ClusterFault::JobDeleted,
+                ClusterFault::PodDeleted,
+                ClusterFault::TestDeleted,
+                ClusterFault::NamespaceDeleted,
+                ClusterFault::TestRecreated,
+                ClusterFault::StaleWatches,
+                ClusterFault::StaleJobWatches,
+                ClusterFault::RecreatedWithStaleWatches,
+                ClusterFault::PermissionsRevoked,
             ]
-            .map(|deed| (stage, deed)),
+            .map(|fault| (stage, fault)),
         );
     }
     all
 }
 
-/// All runs, given the requests of the scenarios' clean runs.
+/// All runs, derived from the requests of the clean runs.
 pub fn all(learned: &[(Scenario, Vec<Point>)]) -> Vec<Run> {
     let mut runs = Vec::new();
     for (scenario, points) in learned {
@@ -350,26 +359,26 @@ pub fn all(learned: &[(Scenario, Vec<Point>)]) -> Vec<Run> {
         points.sort();
         points.dedup();
         let of_point = if *scenario == Scenario::Leads {
-            leader_deeds
+            leader_faults_of
         } else {
-            deeds
+            faults_of
         };
         runs.extend(points.iter().flat_map(of_point).map(|fault| Run {
             scenario: *scenario,
             fault,
         }));
-        // The others differ from the first only before the Job.
+        // The other scenarios differ from the first only before the Job exists.
         if matches!(scenario, Scenario::Completes | Scenario::Fails) {
-            runs.extend(world().into_iter().map(|(s, d)| Run {
+            runs.extend(cluster_faults().into_iter().map(|(s, d)| Run {
                 scenario: *scenario,
-                fault: Fault::World(s, d),
+                fault: Fault::Cluster(s, d),
             }));
         }
     }
     runs
 }
 
-/// The runs in an order chosen by a seed, such that a part of them is spread evenly over the kinds of faults.
+/// Orders runs by a seed, such that the first runs are spread evenly over the kinds of faults.
 pub fn evenly(mut runs: Vec<Run>, seed: u64) -> Vec<Run> {
     let hash = |run: &Run| {
         fnv1a(
@@ -394,7 +403,7 @@ pub fn evenly(mut runs: Vec<Run>, seed: u64) -> Vec<Run> {
 }
 
 #[cfg(test)]
-#[allow(dead_code, reason = "they run in pure.rs: main.rs has no test harness")]
+#[allow(dead_code, reason = "they run in unit.rs: main.rs has no test harness")]
 mod tests {
     use super::*;
 
@@ -419,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_unique_and_tell_where_and_what() {
+    fn run_names_are_unique_and_contain_place_and_fault() {
         let names: Vec<String> = plan().iter().map(ToString::to_string).collect();
         let unique: std::collections::HashSet<&String> = names.iter().collect();
         assert_eq!(unique.len(), names.len());
@@ -427,22 +436,22 @@ mod tests {
         assert!(names.contains(
             &"fails: patch loadtests/status 2: 429 (Retry-After 3600) UntilHealed".to_owned()
         ));
-        assert!(names.contains(&"fails: Running: world JobDeleted".to_owned()));
+        assert!(names.contains(&"fails: Running: cluster JobDeleted".to_owned()));
     }
 
     #[test]
-    fn watches_and_reads_are_not_sent_twice() {
+    fn only_writes_are_sent_twice() {
         let twice = |verb, resource| {
-            deeds(&point(verb, resource, 1))
+            faults_of(&point(verb, resource, 1))
                 .iter()
-                .any(|f| matches!(f, Fault::Request(_, Deed::SentTwice)))
+                .any(|f| matches!(f, Fault::Request(_, RequestFault::SentTwice)))
         };
         assert!(twice("create", "jobs"));
         assert!(!twice("get", "configmaps") && !twice("watch", "jobs"));
     }
 
     #[test]
-    fn the_first_runs_have_every_kind_and_are_the_same_for_a_seed() {
+    fn first_runs_cover_every_kind_and_depend_only_on_the_seed() {
         let kinds: std::collections::BTreeSet<String> =
             plan().iter().map(|r| r.fault.kind()).collect();
         let chosen = evenly(plan(), 7);

@@ -1,4 +1,4 @@
-//! A proxy between an operator and the API server that counts the requests, and lets one fault befall them.
+//! A proxy between an operator and the API server that counts the requests, and injects one fault.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -8,63 +8,54 @@ use std::time::{Duration, Instant};
 
 use artillery_operator::runtime::request_metrics::request_info;
 use http::{HeaderValue, Method, Request, Response, Uri, header};
-use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use http_body_util::BodyExt;
+use hyper::body::Bytes;
 use kube::Client;
 use kube::client::Body;
-use serde_json::json;
-use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 
-use crate::others;
-use crate::plan::{Deed, Fault, Point, Times, WatchDeed};
-use crate::stream;
+use crate::plan::{Fault, Point, RequestFault, Times, WatchFault};
+use crate::supervisor::{self, Killer};
+use crate::support::proxy::{self, Answer, Proxy, ResponseBody, full};
+use crate::third_party;
+use crate::watch_faults;
 
-/// By this the audit log tells the operator's requests from others.
+/// Marks the requests of operators in the audit log.
 pub const USER_AGENT: &str = "operator-by-proxy";
 
-/// The operator gives a call up after 15 s: by then what is held back for so long has no sender any more.
-const LONG: Duration = Duration::from_secs(17);
+/// Longer than the operator's timeout of a request, 15 s.
+const PAST_THE_TIMEOUT: Duration = Duration::from_secs(17);
 
-/// After this, another operator has the lease: it takes one that is not renewed for 15 s, and looks every 2 s.
+/// After this time a second operator has acquired the lease: it checks the lease every 2 s, and takes one that was not renewed
+/// for 15 s.
 const PAST_THE_LEASE: Duration = Duration::from_secs(20);
-
-/// Whoever kills and restarts the operator; it says when the process is gone.
-pub type Killer = mpsc::UnboundedSender<oneshot::Sender<()>>;
-
-/// An answer, or the end of the connection without one.
-pub type Answer = io::Result<Response<BoxBody<Bytes, io::Error>>>;
 
 /// A request that reached the API server.
 #[derive(Clone, Debug)]
 pub struct Sent {
     pub point: Point,
     pub at: Instant,
-    /// 0 where there was no answer.
+    /// 0 without a response.
     pub code: u16,
 }
 
-/// How far the fault is.
+/// The progress of the fault.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Progress {
-    Ahead,
-    UnderWay,
+    Pending,
+    Active,
     Over,
 }
 
-pub struct Proxy {
-    port: u16,
+pub struct FaultProxy {
+    proxy: Proxy,
     shared: Arc<Shared>,
-    server: tokio::task::JoinHandle<()>,
 }
 
 struct Shared {
     client: Client,
     fault: Fault,
-    /// How long what heals takes to heal.
+    /// How long temporary faults last.
     heal: Duration,
     killer: Killer,
     state: Mutex<State>,
@@ -79,21 +70,19 @@ struct State {
     sent: Vec<Sent>,
     begun: Option<Instant>,
     forbidden: bool,
-    /// The operator does not reach its lease.
+    /// Requests for the lease are held back.
     without_lease: bool,
     freed: Vec<String>,
-    /// The first list of each resource, as it was given to the first operator.
+    /// The first list of each resource.
     first_lists: HashMap<String, Bytes>,
-    /// The resources whose next list is to be the first one again, and whose next watch goes on from there after a while.
-    past_lists: HashSet<String>,
-    past_watches: HashSet<String>,
+    /// The resources whose next list is answered with the first one, and those whose next watch is delayed.
+    stale_lists: HashSet<String>,
+    stale_watches: HashSet<String>,
 }
 
-impl Proxy {
+impl FaultProxy {
     pub async fn start(client: Client, fault: Fault, heal: Duration, killer: Killer) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (progress, arrived) = (watch::Sender::new(Progress::Ahead), watch::Sender::new(0));
+        let (progress, arrived) = (watch::Sender::new(Progress::Pending), watch::Sender::new(0));
         let shared = Arc::new(Shared {
             client,
             fault,
@@ -103,43 +92,25 @@ impl Proxy {
             progress,
             arrived,
         });
-        let for_server = shared.clone();
-        let server = tokio::spawn(async move {
-            loop {
-                let Ok((stream, _)) = listener.accept().await else {
-                    continue;
-                };
-                let shared = for_server.clone();
-                let service = service_fn(move |request| answer(shared.clone(), request));
-                tokio::spawn(
-                    hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service),
-                );
-            }
-        });
-        Self {
-            port,
-            shared,
-            server,
-        }
+        let for_hook = shared.clone();
+        let proxy = Proxy::start(move |mut request| {
+            let shared = for_hook.clone();
+            let user_agent = HeaderValue::from_static(USER_AGENT);
+            request.headers_mut().insert(header::USER_AGENT, user_agent);
+            let point = shared.count(request.method(), request.uri());
+            async move { shared.answer(&point, &request).await }
+        })
+        .await;
+        Self { proxy, shared }
     }
 
-    /// Writes a kubeconfig that leads through the proxy.
+    /// A kubeconfig that leads through the proxy.
     pub fn kubeconfig(&self) -> PathBuf {
-        let path = std::env::temp_dir().join(format!(
-            "faults-{}-{}.kubeconfig",
-            std::process::id(),
-            self.port
-        ));
-        let text = json!({"apiVersion": "v1", "kind": "Config", "current-context": "p",
-            "contexts": [{"name": "p", "context": {"cluster": "p", "user": "p"}}], "users": [{"name": "p", "user": {}}],
-            "clusters": [{"name": "p", "cluster": {"server": format!("http://127.0.0.1:{}", self.port)}}]});
-        std::fs::write(&path, text.to_string()).unwrap();
-        path
+        self.proxy.kubeconfig()
     }
 
-    /// Waits until these have been asked for, or some time has passed: a fault may keep them from it.
-    pub async fn until_asked(&self, points: &[(&str, &str)], limit: Duration) {
+    /// Waits until these requests have arrived, for `limit` at most: a fault may prevent them.
+    pub async fn until_requested(&self, points: &[(&str, &str)], limit: Duration) {
         let mut arrived = self.shared.arrived.subscribe();
         let all = arrived.wait_for(|_| {
             let state = self.shared.state();
@@ -152,40 +123,40 @@ impl Proxy {
         let _ = tokio::time::timeout(limit, all).await;
     }
 
-    /// Whether the fault has befallen anything.
+    /// Whether the fault was injected.
     pub fn was_reached(&self) -> bool {
-        *self.shared.progress.borrow() != Progress::Ahead
+        *self.shared.progress.borrow() != Progress::Pending
     }
 
-    /// Waits until a fault that has begun is over, or some time has passed.
+    /// Waits until a fault that has begun is over, for `limit` at most.
     pub async fn until_over(&self, limit: Duration) {
         let _ = tokio::time::timeout(
             limit,
             self.shared
                 .progress
                 .subscribe()
-                .wait_for(|p| *p != Progress::UnderWay),
+                .wait_for(|p| *p != Progress::Active),
         )
         .await;
     }
 
-    /// From now on all is forbidden, or is no more.
+    /// Starts or stops to forbid all requests.
     pub fn forbid(&self, forbidden: bool) {
         self.shared.state().forbidden = forbidden;
     }
 
-    /// From now on these are shown as they were in the beginning, to whoever asks for a list next; a watch from there goes on
-    /// after a while, and tells all that has happened since.
-    pub fn go_back_in_time(&self, resources: &[&str]) {
+    /// Answers the next list of these resources with the first one. The next watch is delayed, and then delivers all events
+    /// since that list.
+    pub fn serve_stale_lists(&self, resources: &[&str]) {
         let mut state = self.shared.state();
         let resources: HashSet<String> = resources.iter().map(ToString::to_string).collect();
-        (state.past_lists, state.past_watches) = (resources.clone(), resources);
+        (state.stale_lists, state.stale_watches) = (resources.clone(), resources);
     }
 
-    /// Waits until whoever was shown the past is on its way to the present, or some time has passed.
+    /// Waits until the watches after stale lists have begun, for `limit` at most.
     pub async fn until_caught_up(&self, limit: Duration) {
         let mut arrived = self.shared.arrived.subscribe();
-        let all = arrived.wait_for(|_| self.shared.state().past_watches.is_empty());
+        let all = arrived.wait_for(|_| self.shared.state().stale_watches.is_empty());
         let _ = tokio::time::timeout(limit, all).await;
     }
 
@@ -201,33 +172,6 @@ impl Proxy {
     pub fn freed(&self) -> Vec<String> {
         self.shared.state().freed.clone()
     }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.server.abort();
-        let path = std::env::temp_dir().join(format!(
-            "faults-{}-{}.kubeconfig",
-            std::process::id(),
-            self.port
-        ));
-        let _ = std::fs::remove_file(path);
-    }
-}
-
-async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Answer {
-    let (mut parts, body) = request.into_parts();
-    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-    parts.headers.remove(header::HOST);
-    parts.headers.remove(header::CONNECTION);
-    parts
-        .headers
-        .insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-    parts.version = http::Version::HTTP_11;
-    let point = shared.count(&parts.method, &parts.uri);
-    // A task of its own: what is held back is sent on even when its sender has gone.
-    let task = tokio::spawn(async move { shared.befall(&point, &parts, &body).await });
-    task.await.map_err(io::Error::other)?
 }
 
 impl Shared {
@@ -255,14 +199,9 @@ impl Shared {
         point
     }
 
-    async fn befall(
-        self: &Arc<Self>,
-        point: &Point,
-        parts: &http::request::Parts,
-        body: &Bytes,
-    ) -> Answer {
+    async fn answer(self: &Arc<Self>, point: &Point, request: &Request<Bytes>) -> Answer {
         if self.state().forbidden {
-            return Ok(refusal(403, None, point));
+            return Ok(rejection(403, None, point));
         }
         if point.resource == "leases" && self.state().without_lease {
             self.progress
@@ -270,23 +209,23 @@ impl Shared {
                 .wait_for(|p| *p == Progress::Over)
                 .await
                 .map_err(io::Error::other)?;
-            return Err(gone());
+            return Err(closed());
         }
         let Some(fault) = self.fault_at(point) else {
-            return self.forward(point, parts, body).await;
+            return self.forward(point, request).await;
         };
         self.progress
-            .send_if_modified(|p| std::mem::replace(p, Progress::UnderWay) != Progress::UnderWay);
+            .send_if_modified(|p| std::mem::replace(p, Progress::Active) != Progress::Active);
         let answer = match fault {
-            Fault::Request(_, deed) => self.perform(deed, point, parts, body).await,
-            Fault::Watch(_, deed) => self.forward_watch(deed, point, parts, body).await,
-            Fault::None | Fault::World(..) => unreachable!("nothing befalls a request"),
+            Fault::Request(_, fault) => self.inject(fault, point, request).await,
+            Fault::Watch(_, fault) => self.forward_watch(fault, point, request).await,
+            Fault::None | Fault::Cluster(..) => unreachable!("these are no faults of a request"),
         };
         self.progress.send_replace(Progress::Over);
         answer
     }
 
-    /// The fault, if it befalls this request.
+    /// The fault, if it concerns this request.
     fn fault_at(&self, point: &Point) -> Option<Fault> {
         let (Fault::Request(at, _) | Fault::Watch(at, _)) = &self.fault else {
             return None;
@@ -295,8 +234,8 @@ impl Shared {
             return None;
         }
         let until = match self.fault {
-            Fault::Request(_, Deed::Refused(_, _, Times::Thrice)) => at.occurrence + 3,
-            Fault::Request(_, Deed::Refused(_, _, Times::UntilHealed)) => {
+            Fault::Request(_, RequestFault::Rejected(_, _, Times::Thrice)) => at.occurrence + 3,
+            Fault::Request(_, RequestFault::Rejected(_, _, Times::UntilHealed)) => {
                 let begun = *self.state().begun.get_or_insert_with(Instant::now);
                 if begun.elapsed() < self.heal {
                     usize::MAX
@@ -309,99 +248,81 @@ impl Shared {
         (point.occurrence < until).then(|| self.fault.clone())
     }
 
-    async fn perform(
+    async fn inject(
         self: &Arc<Self>,
-        deed: Deed,
+        fault: RequestFault,
         point: &Point,
-        parts: &http::request::Parts,
-        body: &Bytes,
+        request: &Request<Bytes>,
     ) -> Answer {
-        match deed {
-            Deed::KilledBefore => {
-                self.kill().await;
-                Err(gone())
+        match fault {
+            RequestFault::KilledBefore => {
+                supervisor::kill(&self.killer).await;
+                Err(closed())
             }
-            Deed::KilledAfter => {
-                let _ = self.forward(point, parts, body).await;
-                self.kill().await;
-                Err(gone())
+            RequestFault::KilledAfter => {
+                let _ = self.forward(point, request).await;
+                supervisor::kill(&self.killer).await;
+                Err(closed())
             }
-            Deed::AnswerLost => {
-                let _ = self.forward(point, parts, body).await;
-                Err(gone())
+            RequestFault::ResponseLost => {
+                let _ = self.forward(point, request).await;
+                Err(closed())
             }
-            Deed::Dropped => Err(gone()),
-            Deed::SentTwice => {
-                let _ = self.forward(point, parts, body).await;
-                self.forward(point, parts, body).await
+            RequestFault::Dropped => Err(closed()),
+            RequestFault::SentTwice => {
+                let _ = self.forward(point, request).await;
+                self.forward(point, request).await
             }
-            Deed::Delayed => {
-                tokio::time::sleep(LONG).await;
-                self.forward(point, parts, body).await
+            RequestFault::Delayed => {
+                tokio::time::sleep(PAST_THE_TIMEOUT).await;
+                self.forward(point, request).await
             }
-            Deed::Deposed => {
+            RequestFault::LeaseLost => {
                 self.state().without_lease = true;
                 tokio::time::sleep(PAST_THE_LEASE).await;
-                let answer = self.forward(point, parts, body).await;
+                let answer = self.forward(point, request).await;
                 self.state().without_lease = false;
                 answer
             }
-            Deed::BlackHoled => {
+            RequestFault::BlackHoled => {
                 self.progress.send_replace(Progress::Over);
                 std::future::pending().await
             }
-            Deed::Conflict => {
-                if let Some(job) = others::write_first(&self.client, point, &parts.uri, body).await
-                {
+            RequestFault::Conflict => {
+                if let Some(job) = third_party::write_first(&self.client, point, request).await {
                     let shared = self.clone();
                     tokio::spawn(async move {
                         tokio::time::sleep(shared.heal).await;
                         shared.state().freed.push(job.uid.clone());
-                        others::delete(&shared.client, &job).await;
+                        third_party::delete(&shared.client, &job).await;
                     });
                 }
-                self.forward(point, parts, body).await
+                self.forward(point, request).await
             }
-            Deed::Refused(code, retry_after, _) => Ok(refusal(code, retry_after, point)),
+            RequestFault::Rejected(code, retry_after, _) => Ok(rejection(code, retry_after, point)),
         }
     }
 
-    async fn kill(&self) {
-        let (dead, died) = oneshot::channel();
-        if self.killer.send(dead).is_ok() {
-            let _ = died.await;
-        }
-    }
-
-    async fn send(
-        &self,
-        point: &Point,
-        parts: &http::request::Parts,
-        body: &Bytes,
-    ) -> io::Result<Response<Body>> {
+    async fn send(&self, point: &Point, request: &Request<Bytes>) -> io::Result<Response<Body>> {
         let at = Instant::now();
-        let mut request = Request::new(Body::from(body.to_vec()));
-        *request.method_mut() = parts.method.clone();
-        *request.uri_mut() = parts.uri.clone();
-        *request.headers_mut() = parts.headers.clone();
-        let answer = self.client.send(request).await.map_err(io::Error::other);
-        let code = answer.as_ref().map_or(0, |a| a.status().as_u16());
+        let response = proxy::send(&self.client, request.clone()).await;
+        let code = response.as_ref().map_or(0, |r| r.status().as_u16());
         self.state().sent.push(Sent {
             point: point.clone(),
             at,
             code,
         });
-        answer
+        response
     }
 
-    async fn forward(&self, point: &Point, parts: &http::request::Parts, body: &Bytes) -> Answer {
-        let (mut head, body) = self.send(point, parts, body).await?.into_parts();
+    async fn forward(&self, point: &Point, request: &Request<Bytes>) -> Answer {
+        let (mut head, body) = self.send(point, request).await?.into_parts();
         if point.is_watch() {
-            let lags = self.state().past_watches.remove(&point.resource);
+            let is_stale = self.state().stale_watches.remove(&point.resource);
             self.arrived.send_modify(|_| {});
             return Ok(Response::from_parts(
                 head,
-                stream::pass(body, lags.then_some(WatchDeed::Stalled), self.heal),
+                watch_faults::forward(body, is_stale.then_some(WatchFault::Stalled), self.heal),
             ));
         }
         let mut body = body.collect().await.map_err(io::Error::other)?.to_bytes();
@@ -412,42 +333,33 @@ impl Shared {
                 .entry(point.resource.clone())
                 .or_insert_with(|| body.clone())
                 .clone();
-            if state.past_lists.remove(&point.resource) {
+            if state.stale_lists.remove(&point.resource) {
                 head.headers.remove(header::CONTENT_LENGTH);
                 body = first;
             }
         }
-        Ok(Response::from_parts(head, whole(body)))
+        Ok(Response::from_parts(head, full(body)))
     }
 
     async fn forward_watch(
         &self,
-        deed: WatchDeed,
+        fault: WatchFault,
         point: &Point,
-        parts: &http::request::Parts,
-        body: &Bytes,
+        request: &Request<Bytes>,
     ) -> Answer {
-        let (head, body) = self.send(point, parts, body).await?.into_parts();
+        let (head, body) = self.send(point, request).await?.into_parts();
         Ok(Response::from_parts(
             head,
-            stream::pass(body, Some(deed), self.heal),
+            watch_faults::forward(body, Some(fault), self.heal),
         ))
     }
 }
 
-fn gone() -> io::Error {
+fn closed() -> io::Error {
     io::ErrorKind::ConnectionReset.into()
 }
 
-fn whole(body: Bytes) -> BoxBody<Bytes, io::Error> {
-    Full::new(body).map_err(|never| match never {}).boxed()
-}
-
-fn refusal(
-    code: u16,
-    retry_after: Option<u32>,
-    point: &Point,
-) -> Response<BoxBody<Bytes, io::Error>> {
+fn rejection(code: u16, retry_after: Option<u32>, point: &Point) -> Response<ResponseBody> {
     let reason = match code {
         403 => "Forbidden",
         404 => "NotFound",
@@ -460,18 +372,6 @@ fn refusal(
         504 => "Timeout",
         _ => "InternalError",
     };
-    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code,
-        "reason": reason, "message": format!("{point} was refused by the fault proxy")});
-    let mut answer = Response::new(whole(status.to_string().into()));
-    *answer.status_mut() = http::StatusCode::from_u16(code).unwrap();
-    answer.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
-    if let Some(seconds) = retry_after {
-        answer
-            .headers_mut()
-            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    answer
+    let message = format!("{point} was rejected by the fault proxy");
+    proxy::rejection(code, reason, &message, retry_after)
 }

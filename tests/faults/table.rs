@@ -1,30 +1,30 @@
-//! What is printed.
+//! What is printed of runs.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::history;
-use crate::world::Verdict;
+use crate::run::RunResult;
 
-/// Tells the violations of a run, with what is needed to understand and repeat it; whether there are any.
-pub fn tell_violations(verdict: &Verdict) -> bool {
-    for violation in &verdict.violations {
+/// Prints the violations of a run, with what is needed to understand and repeat it. Returns whether there are any.
+pub fn print_violations(result: &RunResult) -> bool {
+    for violation in &result.violations {
         println!(
             "VIOLATION {}: {}: {}",
-            violation.invariant, verdict.run, violation.what
+            violation.invariant, result.run, violation.what
         );
     }
-    if verdict.violations.is_empty() {
+    if result.violations.is_empty() {
         return false;
     }
-    println!("  again: hack/test-faults.sh --only '{}'", verdict.run);
+    println!("  repeat: hack/test-faults.sh --only '{}'", result.run);
     println!(
         "  the history of its objects:\n{}",
-        history::tell(&verdict.history)
+        history::format(&result.history)
     );
     println!("  requests that reached the API server:");
-    let first = verdict.sent.first().map(|s| s.at);
-    for sent in &verdict.sent {
+    let first = result.sent.first().map(|s| s.at);
+    for sent in &result.sent {
         println!(
             "  {:7.3} {}: {}",
             first.map_or(0.0, |f| (sent.at - f).as_secs_f64()),
@@ -33,12 +33,12 @@ pub fn tell_violations(verdict: &Verdict) -> bool {
         );
     }
     println!("  the operator's log:");
-    verdict.log.lines().for_each(|line| println!("  {line}"));
+    result.log.lines().for_each(|line| println!("  {line}"));
     true
 }
 
 /// A row for each kind of fault.
-pub fn table(verdicts: &[Verdict]) -> String {
+pub fn table(results: &[RunResult]) -> String {
     #[derive(Default)]
     struct Row {
         faults: usize,
@@ -47,13 +47,13 @@ pub fn table(verdicts: &[Verdict]) -> String {
         longest: f64,
     }
     let mut rows: BTreeMap<String, Row> = BTreeMap::new();
-    for verdict in verdicts {
-        for kind in [verdict.run.fault.kind(), "~all".into()] {
+    for result in results {
+        for kind in [result.run.fault.kind(), "~all".into()] {
             let row = rows.entry(kind).or_default();
             row.faults += 1;
-            row.not_reached += usize::from(!verdict.reached);
-            row.violations += usize::from(!verdict.violations.is_empty());
-            row.longest = row.longest.max(verdict.took.as_secs_f64());
+            row.not_reached += usize::from(!result.reached);
+            row.violations += usize::from(!result.violations.is_empty());
+            row.longest = row.longest.max(result.took.as_secs_f64());
         }
     }
     let mut text = format!(

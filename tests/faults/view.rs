@@ -1,23 +1,23 @@
-//! The objects that there are, after a history: pure.
+//! The objects that exist after a history. Pure.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::judge::{Change, Seen};
+use crate::invariants::{Change, ObjectVersion};
 
-/// The objects that there are, by kind and name.
+/// The objects that exist, by kind and name.
 pub struct View(BTreeMap<(String, String), Value>);
 
 impl View {
-    /// What is left of a history, which is in the order of the versions.
-    pub fn of(history: impl IntoIterator<Item = Seen>) -> Self {
+    /// The objects that exist after a history, which is ordered by revision.
+    pub fn of(history: impl IntoIterator<Item = ObjectVersion>) -> Self {
         let mut view = BTreeMap::new();
-        for seen in history {
-            let key = (seen.kind.clone(), seen.name().to_owned());
-            match seen.change {
+        for version in history {
+            let key = (version.kind.clone(), version.name().to_owned());
+            match version.change {
                 Change::Deleted => view.remove(&key),
-                Change::Added | Change::Modified => view.insert(key, seen.object),
+                Change::Added | Change::Modified => view.insert(key, version.object),
             };
         }
         Self(view)

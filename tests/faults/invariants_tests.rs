@@ -1,12 +1,12 @@
-//! Each invariant, with a history that keeps it and one that breaks it.
+//! Each invariant, with a history that satisfies it and one that violates it.
 
 use super::*;
 use serde_json::json;
 
-fn seen(version: u64, kind: &str, change: Change, object: Value) -> Seen {
-    Seen {
+fn seen(version: u64, kind: &str, change: Change, object: Value) -> ObjectVersion {
+    ObjectVersion {
         at: Duration::from_millis(version),
-        version,
+        revision: version,
         kind: kind.into(),
         change,
         object,
@@ -17,7 +17,7 @@ fn condition(kind: &str, status: &str, time: &str) -> Value {
     json!({"type": kind, "status": status, "lastTransitionTime": time})
 }
 
-fn test(version: u64, status: Value) -> Seen {
+fn test(version: u64, status: Value) -> ObjectVersion {
     let mut object = json!({"metadata": {"name": "t", "uid": "test", "generation": 1}});
     object["status"] = status;
     seen(
@@ -32,7 +32,7 @@ fn test(version: u64, status: Value) -> Seen {
     )
 }
 
-fn running(version: u64, succeeded: i64) -> Seen {
+fn running(version: u64, succeeded: i64) -> ObjectVersion {
     let conditions = [
         condition("Progressing", "True", "1"),
         condition("Completed", "False", "1"),
@@ -44,7 +44,7 @@ fn running(version: u64, succeeded: i64) -> Seen {
     )
 }
 
-fn ended(version: u64, end: &str) -> Seen {
+fn ended(version: u64, end: &str) -> ObjectVersion {
     let conditions = ["Progressing", "Completed", "Failed"].map(|c| {
         let holds = c == end;
         condition(
@@ -63,7 +63,7 @@ fn ended(version: u64, end: &str) -> Seen {
     )
 }
 
-fn job(version: u64, uid: &str) -> Seen {
+fn job(version: u64, uid: &str) -> ObjectVersion {
     let owners = [json!({"uid": "test", "controller": true})];
     seen(
         version,
@@ -73,20 +73,20 @@ fn job(version: u64, uid: &str) -> Seen {
     )
 }
 
-fn event(version: u64, reason: &str, message: &str) -> Seen {
+fn event(version: u64, reason: &str, message: &str) -> ObjectVersion {
     let about = json!({"kind": "LoadTest", "uid": "test"});
     let object = json!({"metadata": {"name": version.to_string()}, "reason": reason, "message": message, "involvedObject": about});
     seen(version, "Event", Change::Added, object)
 }
 
-fn broken(history: &[Seen]) -> Vec<&'static str> {
-    judge(history, &BTreeSet::new())
+fn violated(history: &[ObjectVersion]) -> Vec<&'static str> {
+    check(history, &BTreeSet::new())
         .into_iter()
         .map(|v| v.invariant)
         .collect()
 }
 
-fn good() -> Vec<Seen> {
+fn good() -> Vec<ObjectVersion> {
     vec![
         test(1, Value::Null),
         job(2, "job"),
@@ -98,48 +98,48 @@ fn good() -> Vec<Seen> {
     ]
 }
 
-fn good_and(more: Seen) -> Vec<Seen> {
+fn good_and(more: ObjectVersion) -> Vec<ObjectVersion> {
     let mut history = good();
     history.push(more);
     history
 }
 
 #[test]
-fn a_good_run_breaks_nothing() {
-    assert_eq!(broken(&good()), [""; 0]);
+fn good_run_violates_nothing() {
+    assert_eq!(violated(&good()), [""; 0]);
 }
 
 #[test]
-fn a_second_job_and_one_after_the_end_are_found() {
-    assert_eq!(broken(&good_and(job(8, "other"))), ["I1", "I2"]);
+fn second_job_and_job_after_the_end_are_violations() {
+    assert_eq!(violated(&good_and(job(8, "other"))), ["I1", "I2"]);
 }
 
 #[test]
-fn an_end_that_changes_is_found() {
-    assert!(broken(&good_and(ended(8, "Failed"))).contains(&"I3"));
-    assert!(broken(&good_and(running(8, 2))).contains(&"I3"));
+fn changed_end_is_a_violation() {
+    assert!(violated(&good_and(ended(8, "Failed"))).contains(&"I3"));
+    assert!(violated(&good_and(running(8, 2))).contains(&"I3"));
     let mut later = ended(8, "Completed");
     later.object["status"]["completionTime"] = json!("3");
-    assert_eq!(broken(&good_and(later)), ["I3"]);
+    assert_eq!(violated(&good_and(later)), ["I3"]);
 }
 
 #[test]
-fn a_count_that_falls_is_found() {
+fn decreased_count_is_a_violation() {
     let history = [
         test(1, Value::Null),
         job(2, "job"),
         running(3, 1),
         running(4, 0),
     ];
-    assert_eq!(broken(&history), ["I4"]);
+    assert_eq!(violated(&history), ["I4"]);
 }
 
 #[test]
-fn a_time_without_a_change_and_an_order_that_changes_are_found() {
+fn changed_time_order_and_generation_of_conditions_are_violations() {
     let mut other_time = running(8, 0);
     other_time.object["status"]["conditions"][0]["lastTransitionTime"] = json!("9");
     assert_eq!(
-        broken(&[
+        violated(&[
             test(1, Value::Null),
             job(2, "job"),
             running(3, 0),
@@ -153,58 +153,58 @@ fn a_time_without_a_change_and_an_order_that_changes_are_found() {
         .unwrap()
         .reverse();
     assert_eq!(
-        broken(&[test(1, Value::Null), job(2, "job"), running(3, 0), shuffled]),
+        violated(&[test(1, Value::Null), job(2, "job"), running(3, 0), shuffled]),
         ["I5"]
     );
     let mut ahead = running(8, 0);
     ahead.object["status"]["observedGeneration"] = json!(2);
     assert_eq!(
-        broken(&[test(1, Value::Null), job(2, "job"), ahead]),
+        violated(&[test(1, Value::Null), job(2, "job"), ahead]),
         ["I5"]
     );
 }
 
 #[test]
-fn an_event_that_is_said_twice_is_found() {
-    assert_eq!(broken(&good_and(event(8, "Running", "a"))), ["I6"]);
-    assert_eq!(broken(&good_and(event(8, "Running", "c"))), [""; 0]);
-    let twice = [event(1, "Completed", "a"), event(2, "Completed", "b")];
-    assert_eq!(broken(&twice), ["I6"]);
+fn duplicate_event_is_a_violation() {
+    assert_eq!(violated(&good_and(event(8, "Running", "a"))), ["I6"]);
+    assert_eq!(violated(&good_and(event(8, "Running", "c"))), [""; 0]);
+    let duplicates = [event(1, "Completed", "a"), event(2, "Completed", "b")];
+    assert_eq!(violated(&duplicates), ["I6"]);
 }
 
 #[test]
-fn a_foreign_object_that_is_changed_or_deleted_is_found() {
+fn changed_or_deleted_foreign_job_is_a_violation() {
     let foreign = |version, change, parallelism: i32| {
         let object = json!({"metadata": {"name": "t", "uid": "f", "labels": {"foreign": "true"}}, "spec": {"parallelism": parallelism}});
         seen(version, "Job", change, object)
     };
     assert_eq!(
-        broken(&[
+        violated(&[
             foreign(1, Change::Added, 1),
             foreign(2, Change::Modified, 1)
         ]),
         [""; 0]
     );
     assert_eq!(
-        broken(&[
+        violated(&[
             foreign(1, Change::Added, 1),
             foreign(2, Change::Modified, 0)
         ]),
         ["I7"]
     );
     let deleted = [foreign(1, Change::Added, 1), foreign(2, Change::Deleted, 1)];
-    assert_eq!(broken(&deleted), ["I7"]);
-    assert_eq!(judge(&deleted, &BTreeSet::from(["f".to_owned()])), []);
+    assert_eq!(violated(&deleted), ["I7"]);
+    assert_eq!(check(&deleted, &BTreeSet::from(["f".to_owned()])), []);
 }
 
 #[test]
-fn results_without_a_job_are_found() {
-    assert_eq!(broken(&[test(1, Value::Null), running(2, 1)]), ["I9"]);
+fn results_without_a_job_are_a_violation() {
+    assert_eq!(violated(&[test(1, Value::Null), running(2, 1)]), ["I9"]);
 }
 
 #[test]
-fn workers_told_two_instants_are_found() {
-    let told = |version, pod: &str, instant, attempt| {
+fn two_start_times_for_the_workers_of_a_job_are_a_violation() {
+    let annotated = |version, pod: &str, instant, attempt| {
         let owners = [json!({"uid": "job", "controller": true})];
         let metadata = json!({"name": pod, "uid": pod, "ownerReferences": owners, "annotations":
             {START_ANNOTATION: instant, loadtest_api::labels::START_ATTEMPT_ANNOTATION: attempt}});
@@ -216,23 +216,23 @@ fn workers_told_two_instants_are_found() {
         )
     };
     let first = [
-        told(8, "a", "2026-01-01T00:00:05.123Z", "1"),
-        told(9, "b", "2026-01-01T00:00:05.123Z", "1"),
+        annotated(8, "a", "2026-01-01T00:00:05.123Z", "1"),
+        annotated(9, "b", "2026-01-01T00:00:05.123Z", "1"),
     ];
-    let again = told(10, "b", "2026-01-01T00:00:05.123Z", "2");
+    let again = annotated(10, "b", "2026-01-01T00:00:05.123Z", "2");
     assert_eq!(
-        broken(&[good(), first.to_vec(), vec![again]].concat()),
+        violated(&[good(), first.to_vec(), vec![again]].concat()),
         Vec::<&str>::new()
     );
     assert_eq!(
-        broken(
+        violated(
             &[
                 good(),
                 first.to_vec(),
-                vec![told(10, "b", "2026-01-01T00:00:05.124Z", "2")]
+                vec![annotated(10, "b", "2026-01-01T00:00:05.124Z", "2")]
             ]
             .concat()
         ),
-        ["together"]
+        ["start"]
     );
 }

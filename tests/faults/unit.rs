@@ -1,7 +1,7 @@
-//! The tests of the parts of the fault tests that need no cluster.
+//! Unit tests of the parts of the fault tests that need no cluster.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod end;
-mod judge;
+mod invariants;
 mod plan;
 mod view;

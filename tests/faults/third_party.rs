@@ -1,37 +1,35 @@
-//! What others than the operator do to the objects that it works with.
+//! Changes that a third party makes to the operator's objects.
 
-use http::Uri;
+use http::Request;
 use hyper::body::Bytes;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, ResourceQuota};
 use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
-use kube::runtime::wait::await_condition;
+use loadtest_api::v1alpha1::LoadTest;
 use serde_json::{Value, json};
 
-use loadtest_api::v1alpha1::LoadTest;
-
 use crate::plan::Point;
+use crate::support::cluster::QUOTA;
 
-/// A Job that is nobody's.
+/// A Job without an owner.
 pub struct ForeignJob {
     pub namespace: String,
     pub name: String,
     pub uid: String,
 }
 
-/// Writes the object that a request is about. Gives the Job that has taken the name of the operator's, if one has.
+/// Writes the object of a request. Returns the Job that has taken the name of the operator's Job, if one was created.
 pub async fn write_first(
     client: &Client,
     point: &Point,
-    uri: &Uri,
-    body: &Bytes,
+    request: &Request<Bytes>,
 ) -> Option<ForeignJob> {
-    let path: Vec<&str> = uri.path().split('/').collect();
+    let path: Vec<&str> = request.uri().path().split('/').collect();
     let at = path.iter().position(|part| *part == "namespaces")?;
     let namespace = path.get(at + 1)?;
     let change =
-        Patch::Merge(json!({"metadata": {"annotations": {"written-by": "somebody else"}}}));
+        Patch::Merge(json!({"metadata": {"annotations": {"written-by": "a third party"}}}));
     let params = PatchParams::default();
     match (point.resource.as_str(), path.get(at + 3)) {
         ("loadtests/status", Some(name)) => {
@@ -50,7 +48,7 @@ pub async fn write_first(
                 .await;
         }
         ("jobs", None) => {
-            let sent: Value = serde_json::from_slice(body).ok()?;
+            let sent: Value = serde_json::from_slice(request.body()).ok()?;
             return Some(foreign_job(client, namespace, sent["metadata"]["name"].as_str()?).await);
         }
         _ => {}
@@ -58,7 +56,7 @@ pub async fn write_first(
     None
 }
 
-/// Creates a Job that is nobody's, and has no pods.
+/// Creates a Job without an owner and pods.
 pub async fn foreign_job(client: &Client, namespace: &str, name: &str) -> ForeignJob {
     let pod = json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]});
     let job: Job = serde_json::from_value(
@@ -83,23 +81,11 @@ pub async fn delete(client: &Client, job: &ForeignJob) {
     let _ = jobs.delete(&job.name, &DeleteParams::background()).await;
 }
 
-/// Allows none of something in a namespace. Done when it holds.
-pub async fn allow_none(client: &Client, namespace: &str, of: &str) {
-    let quota: ResourceQuota =
-        serde_json::from_value(json!({"metadata": {"name": "none"}, "spec": {"hard": {of: "0"}}}))
-            .unwrap();
-    let quotas: Api<ResourceQuota> = Api::namespaced(client.clone(), namespace);
-    quotas.create(&PostParams::default(), &quota).await.unwrap();
-    let holds = |q: Option<&ResourceQuota>| {
-        q.is_some_and(|q| q.status.as_ref().is_some_and(|s| s.hard.is_some()))
-    };
-    await_condition(quotas, "none", holds).await.unwrap();
-}
-
-pub async fn allow_again(client: &Client, namespace: &str) {
+/// Deletes the quota of `forbid_by_quota`.
+pub async fn delete_quota(client: &Client, namespace: &str) {
     let quotas: Api<ResourceQuota> = Api::namespaced(client.clone(), namespace);
     quotas
-        .delete("none", &DeleteParams::default())
+        .delete(QUOTA, &DeleteParams::default())
         .await
         .unwrap();
 }

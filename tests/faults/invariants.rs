@@ -1,4 +1,4 @@
-//! The invariants of the operator over all versions of all objects of a namespace: pure.
+//! The invariants of the operator, checked over all versions of all objects of a namespace. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use loadtest_api::labels::START_ANNOTATION;
 use serde_json::Value;
 
-/// What became of an object.
+/// How an object changed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Change {
     Added,
@@ -17,17 +17,17 @@ pub enum Change {
 
 /// One version of an object.
 #[derive(Clone, Debug)]
-pub struct Seen {
-    /// When it was seen, since the begin of the watch.
+pub struct ObjectVersion {
+    /// When the watch delivered it, since the beginning of the watch.
     pub at: Duration,
-    /// The store's revision, which orders the versions of all objects.
-    pub version: u64,
+    /// The revision of the store, which orders the versions of all objects.
+    pub revision: u64,
     pub kind: String,
     pub change: Change,
     pub object: Value,
 }
 
-impl Seen {
+impl ObjectVersion {
     fn text(&self, pointer: &str) -> &str {
         self.object
             .pointer(pointer)
@@ -62,7 +62,7 @@ pub fn owner(object: &Value) -> Option<&str> {
         .as_str()
 }
 
-/// What was broken, and how.
+/// A violated invariant.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Violation {
     pub invariant: &'static str,
@@ -77,10 +77,10 @@ pub fn violation(invariant: &'static str, what: impl Into<String>) -> Violation 
     }
 }
 
-/// Judges a history, which is in the order of the versions. `freed` are the foreign objects that the run itself has deleted.
-pub fn judge(history: &[Seen], freed: &BTreeSet<String>) -> Vec<Violation> {
+/// Checks a history, which is ordered by revision. `freed` are the foreign Jobs that the run itself has deleted.
+pub fn check(history: &[ObjectVersion], freed: &BTreeSet<String>) -> Vec<Violation> {
     let mut found = Vec::new();
-    let mut tests: BTreeMap<&str, Vec<&Seen>> = BTreeMap::new();
+    let mut tests: BTreeMap<&str, Vec<&ObjectVersion>> = BTreeMap::new();
     for seen in history
         .iter()
         .filter(|s| s.kind == "LoadTest" && s.change != Change::Deleted)
@@ -88,28 +88,31 @@ pub fn judge(history: &[Seen], freed: &BTreeSet<String>) -> Vec<Violation> {
         tests.entry(seen.uid()).or_default().push(seen);
     }
     for (uid, versions) in &tests {
-        let jobs: Vec<&Seen> = created(history, "Job")
+        let jobs: Vec<&ObjectVersion> = created(history, "Job")
             .filter(|j| j.owner() == Some(uid))
             .collect();
         one_job(&jobs, versions, &mut found);
         end_is_final(versions, &mut found);
-        counts_never_fall(versions, &mut found);
+        counts_never_decrease(versions, &mut found);
         conditions_are_in_order(versions, &mut found);
-        nothing_is_taken_over(versions, &jobs, &mut found);
+        new_test_inherits_nothing(versions, &jobs, &mut found);
     }
-    workers_are_told_one_instant(history, &mut found);
-    events_are_said_once(history, &mut found);
-    foreign_objects_are_untouched(history, freed, &mut found);
+    workers_get_one_start_time(history, &mut found);
+    events_are_recorded_once(history, &mut found);
+    foreign_jobs_are_untouched(history, freed, &mut found);
     found
 }
 
-fn created<'a>(history: &'a [Seen], kind: &'a str) -> impl Iterator<Item = &'a Seen> {
+fn created<'a>(
+    history: &'a [ObjectVersion],
+    kind: &'a str,
+) -> impl Iterator<Item = &'a ObjectVersion> {
     history
         .iter()
         .filter(move |s| s.kind == kind && s.change == Change::Added)
 }
 
-fn conditions(seen: &Seen) -> Vec<&Value> {
+fn conditions(seen: &ObjectVersion) -> Vec<&Value> {
     seen.object
         .pointer("/status/conditions")
         .and_then(Value::as_array)
@@ -118,8 +121,8 @@ fn conditions(seen: &Seen) -> Vec<&Value> {
         .collect()
 }
 
-/// The terminal conditions that hold.
-fn ends(seen: &Seen) -> Vec<&str> {
+/// The terminal conditions that are true.
+fn ends(seen: &ObjectVersion) -> Vec<&str> {
     let holds = |c: &&&Value| {
         c["status"] == "True" && matches!(c["type"].as_str(), Some("Completed" | "Failed"))
     };
@@ -130,7 +133,7 @@ fn ends(seen: &Seen) -> Vec<&str> {
         .collect()
 }
 
-fn one_job(jobs: &[&Seen], versions: &[&Seen], found: &mut Vec<Violation>) {
+fn one_job(jobs: &[&ObjectVersion], versions: &[&ObjectVersion], found: &mut Vec<Violation>) {
     if jobs.len() > 1 {
         let uids: Vec<&str> = jobs.iter().map(|j| j.uid()).collect();
         found.push(violation(
@@ -140,7 +143,7 @@ fn one_job(jobs: &[&Seen], versions: &[&Seen], found: &mut Vec<Violation>) {
     }
     let end = versions.iter().find(|v| !ends(v).is_empty());
     if let Some(end) = end
-        && let Some(job) = jobs.iter().find(|j| j.version > end.version)
+        && let Some(job) = jobs.iter().find(|j| j.revision > end.revision)
     {
         found.push(violation(
             "I2",
@@ -149,17 +152,14 @@ fn one_job(jobs: &[&Seen], versions: &[&Seen], found: &mut Vec<Violation>) {
     }
 }
 
-fn end_is_final(versions: &[&Seen], found: &mut Vec<Violation>) {
-    let mut end: Option<(&Seen, Vec<&str>)> = None;
+fn end_is_final(versions: &[&ObjectVersion], found: &mut Vec<Violation>) {
+    let mut end: Option<(&ObjectVersion, Vec<&str>)> = None;
     for seen in versions {
         let now = ends(seen);
         if now.len() > 1 {
             found.push(violation(
                 "I3",
-                format!(
-                    "more than one end holds in version {}: {now:?}",
-                    seen.version
-                ),
+                format!("version {} has more than one end: {now:?}", seen.revision),
             ));
         }
         match &end {
@@ -169,7 +169,10 @@ fn end_is_final(versions: &[&Seen], found: &mut Vec<Violation>) {
                     if seen.object.pointer(field) != first.object.pointer(field) {
                         found.push(violation(
                             "I3",
-                            format!("{field} changed after the end, in version {}", seen.version),
+                            format!(
+                                "{field} changed after the end, in version {}",
+                                seen.revision
+                            ),
                         ));
                     }
                 }
@@ -178,7 +181,7 @@ fn end_is_final(versions: &[&Seen], found: &mut Vec<Violation>) {
                         "I3",
                         format!(
                             "the end {ended:?} became {now:?} in version {}",
-                            seen.version
+                            seen.revision
                         ),
                     ));
                 }
@@ -188,10 +191,10 @@ fn end_is_final(versions: &[&Seen], found: &mut Vec<Violation>) {
     }
 }
 
-fn counts_never_fall(versions: &[&Seen], found: &mut Vec<Violation>) {
+fn counts_never_decrease(versions: &[&ObjectVersion], found: &mut Vec<Violation>) {
     for pair in versions.windows(2) {
         for field in ["/status/succeeded", "/status/failed"] {
-            let count = |seen: &Seen| {
+            let count = |seen: &ObjectVersion| {
                 seen.object
                     .pointer(field)
                     .and_then(Value::as_i64)
@@ -203,7 +206,7 @@ fn counts_never_fall(versions: &[&Seen], found: &mut Vec<Violation>) {
                     "I4",
                     format!(
                         "{field} fell from {from} to {to} in version {}",
-                        pair[1].version
+                        pair[1].revision
                     ),
                 ));
             }
@@ -211,7 +214,7 @@ fn counts_never_fall(versions: &[&Seen], found: &mut Vec<Violation>) {
     }
 }
 
-fn conditions_are_in_order(versions: &[&Seen], found: &mut Vec<Violation>) {
+fn conditions_are_in_order(versions: &[&ObjectVersion], found: &mut Vec<Violation>) {
     let mut order: Option<Vec<&str>> = None;
     let mut held: BTreeMap<&str, (&Value, &Value)> = BTreeMap::new();
     for seen in versions {
@@ -224,7 +227,7 @@ fn conditions_are_in_order(versions: &[&Seen], found: &mut Vec<Violation>) {
         if number("/status/observedGeneration") > number("/metadata/generation") {
             found.push(violation(
                 "I5",
-                format!("observedGeneration is ahead in version {}", seen.version),
+                format!("observedGeneration is ahead in version {}", seen.revision),
             ));
         }
         let types: Vec<&str> = conditions(seen)
@@ -234,13 +237,13 @@ fn conditions_are_in_order(versions: &[&Seen], found: &mut Vec<Violation>) {
         if types.is_empty() {
             continue;
         }
-        // Those that only an ended test has come after the others.
+        // Conditions of finished tests are appended.
         if order.as_ref().is_some_and(|o| !types.starts_with(o)) {
             found.push(violation(
                 "I5",
                 format!(
                     "the order of conditions changed in version {}: {types:?}",
-                    seen.version
+                    seen.revision
                 ),
             ));
         }
@@ -249,7 +252,7 @@ fn conditions_are_in_order(versions: &[&Seen], found: &mut Vec<Violation>) {
             let now = (&condition["status"], &condition["lastTransitionTime"]);
             let before = held.insert(condition["type"].as_str().unwrap_or_default(), now);
             if before.is_some_and(|(status, time)| *status == *now.0 && *time != *now.1) {
-                let (kind, version) = (&condition["type"], seen.version);
+                let (kind, version) = (&condition["type"], seen.revision);
                 found.push(violation(
                     "I5",
                     format!("the time of {kind} changed without its status in version {version}"),
@@ -259,9 +262,14 @@ fn conditions_are_in_order(versions: &[&Seen], found: &mut Vec<Violation>) {
     }
 }
 
-/// A test that is created anew under a name begins with nothing of the one before.
-fn nothing_is_taken_over(versions: &[&Seen], jobs: &[&Seen], found: &mut Vec<Violation>) {
-    let before_its_job = |seen: &&&Seen| jobs.first().is_none_or(|j| seen.version < j.version);
+/// A test that is created again under a name takes over nothing of the earlier one.
+fn new_test_inherits_nothing(
+    versions: &[&ObjectVersion],
+    jobs: &[&ObjectVersion],
+    found: &mut Vec<Violation>,
+) {
+    let before_its_job =
+        |seen: &&&ObjectVersion| jobs.first().is_none_or(|j| seen.revision < j.revision);
     for seen in versions.iter().filter(before_its_job) {
         let count = |pointer: &str| {
             seen.object
@@ -273,8 +281,8 @@ fn nothing_is_taken_over(versions: &[&Seen], jobs: &[&Seen], found: &mut Vec<Vio
             found.push(violation(
                 "I9",
                 format!(
-                    "version {} has results, but the test has had no Job",
-                    seen.version
+                    "version {} has results, but the test had no Job",
+                    seen.revision
                 ),
             ));
         }
@@ -294,9 +302,9 @@ fn nothing_is_taken_over(versions: &[&Seen], jobs: &[&Seen], found: &mut Vec<Vio
     }
 }
 
-/// However often they are told.
-fn workers_are_told_one_instant(history: &[Seen], found: &mut Vec<Violation>) {
-    let mut told: BTreeMap<&str, BTreeSet<Timestamp>> = BTreeMap::new();
+/// However often it is sent.
+fn workers_get_one_start_time(history: &[ObjectVersion], found: &mut Vec<Violation>) {
+    let mut instants: BTreeMap<&str, BTreeSet<Timestamp>> = BTreeMap::new();
     for pod in history.iter().filter(|s| s.kind == "Pod") {
         let annotation = pod
             .object
@@ -304,19 +312,19 @@ fn workers_are_told_one_instant(history: &[Seen], found: &mut Vec<Violation>) {
             .and_then(|a| a.get(START_ANNOTATION))
             .and_then(Value::as_str);
         if let (Some(job), Some(instant)) = (pod.owner(), annotation.and_then(|a| a.parse().ok())) {
-            told.entry(job).or_default().insert(instant);
+            instants.entry(job).or_default().insert(instant);
         }
     }
-    for (job, instants) in told.iter().filter(|(_, instants)| instants.len() > 1) {
+    for (job, instants) in instants.iter().filter(|(_, instants)| instants.len() > 1) {
         found.push(violation(
-            "together",
-            format!("the workers of the Job {job} were told several instants: {instants:?}"),
+            "start",
+            format!("the workers of the Job {job} received several start times: {instants:?}"),
         ));
     }
 }
 
-fn events_are_said_once(history: &[Seen], found: &mut Vec<Violation>) {
-    let mut said: BTreeMap<(&str, &str, &str), usize> = BTreeMap::new();
+fn events_are_recorded_once(history: &[ObjectVersion], found: &mut Vec<Violation>) {
+    let mut recorded: BTreeMap<(&str, &str, &str), usize> = BTreeMap::new();
     for event in history
         .iter()
         .filter(|s| s.kind == "Event" && s.text("/involvedObject/kind") == "LoadTest")
@@ -331,30 +339,30 @@ fn events_are_said_once(history: &[Seen], found: &mut Vec<Violation>) {
             continue;
         }
         let reason = event.text("/reason");
-        // These are of the test as a whole, so there is one, whatever it says.
+        // These concern the whole test, so there is one of each, whatever its message.
         let message = if matches!(reason, "Created" | "Completed" | "Failed") {
             ""
         } else {
             event.text("/message")
         };
-        *said
+        *recorded
             .entry((event.text("/involvedObject/uid"), reason, message))
             .or_default() += 1;
     }
-    for ((uid, reason, message), times) in said.iter().filter(|(_, times)| **times > 1) {
+    for ((uid, reason, message), times) in recorded.iter().filter(|(_, times)| **times > 1) {
         found.push(violation(
             "I6",
-            format!("the event {reason} of the test {uid} was said {times} times: {message}"),
+            format!("the event {reason} of the test {uid} was recorded {times} times: {message}"),
         ));
     }
 }
 
-fn foreign_objects_are_untouched(
-    history: &[Seen],
+fn foreign_jobs_are_untouched(
+    history: &[ObjectVersion],
     freed: &BTreeSet<String>,
     found: &mut Vec<Violation>,
 ) {
-    let mut first: BTreeMap<&str, &Seen> = BTreeMap::new();
+    let mut first: BTreeMap<&str, &ObjectVersion> = BTreeMap::new();
     for seen in history.iter().filter(|s| s.is_foreign() && s.kind == "Job") {
         let before = *first.entry(seen.uid()).or_insert(seen);
         let same = |field: &str| seen.object.pointer(field) == before.object.pointer(field);
@@ -377,6 +385,6 @@ fn foreign_objects_are_untouched(
 }
 
 #[cfg(test)]
-#[allow(dead_code, reason = "they run in pure.rs: main.rs has no test harness")]
-#[path = "judge_tests.rs"]
+#[allow(dead_code, reason = "they run in unit.rs: main.rs has no test harness")]
+#[path = "invariants_tests.rs"]
 mod tests;

@@ -1,35 +1,36 @@
-//! Passes a watch on, line by line, and lets a fault befall it.
+//! Forwards the events of a watch line by line, and injects a fault.
 
 use std::io;
 use std::time::Duration;
 
 use futures::channel::mpsc::UnboundedSender;
 use futures::{StreamExt, TryStreamExt};
-use http_body_util::combinators::BoxBody;
+
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Bytes, Frame};
 use kube::client::Body;
 use serde_json::json;
 
-use crate::plan::WatchDeed;
+use crate::plan::WatchFault;
+use crate::support::proxy::ResponseBody;
 
-/// With more events than this, only these are told again.
+/// How many events are replayed at most.
 const REPLAYED: usize = 6;
 
 type Out = UnboundedSender<io::Result<Frame<Bytes>>>;
 
-/// A body that tells what another tells, but for what a fault makes of it. `heal` is how long it lasts, where it does.
-pub fn pass(body: Body, deed: Option<WatchDeed>, heal: Duration) -> BoxBody<Bytes, io::Error> {
-    let (out, told) = futures::channel::mpsc::unbounded();
+/// A body with the lines of another, changed by a fault. `heal` is the duration of a temporary fault.
+pub fn forward(body: Body, fault: Option<WatchFault>, heal: Duration) -> ResponseBody {
+    let (out, frames) = futures::channel::mpsc::unbounded();
     tokio::spawn(async move {
-        let listened_to = out.clone();
+        let receiver = out.clone();
         tokio::select! {
-            () = tell(body, deed, heal, out) => {}
-            // A watch that nobody listens to any more would be held open until the server ends it.
-            () = until_closed(&listened_to) => {}
+            () = forward_lines(body, fault, heal, out) => {}
+            // Without a receiver the watch would stay open until the server ends it.
+            () = until_closed(&receiver) => {}
         }
     });
-    BodyExt::boxed(StreamBody::new(told.map(|frame| frame)))
+    BodyExt::boxed_unsync(StreamBody::new(frames.map(|frame| frame)))
 }
 
 async fn until_closed(out: &Out) {
@@ -38,7 +39,7 @@ async fn until_closed(out: &Out) {
     }
 }
 
-async fn tell(body: Body, deed: Option<WatchDeed>, heal: Duration, out: Out) {
+async fn forward_lines(body: Body, fault: Option<WatchFault>, heal: Duration, out: Out) {
     let mut lines = Lines {
         body: Box::pin(body.into_data_stream().map_err(io::Error::other)),
         rest: Vec::new(),
@@ -56,31 +57,31 @@ async fn tell(body: Body, deed: Option<WatchDeed>, heal: Duration, out: Out) {
         };
         // As the API server writes them, the type comes first.
         if line.starts_with(br#"{"type":"BOOKMARK""#) {
-            if deed != Some(WatchDeed::BlackHoled) && !send(line) {
+            if fault != Some(WatchFault::BlackHoled) && !send(line) {
                 return;
             }
             continue;
         }
         events.push(line.clone());
         let is_first = events.len() == 1;
-        match deed {
-            Some(WatchDeed::BlackHoled) => continue,
-            Some(WatchDeed::Stalled) if is_first => tokio::time::sleep(heal).await,
-            Some(WatchDeed::CutInLine) if is_first => {
+        match fault {
+            Some(WatchFault::BlackHoled) => continue,
+            Some(WatchFault::Stalled) if is_first => tokio::time::sleep(heal).await,
+            Some(WatchFault::CutInLine) if is_first => {
                 send(line[..line.len() / 2].to_vec());
                 let _ = out.unbounded_send(Err(io::ErrorKind::ConnectionReset.into()));
                 return;
             }
-            Some(WatchDeed::StateHidden) if is_first => {
+            Some(WatchFault::EventsSkipped) if is_first => {
                 tokio::time::sleep(heal).await;
                 send(expired());
                 return;
             }
-            Some(WatchDeed::GoneInStream) if is_first => {
+            Some(WatchFault::ExpiredInStream) if is_first => {
                 send(expired());
                 return;
             }
-            Some(WatchDeed::Replayed) if events.len() <= REPLAYED => {
+            Some(WatchFault::Replayed) if events.len() <= REPLAYED => {
                 if !send(events.concat()) {
                     return;
                 }
@@ -96,7 +97,7 @@ async fn tell(body: Body, deed: Option<WatchDeed>, heal: Duration, out: Out) {
 
 fn expired() -> Vec<u8> {
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 410,
-        "reason": "Expired", "message": "too old resource version: by the fault proxy"});
+        "reason": "Expired", "message": "too old resource version (fault proxy)"});
     format!("{}\n", json!({"type": "ERROR", "object": status})).into_bytes()
 }
 
@@ -107,7 +108,7 @@ struct Lines<S> {
 }
 
 impl<S: futures::Stream<Item = io::Result<Bytes>> + Unpin> Lines<S> {
-    /// The next line, with its end.
+    /// The next line, with its newline.
     async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         loop {
             if let Some(end) = self.rest.iter().position(|b| *b == b'\n') {
