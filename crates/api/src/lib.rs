@@ -7,4 +7,5 @@ pub mod crd;
 pub mod duration;
 pub mod labels;
 pub mod reference;
+pub mod text;
 pub mod v1alpha1;

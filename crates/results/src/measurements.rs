@@ -9,6 +9,7 @@ use crate::sketch::Sketch;
 const MAX_COUNTERS: usize = 4000;
 const MAX_HISTOGRAMS: usize = 200;
 const MAX_DROPPED_NAMES: usize = 50;
+const MAX_PROBLEMS: usize = 10;
 
 /// Instead of a name: any metric may be missing.
 const ANY: &str = "*";
@@ -37,8 +38,14 @@ pub struct Measurements {
     pub(crate) dropped_errors: f64,
     /// The names of dropped metrics that the results or thresholds need.
     pub(crate) dropped_names: BTreeSet<String>,
+    /// The names of metrics that were dropped because a value is not a number.
+    pub(crate) invalid_names: BTreeSet<String>,
     /// Whether metrics were discarded because of the limits above.
     pub(crate) over_limit: bool,
+    /// Whether the kubelet cut the results of a worker. Any metric of that worker may be missing.
+    pub(crate) was_cut: bool,
+    /// Descriptions of what is wrong with the results of a worker, except that they are partial.
+    pub problems: BTreeSet<String>,
 }
 
 /// A metric name with its priority, the most important first, so that custom metrics cannot displace
@@ -93,11 +100,20 @@ impl Measurements {
         for name in &other.dropped_names {
             self.add_dropped_name(name);
         }
+        for name in &other.invalid_names {
+            self.add_invalid_name(name);
+        }
         self.over_limit |= other.over_limit;
+        self.was_cut |= other.was_cut;
+        for problem in &other.problems {
+            self.add_problem(problem.clone());
+        }
     }
 
     pub(crate) fn add_counter(&mut self, name: &str, value: f64) {
-        *self.counters.entry(MetricKey::new(name)).or_default() += value;
+        let counter = self.counters.entry(MetricKey::new(name)).or_default();
+        // JSON has no infinite numbers.
+        *counter = (*counter + value).clamp(f64::MIN, f64::MAX);
         if self.counters.len() > MAX_COUNTERS {
             self.counters.pop_last();
             self.over_limit = true;
@@ -115,21 +131,49 @@ impl Measurements {
         }
     }
 
-    /// Beyond the limit the names are replaced by [`ANY`].
     pub(crate) fn add_dropped_name(&mut self, name: &str) {
-        self.dropped_names.insert(name.to_owned());
-        if self.dropped_names.len() > MAX_DROPPED_NAMES || self.dropped_names.contains(ANY) {
-            self.dropped_names = BTreeSet::from([ANY.to_owned()]);
+        add_name(&mut self.dropped_names, name);
+    }
+
+    pub(crate) fn add_invalid_name(&mut self, name: &str) {
+        add_name(&mut self.invalid_names, name);
+    }
+
+    pub(crate) fn add_problem(&mut self, problem: String) {
+        self.problems.insert(problem);
+        if self.problems.len() > MAX_PROBLEMS {
+            self.problems.pop_last();
         }
     }
 
-    /// Whether a worker may have measured this metric and dropped it for lack of space.
+    /// Whether a worker may have measured this metric without reporting it.
     #[must_use]
     pub fn may_be_missing(&self, name: &str) -> bool {
+        self.missing_reason(name).is_some()
+    }
+
+    /// Why a worker may have measured this metric without reporting it. None if all workers reported
+    /// what they measured.
+    pub(crate) fn missing_reason(&self, name: &str) -> Option<String> {
+        let contains = |names: &BTreeSet<String>| names.contains(name) || names.contains(ANY);
         let is_kept = self.counter(name).is_some() || self.histogram(name).is_some();
-        self.dropped_names.contains(name)
-            || self.dropped_names.contains(ANY)
-            || (self.over_limit && !is_kept)
+        if self.invalid_names.contains(name) {
+            Some(format!(
+                "at least one worker counted a value in {name} that is not a number"
+            ))
+        } else if contains(&self.invalid_names) {
+            Some(format!(
+                "{name} may be missing: too many metrics have values that are not numbers"
+            ))
+        } else if contains(&self.dropped_names) || (self.over_limit && !is_kept) {
+            Some(format!(
+                "{name} was dropped by at least one worker for lack of space"
+            ))
+        } else {
+            self.was_cut.then(|| {
+                format!("{name} may be missing: the kubelet cut the results of at least one worker")
+            })
+        }
     }
 
     /// The value of a counter; None if no worker incremented it.
@@ -178,5 +222,13 @@ impl Measurements {
             .zip(self.last)
             .map_or(0.0, |(first, last)| (last - first) / 1000.0);
         span.max(1.0)
+    }
+}
+
+/// Beyond the limit the names are replaced by [`ANY`].
+fn add_name(names: &mut BTreeSet<String>, name: &str) {
+    names.insert(name.to_owned());
+    if names.len() > MAX_DROPPED_NAMES || names.contains(ANY) {
+        *names = BTreeSet::from([ANY.to_owned()]);
     }
 }

@@ -73,10 +73,7 @@ impl Sketch {
             "count" => Some(float(self.count())),
             "min" => self.min,
             "max" => self.max,
-            "mean" => self
-                .sum
-                .map(|sum| sum / float(self.count()))
-                .filter(|mean| mean.is_finite()),
+            "mean" => self.sum.map(|sum| sum / float(self.count())),
             "p50" | "median" => self.quantile(0.5),
             "p75" => self.quantile(0.75),
             "p90" => self.quantile(0.9),
@@ -86,6 +83,7 @@ impl Sketch {
             _ => None,
         }
         .map(round)
+        .filter(|value| value.is_finite())
     }
 
     /// The names that [`Self::summary`] accepts.

@@ -1,11 +1,13 @@
 //! Reads the snapshot in the termination message of a worker. Pods write it, so it is untrusted input.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use miniz_oxide::inflate::decompress_to_vec_zlib_with_limit;
+use miniz_oxide::inflate::{TINFLStatus, decompress_to_vec_zlib_with_limit};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use thiserror::Error;
 
 use crate::Measurements;
@@ -21,6 +23,12 @@ const MAX_KEY: i32 = 36_000;
 const MAX_COUNT: u64 = 1 << 53;
 /// Artillery, `MAX_METRIC_NAME_LENGTH` in `lib/core/ssms.ts`.
 const MAX_NAME_CHARS: usize = 1024;
+/// The kubelet cuts the message of each container to this, divided by the number of containers in the
+/// pod (kubernetes, `normalizeStatus` in `pkg/kubelet/status/status_manager.go`).
+const KUBELET_BYTES: usize = 12 << 10;
+/// Limits for messages.
+const MAX_LISTED: usize = 5;
+const MAX_LISTED_CHARS: usize = 60;
 
 /// Why a worker has no usable snapshot.
 #[derive(Clone, Debug, PartialEq, Error)]
@@ -31,7 +39,10 @@ pub enum SnapshotError {
     /// A worker of another operator version wrote the snapshot.
     #[error("unsupported result version {0:?}")]
     Version(String),
-    /// The snapshot was truncated or modified.
+    /// The kubelet cut the message so early that nothing is left.
+    #[error("{}", cut_by_kubelet(*.0))]
+    Cut(usize),
+    /// The snapshot was modified.
     #[error("corrupt results: {0}")]
     Corrupt(&'static str),
     /// The snapshot has content that no worker writes.
@@ -40,21 +51,31 @@ pub enum SnapshotError {
 }
 
 #[derive(Deserialize)]
-struct Content {
+struct Content<'a> {
     #[serde(default)]
     r#final: bool,
-    first: Option<f64>,
-    last: Option<f64>,
-    start: Option<f64>,
-    counters: BTreeMap<String, f64>,
-    histograms: BTreeMap<String, Histogram>,
+    #[serde(borrow)]
+    first: Option<&'a RawValue>,
+    #[serde(borrow)]
+    last: Option<&'a RawValue>,
+    #[serde(borrow)]
+    start: Option<&'a RawValue>,
+    /// Each value is parsed by itself, so that an invalid one costs only its metric.
+    #[serde(borrow)]
+    counters: Option<Metrics<'a>>,
+    #[serde(borrow)]
+    histograms: Option<Metrics<'a>>,
     #[serde(default)]
     dropped: (u32, u32),
     #[serde(default, rename = "lost")]
     dropped_names: Vec<String>,
+    #[serde(default, rename = "invalid")]
+    invalid_names: Vec<String>,
     #[serde(default)]
     errors: f64,
 }
+
+type Metrics<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 
 /// Collapses, min, max, sum, zeros, positive bins, negative bins.
 #[derive(Deserialize)]
@@ -71,7 +92,11 @@ struct Histogram(
 /// The snapshot of a worker, or why it has none. It stays compressed until it is decoded, because the
 /// operator keeps the snapshots of all workers until their test has finished.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Snapshot(Result<Box<[u8]>, SnapshotError>);
+pub struct Snapshot {
+    packed: Result<Box<[u8]>, SnapshotError>,
+    /// The length of the whole message, in bytes.
+    message_bytes: usize,
+}
 
 impl Snapshot {
     /// Finds the snapshot in a termination message.
@@ -82,29 +107,103 @@ impl Snapshot {
             .rev()
             .find_map(|line| line.strip_prefix(PREFIX))?;
         let (version, text) = line.split_once(' ').unwrap_or((line, ""));
-        if version != VERSION {
-            return Some(Self(Err(SnapshotError::Version(
-                version.chars().take(20).collect(),
-            ))));
-        }
-        let packed = STANDARD.decode(text.trim_end()).map(Vec::into_boxed_slice);
-        Some(Self(
-            packed.map_err(|_| SnapshotError::Corrupt("not base64")),
-        ))
+        let text = text.trim_end();
+        // A cut may leave a part of the last group of four characters.
+        let groups = text.get(..text.len() / 4 * 4).unwrap_or(text);
+        let packed = if version == VERSION {
+            STANDARD
+                .decode(groups)
+                .map(Vec::into_boxed_slice)
+                .map_err(|_| SnapshotError::Corrupt("not base64"))
+        } else {
+            Err(SnapshotError::Version(version.chars().take(20).collect()))
+        };
+        Some(Self {
+            packed,
+            message_bytes: message.len(),
+        })
     }
 
-    /// Decodes the measurements of the worker.
+    /// Decodes the measurements of the worker. Of a message that the kubelet cut, the metrics before the
+    /// cut are decoded, which are the most important ones.
     ///
     /// # Errors
     /// If a worker of this operator version did not write the snapshot, or if it was modified.
     pub fn decode(&self) -> Result<Measurements, SnapshotError> {
-        let packed = self.0.as_ref().map_err(Clone::clone)?;
-        let json = decompress_to_vec_zlib_with_limit(packed, MAX_INFLATED_BYTES).map_err(|_| {
-            SnapshotError::Corrupt("truncated, too large, or not compressed with zlib")
-        })?;
-        let snapshot: Content =
+        let packed = self.packed.as_ref().map_err(Clone::clone)?;
+        let (json, is_cut) = match decompress_to_vec_zlib_with_limit(packed, MAX_INFLATED_BYTES) {
+            Ok(json) => (json, false),
+            Err(error) if error.status == TINFLStatus::FailedCannotMakeProgress => {
+                let json = complete(error.output).ok_or(SnapshotError::Cut(self.message_bytes))?;
+                (json, true)
+            }
+            Err(_) => {
+                return Err(SnapshotError::Corrupt(
+                    "too large, or not compressed with zlib",
+                ));
+            }
+        };
+        let mut snapshot: Content<'_> =
             serde_json::from_slice(&json).map_err(|e| SnapshotError::Malformed(e.to_string()))?;
-        measurements(snapshot).map_err(|problem| SnapshotError::Malformed(problem.to_owned()))
+        if is_cut {
+            snapshot.counters.get_or_insert_default();
+            snapshot.histograms.get_or_insert_default();
+            snapshot.r#final = false;
+        }
+        let mut measurements = measurements(snapshot)
+            .ok_or_else(|| SnapshotError::Malformed("no counters or no histograms".into()))?;
+        if is_cut {
+            measurements.was_cut = true;
+            measurements.add_problem(cut_by_kubelet(self.message_bytes));
+        }
+        Ok(measurements)
+    }
+}
+
+/// Completes JSON that was cut: removes what follows the last complete entry of an object, and closes
+/// the objects. None if nothing is left.
+fn complete(mut json: Vec<u8>) -> Option<Vec<u8>> {
+    let (mut open, mut is_string, mut is_escaped) = (Vec::new(), false, false);
+    let mut last_entry = None;
+    for (at, byte) in json.iter().enumerate() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_string => is_escaped = true,
+            b'"' => is_string = !is_string,
+            _ if is_string => {}
+            b'{' => {
+                open.push(b'}');
+                last_entry = Some((at + 1, open.len()));
+            }
+            b'[' => open.push(b']'),
+            b'}' | b']' => {
+                open.pop();
+                if open.iter().all(|closing| *closing == b'}') {
+                    last_entry = Some((at + 1, open.len()));
+                }
+            }
+            b',' if open.iter().all(|closing| *closing == b'}') => {
+                last_entry = Some((at, open.len()));
+            }
+            _ => {}
+        }
+    }
+    let (end, depth) = last_entry?;
+    json.truncate(end);
+    json.extend(std::iter::repeat_n(b'}', depth));
+    Some(json)
+}
+
+/// Describes results that the kubelet cut. The length of a message that was cut reveals the number of
+/// containers.
+fn cut_by_kubelet(message_bytes: usize) -> String {
+    let containers = KUBELET_BYTES / message_bytes.max(1);
+    if containers > 0 && KUBELET_BYTES / containers == message_bytes {
+        format!(
+            "the results were cut by the kubelet to {message_bytes} bytes ({containers} containers share 12 KiB)"
+        )
+    } else {
+        format!("the results were cut to {message_bytes} bytes")
     }
 }
 
@@ -118,51 +217,81 @@ pub fn log_tail(message: &str) -> String {
         .join("\n")
 }
 
-fn measurements(snapshot: Content) -> Result<Measurements, &'static str> {
-    let names = snapshot
-        .counters
-        .keys()
-        .chain(snapshot.histograms.keys())
-        .chain(&snapshot.dropped_names);
-    if names
-        .into_iter()
-        .any(|name| name.chars().count() > MAX_NAME_CHARS)
-    {
-        return Err("a metric name is too long");
-    }
-    let time = |ms: Option<f64>| ms.filter(|ms| (0.0..1e15).contains(ms));
+fn measurements(snapshot: Content<'_>) -> Option<Measurements> {
+    let time = |ms: Option<&RawValue>| ms.and_then(number).filter(|ms| (0.0..1e15).contains(ms));
+    let start = time(snapshot.start);
     let mut measurements = Measurements {
         workers: 1,
         partial: u32::from(!snapshot.r#final),
         first: time(snapshot.first),
         last: time(snapshot.last),
-        starts: time(snapshot.start).map(|start| (start, start)),
+        starts: start.map(|start| (start, start)),
         dropped: snapshot.dropped.0.saturating_add(snapshot.dropped.1),
         dropped_errors: snapshot.errors,
         ..Measurements::default()
     };
-    for (name, value) in snapshot.counters {
-        measurements.add_counter(&name, value);
+    let mut invalid = snapshot.invalid_names;
+    let has_valid_name = |name: &str| name.chars().count() <= MAX_NAME_CHARS;
+    for (name, value) in snapshot.counters? {
+        match number(value).filter(|_| has_valid_name(&name)) {
+            Some(value) => measurements.add_counter(&name, value),
+            None => invalid.push(name.into_owned()),
+        }
     }
-    for (name, histogram) in snapshot.histograms {
-        measurements.add_histogram(&name, &sketch(histogram)?);
+    for (name, value) in snapshot.histograms? {
+        let histogram = serde_json::from_str(value.get()).ok().and_then(sketch);
+        match histogram.filter(|_| has_valid_name(&name)) {
+            Some(histogram) => measurements.add_histogram(&name, &histogram),
+            None => invalid.push(name.into_owned()),
+        }
     }
     for name in snapshot.dropped_names {
-        measurements.add_dropped_name(&name);
+        measurements.add_dropped_name(shortened(&name, MAX_NAME_CHARS));
     }
-    Ok(measurements)
+    for name in &invalid {
+        measurements.add_invalid_name(shortened(name, MAX_NAME_CHARS));
+    }
+    if !invalid.is_empty() {
+        measurements.add_problem(describe_invalid(&invalid));
+    }
+    Some(measurements)
 }
 
+fn describe_invalid(names: &[String]) -> String {
+    let mut listed: Vec<_> = names
+        .iter()
+        .take(MAX_LISTED)
+        .map(|name| shortened(name, MAX_LISTED_CHARS).replace(char::is_control, ""))
+        .collect();
+    if names.len() > MAX_LISTED {
+        listed.push(format!("{} more", names.len() - MAX_LISTED));
+    }
+    format!(
+        "metrics with values that are not numbers were dropped: {}",
+        listed.join(", ")
+    )
+}
+
+fn shortened(name: &str, max_chars: usize) -> &str {
+    let end = name
+        .char_indices()
+        .nth(max_chars)
+        .map_or(name.len(), |(at, _)| at);
+    name.get(..end).unwrap_or(name)
+}
+
+/// A finite number.
+fn number(value: &RawValue) -> Option<f64> {
+    serde_json::from_str::<f64>(value.get())
+        .ok()
+        .filter(|n| n.is_finite())
+}
+
+/// None if no worker writes such a histogram.
 fn sketch(
     Histogram(collapses, min, max, sum, zeros, positive, negative): Histogram,
-) -> Result<Sketch, &'static str> {
-    if collapses > MAX_COLLAPSES {
-        return Err("a histogram is collapsed too often");
-    }
-    if zeros > MAX_COUNT {
-        return Err("a count is out of range");
-    }
-    Ok(Sketch {
+) -> Option<Sketch> {
+    (collapses <= MAX_COLLAPSES && zeros <= MAX_COUNT).then_some(Sketch {
         collapses,
         min,
         max,
@@ -174,25 +303,24 @@ fn sketch(
 }
 
 /// Decodes the first key, followed for each key by the difference of its count from that of the
-/// preceding key.
-fn bins(list: &[i64]) -> Result<BTreeMap<i32, u64>, &'static str> {
+/// preceding key. None if a key or a count is out of range.
+fn bins(list: &[i64]) -> Option<BTreeMap<i32, u64>> {
     let Some((first, differences)) = list.split_first() else {
-        return Ok(BTreeMap::new());
+        return Some(BTreeMap::new());
     };
-    let keys = i32::try_from(*first).unwrap_or(i32::MIN)..=MAX_KEY;
+    let keys = i32::try_from(*first).ok()?..=MAX_KEY;
     if *keys.start() < -MAX_KEY || differences.len() > keys.clone().count() {
-        return Err("a bin is out of range");
+        return None;
     }
     let mut count = 0_u64;
     let mut bins = BTreeMap::new();
     for (key, difference) in keys.zip(differences) {
         count = count
             .checked_add_signed(*difference)
-            .filter(|n| *n <= MAX_COUNT)
-            .ok_or("a count is out of range")?;
+            .filter(|n| *n <= MAX_COUNT)?;
         if count > 0 {
             bins.insert(key, count);
         }
     }
-    Ok(bins)
+    Some(bins)
 }

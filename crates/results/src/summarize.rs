@@ -28,6 +28,7 @@ pub fn summarize(measured: &Measurements, workers: u32, repeated: u32) -> Result
             .iter()
             .filter_map(|name| measured.counter(name))
             .sum::<f64>()
+            .clamp(f64::MIN, f64::MAX)
     };
     let requests = sum(&[
         "http.requests",

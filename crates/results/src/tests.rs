@@ -104,14 +104,29 @@ fn snapshot_is_found_after_log_lines() {
 }
 
 #[test]
-fn snapshot_that_no_worker_writes_is_rejected() {
-    let histogram = |histogram: &str| {
-        message(&format!(
-            r#"{{"counters":{{}},"histograms":{{"h":{histogram}}}}}"#
-        ))
+fn invalid_metric_costs_only_itself() {
+    let with = |kind: &str, value: &str| {
+        let (counter, histogram) = if kind == "counter" {
+            (value, "[0,1,2,3,0,[5,1],[]]")
+        } else {
+            ("1", value)
+        };
+        parse(&message(&format!(
+            r#"{{"final":true,"counters":{{"bad":{counter},"http.requests":7}},
+            "histograms":{{"bad":{histogram},"http.response_time":[2,1,2,3,0,[5,1],[5,1]]}}}}"#
+        )))
+        .unwrap()
     };
-    let malformed = |message: &str| matches!(parse(message), Err(SnapshotError::Malformed(_)));
-    assert!(parse(&histogram("[2,1,2,3,0,[5,1],[5,1]]")).is_ok());
+    let is_dropped = |all: &Measurements| {
+        assert_eq!((all.workers, all.partial, all.dropped), (1, 0, 0));
+        assert_eq!(all.counter("http.requests"), Some(7.0));
+        assert_eq!(all.histogram("http.response_time").unwrap().count(), 2);
+        assert!(all.may_be_missing("bad") && !all.may_be_missing("http.requests"));
+        assert_eq!(
+            all.problems.iter().collect::<Vec<_>>(),
+            ["metrics with values that are not numbers were dropped: bad"]
+        );
+    };
     for bad in [
         "[3,1,2,3,0,[],[]]",
         "[0,1,2,3,-1,[],[]]",
@@ -122,34 +137,149 @@ fn snapshot_that_no_worker_writes_is_rejected() {
         "[0,1,2,3,0,[-9000000000,1],[]]",
         "[0,1,2,3,0,[0.5,1],[]]",
         "[0,1,2,1e999,0,[],[]]",
+        "[0,1,2,\"03\",0,[],[]]",
         "[0,1,2]",
         "{}",
+        "null",
     ] {
-        assert!(malformed(&histogram(bad)), "{bad}");
+        let all = with("histogram", bad);
+        is_dropped(&all);
+        assert!(all.histogram("bad").is_none(), "{bad}");
     }
-    assert!(malformed(&message(&format!(
-        r#"{{"counters":{{"{}":1}},"histograms":{{}}}}"#,
-        "a".repeat(1025)
-    ))));
+    for bad in [
+        "\"000333\"",
+        "null",
+        "true",
+        "1e999",
+        "-1e999",
+        "{\"a\":{\"b\":1}}",
+        "[1]",
+    ] {
+        let all = with("counter", bad);
+        is_dropped(&all);
+        assert!(all.counter("bad").is_none(), "{bad}");
+    }
+    for (good, value) in [("-5", -5.0), ("1e308", 1e308), ("0.1", 0.1)] {
+        let all = with("counter", good);
+        assert_eq!((all.counter("bad"), all.problems.len()), (Some(value), 0));
+    }
+}
+
+#[test]
+fn summary_of_the_largest_numbers_has_no_infinite_value() {
+    let all = parse(&message(
+        r#"{"final":true,"first":0,"last":1000,"errors":1e308,"counters":{"http.requests":1.7e308,"errors.E":1.7e308,"vusers.failed":-1.7e308},
+        "histograms":{"http.response_time":[2,-1.7e308,1.7e308,1.7e308,0,[36000,9007199254740992],[36000,9007199254740992]]}}"#,
+    ))
+    .unwrap();
+    let mut merged = all.clone();
+    for _ in 0..3 {
+        merged.merge(&all);
+    }
+    let results = serde_json::to_string(&summarize(&merged, 4, 0)).unwrap();
+    assert!(
+        !results.contains("null") && results.contains("requestRate"),
+        "{results}"
+    );
+}
+
+#[test]
+fn invalid_names_of_a_worker_are_missing_and_named() {
+    let name = "a".repeat(1025);
+    let all = parse(&message(&format!(
+        r#"{{"final":true,"invalid":["custom.text"],"counters":{{"{name}":1,"a":1}},"histograms":{{}}}}"#
+    )))
+    .unwrap();
+    let merged = both(&Measurements::default(), &all, Measurements::merge);
+    assert_eq!(merged, all);
+    assert!(all.may_be_missing("custom.text") && all.may_be_missing(&name[..1024]));
+    assert!(!all.may_be_missing("a") && all.counters.len() == 1);
+    let problem = all.problems.first().unwrap();
+    assert!(problem.contains("custom.text, aaa") && problem.len() < 200);
+    let any = parse(&message(
+        r#"{"invalid":["x","*"],"counters":{"a":1},"histograms":{}}"#,
+    ))
+    .unwrap();
+    assert!(any.may_be_missing("a"));
+}
+
+#[test]
+fn snapshot_that_no_worker_writes_is_rejected() {
+    let malformed = |message: &str| matches!(parse(message), Err(SnapshotError::Malformed(_)));
+    for bad in [
+        "{}",
+        "[]",
+        r#"{"counters":{}}"#,
+        r#"{"histograms":{}}"#,
+        r#"{"counters":3,"histograms":{}}"#,
+    ] {
+        assert!(malformed(&message(bad)), "{bad}");
+    }
     assert_eq!(parse("Error: no"), Err(SnapshotError::Missing));
     assert_eq!(
         parse("loadtest.v2 abc"),
         Err(SnapshotError::Version("2".into()))
     );
     assert_eq!(
-        parse("loadtest.v1 ***"),
+        parse("loadtest.v1 ****"),
         Err(SnapshotError::Corrupt("not base64"))
     );
-    let good = message(r#"{"counters":{},"histograms":{}}"#);
     assert!(matches!(
-        parse(good.get(..good.len() - 4).unwrap()),
+        parse("loadtest.v1 damaged"),
         Err(SnapshotError::Corrupt(_))
     ));
+    assert_eq!(parse("loadtest.v1 eA"), Err(SnapshotError::Cut(14)));
     // A decompression bomb: most of the message disappears when compressed.
     assert!(matches!(
         parse(&message(&" ".repeat(64 << 20))),
         Err(SnapshotError::Corrupt(_))
     ));
+}
+
+#[test]
+fn metrics_before_a_cut_of_the_kubelet_are_counted() {
+    let counters: Vec<_> = (0..400_u32)
+        .map(|n| format!(r#""custom.{}":1{n}"#, n.wrapping_mul(2_654_435_761)))
+        .collect();
+    let whole = message(&format!(
+        r#"{{"final":true,"first":1000,"last":3000,"counters":{{"http.requests":123,{}}},"histograms":{{"h":[0,1,2,3,0,[5,1],[]]}}}}"#,
+        counters.join(",")
+    ));
+    let complete = parse(&whole).unwrap();
+    assert_eq!((complete.partial, complete.counters.len()), (0, 401));
+    // All messages of a pod have 12 KiB, which its containers share.
+    for (containers, bytes) in [(4, 3072), (5, 2457), (12, 1024)] {
+        assert!(whole.len() > bytes);
+        let all = parse(whole.get(..bytes).unwrap()).unwrap();
+        assert_eq!(
+            all.problems.iter().collect::<Vec<_>>(),
+            [&format!(
+                "the results were cut by the kubelet to {bytes} bytes ({containers} containers share 12 KiB)"
+            )]
+        );
+        assert_eq!((all.workers, all.partial, all.seconds()), (1, 1, 2.0));
+        assert_eq!(all.counter("http.requests"), Some(123.0));
+        assert!(all.counters.len() > 20 && all.counters.len() < 401);
+        assert!(all.counters.iter().all(|(key, value)| {
+            complete
+                .counter(key.name())
+                .is_some_and(|whole| whole.to_bits() == value.to_bits())
+        }));
+        assert!(all.may_be_missing("h") && all.may_be_missing("http.requests"));
+    }
+    for bytes in 0..whole.len() {
+        match parse(whole.get(..bytes).unwrap()) {
+            Ok(all) => assert!(all.was_cut && all.partial == 1),
+            Err(error) => assert!(matches!(
+                error,
+                SnapshotError::Cut(_) | SnapshotError::Missing | SnapshotError::Version(_)
+            )),
+        }
+    }
+    assert_eq!(
+        SnapshotError::Cut(2048).to_string(),
+        "the results were cut by the kubelet to 2048 bytes (6 containers share 12 KiB)"
+    );
 }
 
 #[test]

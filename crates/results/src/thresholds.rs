@@ -4,11 +4,14 @@
 use std::fmt;
 
 use loadtest_api::v1alpha1::Threshold;
+use thiserror::Error;
 
 use crate::Measurements;
 
 mod expression;
 mod metrics;
+mod names;
+mod syntax;
 
 use metrics::Metrics;
 
@@ -36,6 +39,39 @@ pub enum Outcome {
     /// The threshold cannot be evaluated, with the reason. A strict one then fails the test, because
     /// nothing proves that it is met.
     Unknown(String),
+}
+
+/// Why a threshold cannot be evaluated, whatever the workers measure.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("threshold `{}`: {reason}", shortened(.expression))]
+pub struct ThresholdProblem {
+    /// The expression of the threshold.
+    pub expression: String,
+    /// What is wrong, where, and what to write instead.
+    pub reason: String,
+}
+
+/// Checks an expression before the test starts, without measurements. Rejected are expressions that
+/// are not conditions, and names that Artillery does not have: names that resemble those of Artillery,
+/// names in its namespaces, and names without a dot. Processors can emit counters with such names, so
+/// names in single quotes are accepted. A metric that no worker reports is found by [`evaluate`].
+///
+/// # Errors
+/// If the expression cannot be evaluated.
+pub fn check(expression: &str) -> Result<(), ThresholdProblem> {
+    expression::validate(expression).map_err(|reason| ThresholdProblem {
+        expression: expression.to_owned(),
+        reason,
+    })
+}
+
+/// An expression within a message.
+fn shortened(expression: &str) -> String {
+    expression
+        .trim()
+        .chars()
+        .take(MAX_EXPRESSION_CHARS)
+        .collect()
 }
 
 /// Evaluates all thresholds. The workers must know them too, so that snapshots keep the metrics they
@@ -116,13 +152,7 @@ const MAX_EXPRESSION_CHARS: usize = 200;
 
 impl fmt::Display for Evaluation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let expression: String = self
-            .threshold
-            .expression
-            .trim()
-            .chars()
-            .take(MAX_EXPRESSION_CHARS)
-            .collect();
+        let expression = shortened(&self.threshold.expression);
         match (&self.outcome, self.values.as_slice()) {
             (Outcome::Met, _) => write!(f, "{expression} is met")?,
             (Outcome::Unknown(reason), _) => {

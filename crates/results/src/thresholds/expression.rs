@@ -3,10 +3,15 @@
 use loadtest_api::v1alpha1::is_identifier_char;
 
 use super::metrics::Metrics;
+use super::names::{is_known, misspelling};
+use super::syntax::{incomplete, not_a_number, unexpected};
+use crate::Sketch;
 
 /// In bytes. Together with the depth it limits the cost of an expression.
 const MAX_LENGTH: usize = 4096;
 const MAX_DEPTH: usize = 50;
+const TO_SUBTRACT: &str = "to subtract or divide, put spaces around - and /";
+const FUNCTIONS: &str = "the functions are abs, ceil, floor, log, max, min, round and sqrt";
 
 /// A value in an expression. Artillery only has numbers, where 1 is true. Here a condition used as a
 /// number, or a number used as a condition, is an error, because it is usually a mistake: `not a > 1`
@@ -35,6 +40,7 @@ pub(super) fn evaluate(
         ));
     }
     let mut parser = Parser {
+        whole: expression,
         rest: expression,
         metrics,
         values,
@@ -42,10 +48,28 @@ pub(super) fn evaluate(
     };
     let value = parser.any()?;
     parser.skip_space();
-    if let Some(c) = parser.rest.chars().next() {
-        return Err(format!("unexpected {c:?}"));
+    if !parser.rest.is_empty() {
+        return Err(parser.unexpected());
     }
-    value.bool()
+    match (&value, values.first()) {
+        (Value::Number(_), Some((name, _))) => Err(format!(
+            "a number is used as a condition; compare the metric with a value, such as {name} > 0"
+        )),
+        _ => value.bool(),
+    }
+}
+
+/// Whether an expression can be evaluated, whatever the workers measure, or why not.
+pub(super) fn validate(expression: &str) -> Result<(), String> {
+    let mut values = Vec::new();
+    evaluate(expression, &Metrics::unmeasured(), &mut values)?;
+    if values.is_empty() {
+        return Err(
+            "the expression names no metric; write a comparison such as http.response_time.p95 < 200"
+                .into(),
+        );
+    }
+    Ok(())
 }
 
 impl Value {
@@ -53,7 +77,9 @@ impl Value {
         match self {
             Self::Number(n) if n.is_finite() => Ok(*n),
             Self::Number(_) => Err("division by zero or a number that is not finite".into()),
-            Self::Bool(_) => Err("a condition is used as a number".into()),
+            Self::Bool(_) => {
+                Err("a condition is used as a number; combine comparisons with and, or".into())
+            }
             Self::List(_) => Err("a list is used as a number".into()),
         }
     }
@@ -68,6 +94,7 @@ impl Value {
 
 /// Evaluates while parsing. Each level of precedence is a function, the lowest first.
 struct Parser<'a> {
+    whole: &'a str,
     rest: &'a str,
     metrics: &'a Metrics<'a>,
     values: &'a mut Vec<(String, f64)>,
@@ -146,7 +173,7 @@ impl<'a> Parser<'a> {
         let mut left = self.product()?;
         while let Some(operator) = self.eat(&["+", "-"]) {
             let (a, b) = (left.number()?, self.product()?.number()?);
-            left = Value::Number(if operator == "+" { a + b } else { a - b });
+            left = self.computed(if operator == "+" { a + b } else { a - b });
         }
         Ok(left)
     }
@@ -155,7 +182,7 @@ impl<'a> Parser<'a> {
         let mut left = self.power()?;
         while let Some(operator) = self.eat(&["*", "/", "%"]) {
             let (a, b) = (left.number()?, self.power()?.number()?);
-            left = Value::Number(match operator {
+            left = self.computed(match operator {
                 "*" => a * b,
                 "/" => a / b,
                 _ => a % b,
@@ -167,7 +194,8 @@ impl<'a> Parser<'a> {
     fn power(&mut self) -> Result<Value, String> {
         let mut left = self.signed()?;
         while self.eat(&["^"]).is_some() {
-            left = Value::Number(left.number()?.powf(self.signed()?.number()?));
+            let power = left.number()?.powf(self.signed()?.number()?);
+            left = self.computed(power);
         }
         Ok(left)
     }
@@ -201,7 +229,7 @@ impl<'a> Parser<'a> {
     fn primary(&mut self) -> Result<Value, String> {
         self.skip_space();
         let Some(first) = self.rest.chars().next() else {
-            return Err("the expression is incomplete".into());
+            return Err(incomplete(self.consumed()));
         };
         match first {
             '(' => {
@@ -220,7 +248,7 @@ impl<'a> Parser<'a> {
             '0'..='9' => self.number(),
             '\'' => {
                 let name = self.quoted()?;
-                self.metric(&name)
+                self.metric(&name, true)
             }
             _ => self.name(),
         }
@@ -245,41 +273,48 @@ impl<'a> Parser<'a> {
             .parse()
             .ok()
             .filter(|_| is_number)
-            .ok_or_else(|| format!("{text} is not a number"))?;
+            .ok_or_else(|| not_a_number(text))?;
         Ok(Value::Number(number))
     }
 
     fn name(&mut self) -> Result<Value, String> {
         if let Some(name) = self.metrics.strip_unusual_name(self.rest) {
             self.rest = self.rest.get(name.len()..).unwrap_or_default();
-            return self.metric(name);
+            return self.metric(name, false);
         }
+        let start = self.rest;
         let name = self.take(is_identifier_char);
         if name.is_empty() {
-            let c = self.rest.chars().next().unwrap_or_default();
-            return Err(format!("unexpected {c:?}"));
+            return Err(self.unexpected());
+        }
+        if name.starts_with('.') {
+            return Err(format!("{name} is not a number; write 0{name}"));
         }
         if self.rest.trim_start().starts_with('(') {
             return self.function(name);
         }
         // This is either a difference or quotient, or the name of a metric that was not measured.
-        let is_ambiguous = self
-            .rest
-            .strip_prefix(['-', '/'])
-            .is_some_and(|rest| rest.starts_with(|c: char| !c.is_ascii_digit() && c != ' '));
-        if is_ambiguous {
-            let all: String = name
-                .chars()
-                .chain(self.rest.chars().take_while(|c| !c.is_whitespace()))
-                .collect();
-            return Err(format!(
-                "no worker measured {all}; to subtract or divide, put spaces around - and /"
-            ));
+        let is_ambiguous = self.rest.starts_with("://")
+            || self
+                .rest
+                .strip_prefix(['-', '/'])
+                .is_some_and(|rest| rest.starts_with(|c: char| !c.is_ascii_digit() && c != ' '));
+        if !is_ambiguous {
+            return self.metric(name, false);
         }
-        self.metric(name)
+        let all = start.get(..unusual_name_length(start)).unwrap_or_default();
+        let has_any_end = ["plugins.", "browser."]
+            .iter()
+            .any(|prefix| name.starts_with(prefix));
+        if !has_any_end && (misspelling(name).is_some() || is_known(name)) {
+            return Err(format!("{all} is the name of a metric; {TO_SUBTRACT}"));
+        }
+        self.rest = start.get(all.len()..).unwrap_or_default();
+        self.metric(all, false)
+            .map_err(|reason| format!("{reason}; {TO_SUBTRACT}"))
     }
 
-    fn metric(&mut self, name: &str) -> Result<Value, String> {
+    fn metric(&mut self, name: &str, is_quoted: bool) -> Result<Value, String> {
         if [
             "true",
             "false",
@@ -297,7 +332,7 @@ impl<'a> Parser<'a> {
         {
             return Err(format!("unexpected {name}"));
         }
-        let value = self.metrics.value(name)?;
+        let value = self.metrics.value(name, is_quoted)?;
         if !self.values.iter().any(|(known, _)| known == name) {
             self.values.push((name.to_owned(), value));
         }
@@ -322,13 +357,32 @@ impl<'a> Parser<'a> {
             ("max", all) => all.iter().copied().fold(f64::NEG_INFINITY, f64::max),
             ("min", all) => all.iter().copied().fold(f64::INFINITY, f64::min),
             _ => {
-                return Err(match arguments.len() {
-                    1 => format!("{name}() with 1 argument is not supported"),
-                    n => format!("{name}() with {n} arguments is not supported"),
-                });
+                let arguments = match arguments.len() {
+                    1 => "1 argument".into(),
+                    n => format!("{n} arguments"),
+                };
+                return Err(format!(
+                    "{name}() with {arguments} is not supported; {FUNCTIONS}"
+                ));
             }
         };
-        Ok(Value::Number(result))
+        Ok(self.computed(result))
+    }
+
+    /// A result of arithmetic. Before the test starts, metrics have no values, so any result is
+    /// possible.
+    fn computed(&self, result: f64) -> Value {
+        let is_known = self.metrics.is_measured() || result.is_finite();
+        Value::Number(if is_known { result } else { 1.0 })
+    }
+
+    fn unexpected(&self) -> String {
+        unexpected(self.consumed(), self.rest)
+    }
+
+    fn consumed(&self) -> &'a str {
+        let end = self.whole.len() - self.rest.len();
+        self.whole.get(..end).unwrap_or_default()
     }
 
     fn quoted(&mut self) -> Result<String, String> {
@@ -377,4 +431,26 @@ impl<'a> Parser<'a> {
         self.rest = rest;
         taken
     }
+}
+
+/// The length of the name at the start of a text, where the name contains characters that identifiers
+/// do not have, and possibly spaces: `plugins.metrics-by-endpoint./a (get).codes.200 == 4`. It ends
+/// with the first known ending, or else before a space or an operator.
+fn unusual_name_length(text: &str) -> usize {
+    let ends = text
+        .char_indices()
+        .filter(|(_, c)| !is_identifier_char(*c))
+        .map(|(at, _)| at)
+        .chain([text.len()]);
+    let has_known_ending = |end: &usize| {
+        let name = text.get(..*end).unwrap_or_default();
+        name.rsplit_once('.').is_some_and(|(base, last)| {
+            let kind = base.rsplit('.').next().unwrap_or(base);
+            Sketch::SUMMARIES.contains(&last) || ["codes", "errors"].contains(&kind)
+        })
+    };
+    let is_delimiter = |c: char| c.is_whitespace() || "<>=!(),".contains(c);
+    ends.into_iter()
+        .find(has_known_ending)
+        .unwrap_or_else(|| text.find(is_delimiter).unwrap_or(text.len()))
 }

@@ -2,49 +2,27 @@
 
 use loadtest_api::v1alpha1::is_identifier_char;
 
+use super::names::{RATES, is_zero_when_uncounted, misspelling, problem};
 use crate::{Measurements, Sketch};
 
 /// The measurements by the names that Artillery's `ensure` uses: counters, rates and values of
 /// histograms.
 ///
 /// Source: `artillery-plugin-ensure`, `statsToVars` in `plugin.ts`. Differences:
-/// - A counter that was never incremented is 0, so that `http.codes.500 == 0` is met if there was no
-///   such response. In Artillery it is not met. A name with a prefix in [`FAMILIES`] that Artillery
-///   does not have is an error, because it is misspelled.
+/// - A counter of Artillery that was never incremented is 0, so that `http.codes.500 == 0` is met if
+///   there was no such response. In Artillery it is not met. Any other counter that no worker
+///   reported has no value, because it may be misspelled.
 /// - `http.response_time.p999` is a metric. Artillery reads it as `p99` followed by a 9, and fails.
 /// - A rate is the counter divided by the time between the first and the last increment of all
 ///   workers. In Artillery it is the mean of the rates of all 10 s periods. Workers do not report the
 ///   rates of plugins.
 /// - `apdex` is a metric. In Artillery it never has a value.
 pub(super) struct Metrics<'a> {
-    measured: &'a Measurements,
+    /// None before the test starts: each metric that can exist then has some value.
+    measured: Option<&'a Measurements>,
     /// Names with characters that identifiers do not have, the longest first.
     unusual_names: Vec<String>,
 }
-
-/// Artillery's rates, with the counters that they are computed from.
-const RATES: [(&str, &str); 5] = [
-    ("http.request_rate", "http.requests"),
-    ("http.response_rate", "http.responses"),
-    ("websocket.send_rate", "websocket.messages_sent"),
-    ("websocket.receive_rate", "websocket.messages_received"),
-    ("socketio.emit_rate", "socketio.emit"),
-];
-
-/// Prefixes that only Artillery's own counters have.
-const FAMILIES: [&str; 4] = ["http.", "vusers.", "websocket.", "socketio."];
-const COUNTERS: [&str; 10] = [
-    "http.requests",
-    "http.responses",
-    "http.downloaded_bytes",
-    "vusers.created",
-    "vusers.completed",
-    "vusers.failed",
-    "vusers.skipped",
-    "websocket.messages_sent",
-    "websocket.messages_received",
-    "socketio.emit",
-];
 
 impl<'a> Metrics<'a> {
     pub(super) fn new(measured: &'a Measurements) -> Self {
@@ -54,9 +32,21 @@ impl<'a> Metrics<'a> {
             .collect();
         unusual_names.sort_by_key(|name| std::cmp::Reverse(name.len()));
         Self {
-            measured,
+            measured: Some(measured),
             unusual_names,
         }
+    }
+
+    /// The metrics of a test that has not started.
+    pub(super) fn unmeasured() -> Self {
+        Self {
+            measured: None,
+            unusual_names: Vec::new(),
+        }
+    }
+
+    pub(super) fn is_measured(&self) -> bool {
+        self.measured.is_some()
     }
 
     /// The metric at the start of a text whose name is not an identifier. Artillery replaces the names
@@ -70,8 +60,23 @@ impl<'a> Metrics<'a> {
         text.get(..name.len())
     }
 
-    /// The value of a metric, or why it has none.
-    pub(super) fn value(&self, name: &str) -> Result<f64, String> {
+    /// The value of a metric, or why it has none. A name in quotes is taken literally before the
+    /// start, even if it resembles a metric of Artillery.
+    pub(super) fn value(&self, name: &str, is_quoted: bool) -> Result<f64, String> {
+        match self.measured {
+            Some(measured) => Values(measured).value(name),
+            None if is_quoted && name.parse::<f64>().is_ok() => Err(format!(
+                "'{name}' is the name of a metric, because it is in quotes; write {name}"
+            )),
+            None => problem(name).filter(|_| !is_quoted).map_or(Ok(1.0), Err),
+        }
+    }
+}
+
+struct Values<'a>(&'a Measurements);
+
+impl Values<'_> {
+    fn value(&self, name: &str) -> Result<f64, String> {
         if let Some(value) = self.counter(name)? {
             return Ok(value);
         }
@@ -82,7 +87,7 @@ impl<'a> Metrics<'a> {
             return self.summary(histogram, summary);
         }
         if let Some((_, counter)) = RATES.iter().find(|(rate, _)| *rate == name) {
-            let rate = self.counter(counter)?.unwrap_or_default() / self.measured.seconds();
+            let rate = self.counter(counter)?.unwrap_or_default() / self.0.seconds();
             return Ok((rate * 10.0).round() / 10.0);
         }
         let count = |name: &str| Ok::<_, String>(self.counter(name)?.unwrap_or_default());
@@ -93,7 +98,7 @@ impl<'a> Metrics<'a> {
                 if all > 0.0 {
                     Ok((satisfied + tolerated / 2.0) / all)
                 } else {
-                    Err("no worker measured apdex".into())
+                    Err("no worker reported apdex".into())
                 }
             }
             "maxErrorRate" => {
@@ -104,42 +109,40 @@ impl<'a> Metrics<'a> {
                     Err("no virtual users were created".into())
                 }
             }
-            _ if is_not_a_metric(name) => Err(format!("Artillery has no metric {name}")),
-            _ if name.ends_with("_rate") => Err(format!("rate {name} is not reported by workers")),
-            _ => Ok(0.0),
+            _ if is_zero_when_uncounted(name, |prefix| self.reported(prefix)) => Ok(0.0),
+            _ => Err(misspelling(name).unwrap_or_else(|| {
+                if name.ends_with("_rate") {
+                    format!("rate {name} is not reported by workers")
+                } else {
+                    format!(
+                        "no worker reported {name}; a counter that may stay 0 must be emitted with the value 0"
+                    )
+                }
+            })),
         }
     }
 
     fn counter(&self, name: &str) -> Result<Option<f64>, String> {
-        if self.measured.may_be_missing(name) {
-            return Err(format!(
-                "{name} was dropped by at least one worker for lack of space"
-            ));
-        }
-        Ok(self.measured.counter(name))
+        self.0
+            .missing_reason(name)
+            .map_or_else(|| Ok(self.0.counter(name)), Err)
     }
 
     fn summary(&self, histogram: &str, summary: &str) -> Result<f64, String> {
-        if self.measured.may_be_missing(histogram) {
-            return Err(format!(
-                "{histogram} was dropped by at least one worker for lack of space"
-            ));
+        if let Some(reason) = self.0.missing_reason(histogram) {
+            return Err(reason);
         }
-        let sketch = self
-            .measured
-            .histogram(histogram)
-            .ok_or_else(|| format!("no worker measured {histogram}"))?;
+        let sketch = self.0.histogram(histogram).ok_or_else(|| {
+            misspelling(&format!("{histogram}.{summary}"))
+                .unwrap_or_else(|| format!("no worker reported {histogram}"))
+        })?;
         sketch
             .summary(summary)
             .ok_or_else(|| format!("{histogram} has no {summary}"))
     }
-}
 
-/// Whether a name cannot be a metric of Artillery, although it looks like one.
-fn is_not_a_metric(name: &str) -> bool {
-    let is_code = |code: &str| code.len() == 3 && code.bytes().all(|digit| digit.is_ascii_digit());
-    FAMILIES.iter().any(|family| name.starts_with(family))
-        && !COUNTERS.contains(&name)
-        && !name.starts_with("vusers.created_by_name.")
-        && !name.strip_prefix("http.codes.").is_some_and(is_code)
+    /// Whether a worker reported a metric whose name begins with a prefix.
+    fn reported(&self, prefix: &str) -> bool {
+        self.0.names().any(|name| name.starts_with(prefix))
+    }
 }

@@ -6,7 +6,7 @@ use super::*;
 
 /// 200 responses of 5 ms in 10 s to ten virtual users, one of which did not complete.
 fn measured() -> Measurements {
-    let json = r#"{"final":true,"first":1000,"last":11000,"lost":["custom.dropped"],"counters":{
+    let json = r#"{"final":true,"first":1000,"last":11000,"lost":["custom.dropped"],"invalid":["custom.text"],"counters":{
         "http.requests":200,"http.responses":200,"http.codes.200":197,"http.codes.503":3,"vusers.created":10,"vusers.completed":9,
         "apdex.satisfied":6,"apdex.tolerated":2,"plugins.metrics-by-endpoint./a (get).codes.200":4},
         "histograms":{"http.response_time":[0,1,50.5,1000,0,[81,200],[]],
@@ -39,7 +39,8 @@ fn expressions_mean_what_they_mean_in_artillery() {
         "apdex == 0.875 and maxErrorRate == 10",
         "plugins.metrics-by-endpoint.response_time./a.p99 < 6 and plugins.metrics-by-endpoint./a (get).codes.200 == 4",
         // Deliberate differences from Artillery.
-        "http.codes.500 == 0 and custom.never < 1",
+        "http.codes.500 == 0 and errors.ETIMEDOUT == 0 and vusers.skipped == 0",
+        "plugins.metrics-by-endpoint./a (get).codes.500 == 0 and apdex.frustrated == 0",
         "1 < 2 and(2 < 3)",
         &format!("{}1 < 2", "(1 < 2) and ".repeat(60)),
     ] {
@@ -82,11 +83,11 @@ fn threshold_that_cannot_be_evaluated_fails_the_test() {
         ("http.codes.503 / http.codes.500 > 1", "division by zero"),
         (
             "socketio.response_time.p95 < 100",
-            "no worker measured socketio.response_time",
+            "no worker reported socketio.response_time",
         ),
         (
             "http.response_time.p95 < 100 or socketio.response_time.p95 < 100",
-            "no worker measured socketio.response_time",
+            "no worker reported socketio.response_time",
         ),
         (
             "http.code.500 == 0",
@@ -95,6 +96,24 @@ fn threshold_that_cannot_be_evaluated_fails_the_test() {
         (
             "http.response_time.p98 < 100",
             "Artillery has no metric http.response_time.p98",
+        ),
+        ("custom.never < 1", "no worker reported custom.never"),
+        ("logins == 0", "no worker reported logins"),
+        ("p95 < 200", "did you mean http.response_time.p95?"),
+        ("'p95' < 200", "did you mean http.response_time.p95?"),
+        ("errors < 1", "Artillery has no metric errors"),
+        ("http.other == 0", "Artillery has no metric http.other"),
+        (
+            "plugins.expect.failed == 0",
+            "no worker reported plugins.expect.failed",
+        ),
+        (
+            "'plugins.metrics-by-endpoint./b.codes.500' == 0",
+            "no worker reported plugins.metrics-by-endpoint./b.codes.500",
+        ),
+        (
+            "custom.text == 0",
+            "at least one worker counted a value in custom.text that is not a number",
         ),
         (
             "custom.my_rate < 100",
@@ -110,7 +129,7 @@ fn threshold_that_cannot_be_evaluated_fails_the_test() {
         ),
         (
             "plugins.metrics-by-endpoint.response_time./b.p99 < 6",
-            "no worker measured plugins.metrics-by-endpoint.response_time./b.p99; to subtract or divide",
+            "no worker reported plugins.metrics-by-endpoint.response_time./b; to subtract or divide",
         ),
         (
             "http.requests-http.responses == 0",
@@ -155,8 +174,8 @@ fn failed_threshold_is_described_with_its_values() {
             "http.requests < 5 or 1 > 2 is not met: http.requests is 200",
         ),
         (
-            "x <",
-            "x < cannot be evaluated: the expression is incomplete",
+            "http.requests <",
+            "http.requests < cannot be evaluated: the expression is incomplete: a number or metric is missing after `<`",
         ),
     ] {
         assert_eq!(evaluate_one(expression).to_string(), message);
@@ -180,6 +199,220 @@ fn failed_threshold_is_described_with_its_values() {
     assert_eq!(summarize_failures(evaluations.get(1..2).unwrap(), 9), "");
 }
 
+#[test]
+fn threshold_that_artillery_can_measure_is_accepted_before_the_start() {
+    for good in [
+        "http.response_time.p95 < 200",
+        "  http.response_time.2xx.p999<=200.5 and http.tls.max < 5 ",
+        "http.codes.500 == 0 and errors.ETIMEDOUT == 0 and 'errors.Failed capture or match' < 3",
+        "errors.EMINE < 1 and vusers.created_by_name.Login > 5 and vusers.session_length.mean > 0",
+        "(vusers.created - vusers.completed) / vusers.created * 100 <= 10",
+        "http.codes.503 / (http.responses - http.requests) < 0.01 and sqrt(vusers.failed - 9) < 1",
+        "http.request_rate > 20 and websocket.send_rate > 1 and socketio.emit > 0 and apdex > 0.9",
+        "maxErrorRate < 1 and plugins.expect.failed == 0 and plugins.expect.ok.statusCode > 1",
+        "browser.page.LCP.http://t.p95 < 2500 and browser.http_requests > 1 and browser.step.a.p99 < 5",
+        "plugins.metrics-by-endpoint.response_time./a.p99 < 6 and plugins.metrics-by-endpoint./a (get).codes.200 == 4",
+        "plugins.metrics-by-endpoint./b-c?d=(e).errors.ETIMEDOUT == 0 or (1 > 2)",
+        // Metrics of processors.
+        "checkout.failed == 0 and checkout.duration.p95 < 5 and my-shop.orders > 3 and socketiov3.x > 1",
+        "'logins' > 5 and 'errors' == 0 and 'http.request' < 5 and 'a b' in (1, 2)",
+    ] {
+        assert_eq!(check(good), Ok(()), "{good}");
+    }
+}
+
+#[test]
+fn metric_that_artillery_does_not_have_is_rejected_with_a_suggestion() {
+    for (expression, suggestion) in [
+        ("p95 < 200", "http.response_time.p95"),
+        ("p50 < 200", "http.response_time.p50"),
+        ("p999 < 200", "http.response_time.p999"),
+        ("median < 200", "http.response_time.median"),
+        ("min < 200", "http.response_time.min"),
+        ("avg < 200", "http.response_time.mean"),
+        ("latency < 200", "http.response_time.p95"),
+        ("latency.p99 < 200", "http.response_time.p99"),
+        ("http.response_times.p95 < 1", "http.response_time.p95"),
+        (
+            "http.response_time.2x.p95 < 1",
+            "http.response_time.2xx.p95",
+        ),
+        ("http.response_time.avg < 1", "http.response_time.mean"),
+        ("http.response_time.p99.9 < 1", "http.response_time.p999"),
+        ("http.responseTime.max < 1", "http.response_time.max"),
+        ("http.p95 < 1", "http.response_time.p95"),
+        ("errors < 1", "vusers.failed"),
+        ("failures == 0", "vusers.failed"),
+        ("error_rate < 1", "maxErrorRate"),
+        ("errorRate < 1", "maxErrorRate"),
+        ("maxerrorrate < 1", "maxErrorRate"),
+        ("rps > 100", "http.request_rate"),
+        ("requests > 100", "http.requests"),
+        ("http.request > 100", "http.requests"),
+        ("HTTP.Requests > 100", "http.requests"),
+        ("http.reqeusts > 100", "http.requests"),
+        ("vusers.fail == 0", "vusers.failed"),
+        ("vuser.failed == 0", "vusers.failed"),
+        ("http.code.500 == 0", "http.codes.500"),
+        ("http.status.404 == 0", "http.codes.404"),
+        ("codes.500 == 0", "http.codes.500"),
+        ("http.codes.5xx == 0", "http.codes.500"),
+        ("errors.ETIMEOUT == 0", "errors.ETIMEDOUT"),
+        ("error.ECONNRESET == 0", "errors.ECONNRESET"),
+        ("http.errors.ECONNRESET == 0", "errors.ECONNRESET"),
+        ("apdx > 0.9", "apdex"),
+        ("p95 - p50 < 5", "http.response_time.p95"),
+        ("p95-p50 < 5", "put spaces around - and /"),
+    ] {
+        let problem = check(expression).unwrap_err();
+        assert!(problem.reason.contains(suggestion), "{problem}");
+        assert_eq!(problem.expression, expression);
+    }
+    for (expression, reason) in [
+        ("logins > 5", "if a processor emits logins, write 'logins'"),
+        ("my-logins > 5", "if a processor emits my-logins"),
+        ("http.other == 0", "Artillery has no metric http.other"),
+        ("vusers.x.p95 < 1", "Artillery has no metric vusers.x.p95"),
+        (
+            "http.response_time < 5",
+            "http.response_time is a histogram; name one of its values, such as http.response_time.p95",
+        ),
+        (
+            "http.response_time.p98 < 5",
+            "p98 is not one of min, max, count, mean, p50",
+        ),
+        ("1 < 2", "the expression names no metric"),
+        (
+            "http.requests-http.responses == 0",
+            "put spaces around - and /",
+        ),
+    ] {
+        let problem = check(expression).unwrap_err();
+        assert!(problem.reason.contains(reason), "{problem}");
+    }
+    assert_eq!(
+        check("p95 < 200").unwrap_err().to_string(),
+        "threshold `p95 < 200`: Artillery has no metric p95; did you mean http.response_time.p95?"
+    );
+}
+
+#[test]
+fn malformed_threshold_is_rejected_with_the_correction() {
+    for (expression, reasons) in [
+        ("", ["the expression is incomplete", "it is empty"]),
+        ("   ", ["the expression is incomplete", "it is empty"]),
+        (
+            "http.response_time.p95 < 200ms",
+            ["200ms is not a number", "write 200"],
+        ),
+        (
+            "http.response_time.p95 < 1.5s",
+            ["1.5s is not a number", "write 1500"],
+        ),
+        (
+            "http.response_time.p95 < 200 ms",
+            ["unexpected 'm' at `ms`", "without a unit"],
+        ),
+        ("http.requests > 1e3", ["1e3 is not a number", "write 1000"]),
+        (
+            "http.requests > 1_000",
+            ["1_000 is not a number", "write 1000"],
+        ),
+        ("http.requests > 1,000", ["unexpected ','", "separators"]),
+        ("maxErrorRate < .5", [".5 is not a number", "write 0.5"]),
+        ("maxErrorRate < 5%", ["incomplete", "percentage"]),
+        (
+            "http.response_time.p95 =< 200",
+            [
+                "unexpected '=' at `=< 200`",
+                "=< is not an operator; use <=",
+            ],
+        ),
+        ("http.requests => 5", ["unexpected '='", "use >="]),
+        ("http.requests < = 5", ["unexpected '='", "without a space"]),
+        ("http.requests = 5", ["unexpected '='", "use =="]),
+        ("http.requests === 5", ["=== is not an operator", "use =="]),
+        ("http.requests !== 5", ["!== is not an operator", "use !="]),
+        ("http.requests <> 5", ["<> is not an operator", "use !="]),
+        (
+            "http.requests > 1 && vusers.failed == 0",
+            ["unexpected '&'", "use and"],
+        ),
+        (
+            "http.requests > 1 || vusers.failed == 0",
+            ["unexpected '|'", "use or"],
+        ),
+        (
+            "http.requests > 1 AND vusers.failed == 0",
+            ["unexpected 'A'", "write and instead of AND"],
+        ),
+        ("!(http.requests > 1)", ["unexpected '!'", "use not"]),
+        ("http.requests: 5", ["unexpected ':'", "such as <"]),
+        (
+            "http.requests below 5",
+            ["unexpected 'b'", "compare with <"],
+        ),
+        (
+            "http.requests < {{ $env.MOST }}",
+            ["unexpected '{'", "templates are not evaluated"],
+        ),
+        (
+            "http.requests < '200'",
+            ["'200' is the name of a metric", "write 200"],
+        ),
+        (
+            "http.requests",
+            [
+                "a number is used as a condition",
+                "such as http.requests > 0",
+            ],
+        ),
+        (
+            "0 < http.requests < 5",
+            ["a condition is used as a number", "combine comparisons"],
+        ),
+        ("(http.requests > 5", ["missing closing parenthesis", ""]),
+        ("http.requests > 5)", ["unexpected ')'", ""]),
+        ("'http.requests > 5", ["missing closing '", ""]),
+        (
+            "avg(http.response_time.p95) < 5",
+            ["avg() with 1 argument", "the functions are abs"],
+        ),
+        ("http.requests < ?", ["unexpected '?'", ""]),
+    ] {
+        let problem = check(expression).unwrap_err();
+        for reason in reasons {
+            assert!(problem.reason.contains(reason), "{problem}");
+        }
+    }
+}
+
+#[test]
+fn accepted_threshold_without_measurements_is_never_met_by_a_metric_of_a_processor() {
+    let nothing = Measurements::default();
+    for expression in [
+        "checkout.failed == 0",
+        "checkout.failed < 5",
+        "'logins' < 5",
+        "not (checkout.failed > 5)",
+        "http.codes.500 == 0 or checkout.failed == 0",
+        "plugins.expect.failed == 0",
+        "apdex.frustrated == 0",
+        "browser.step.a.p95 < 5",
+    ] {
+        assert_eq!(check(expression), Ok(()));
+        let evaluation = evaluate(&[Threshold::strict(expression)], &nothing).remove(0);
+        assert!(
+            matches!(&evaluation.outcome, Outcome::Unknown(reason) if reason.starts_with("no worker reported ")),
+            "{evaluation}"
+        );
+    }
+    for expression in ["http.codes.500 == 0", "errors.ETIMEDOUT == 0"] {
+        let evaluation = evaluate(&[Threshold::strict(expression)], &nothing).remove(0);
+        assert_eq!(evaluation.outcome, Outcome::Met);
+    }
+}
+
 proptest! {
     #[test]
     fn any_expression_is_evaluated_without_a_panic(text in ".{0,80}", tokens in prop::collection::vec(prop::sample::select(vec![
@@ -187,6 +420,7 @@ proptest! {
         "<", "<=", "==", "!=", "and", "or", "not", "in", "max(", "é", " ",
     ]), 0..30)) {
         for expression in [text, tokens.join(" "), tokens.concat()] {
+            let _ = check(&expression).map_err(|problem| problem.to_string());
             let _ = evaluate_one(&expression).to_string();
         }
     }
