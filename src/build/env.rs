@@ -25,8 +25,25 @@ pub(crate) struct EnvInputs<'a> {
     pub is_judged: bool,
     /// The thresholds of the test. Workers always keep the metrics that these name in their results.
     pub thresholds: &'a [String],
+    /// The number of other containers in the pod.
+    pub sidecars: usize,
     /// The folders whose files are linked into /data, if they are not mounted there.
     pub folders: Vec<&'static str>,
+}
+
+/// The kubelet reads at most `MAX_MESSAGE_BYTES` of the termination message of each container, and cuts each to
+/// `MAX_POD_MESSAGE_BYTES` divided by the number of containers in the pod, including init containers.
+///
+/// Source: kubernetes, `pkg/kubelet/container/runtime.go`, and `normalizeStatus` in
+/// `pkg/kubelet/status/status_manager.go`.
+const MAX_MESSAGE_BYTES: usize = 4096;
+const MAX_POD_MESSAGE_BYTES: usize = 12 << 10;
+/// A service mesh injects an init container and a proxy when the pod is created.
+const INJECTED_CONTAINERS: usize = 2;
+
+/// The room for the results in the termination message of a worker, in bytes.
+fn results_limit(sidecars: usize) -> usize {
+    MAX_MESSAGE_BYTES.min(MAX_POD_MESSAGE_BYTES / (1 + sidecars + INJECTED_CONTAINERS))
 }
 
 /// Builds the environment of a worker's container. Variables in [`MERGED_ENV_VARS`] combine the operator's and the
@@ -52,6 +69,10 @@ pub(crate) fn env_vars(inputs: &EnvInputs<'_>, users: Vec<EnvVar>) -> Vec<EnvVar
             }),
             ..EnvVar::default()
         },
+        env_var(
+            "LOADTEST_RESULTS_LIMIT",
+            &results_limit(inputs.sidecars).to_string(),
+        ),
     ];
     // With a divided load, the variable is set even for one worker, because `envFrom` could set another value.
     if inputs.workers > 1 || inputs.load == Load::Divide {
@@ -215,6 +236,18 @@ mod tests {
                 .unwrap()
                 .starts_with("--require=/opt/loadtest/files.cjs ")
         );
+    }
+
+    #[test]
+    fn results_fit_into_the_share_of_the_termination_messages_that_the_kubelet_keeps() {
+        let limit = |sidecars| {
+            let inputs = EnvInputs {
+                sidecars,
+                ..EnvInputs::default()
+            };
+            value_of(&env_vars(&inputs, Vec::new()), "LOADTEST_RESULTS_LIMIT").unwrap()
+        };
+        assert_eq!([0, 1, 3].map(limit), ["4096", "3072", "2048"]);
     }
 
     #[test]

@@ -85,6 +85,7 @@ fn spec(
         together: test.spec.starts_together(),
         is_judged: script.ensure.is_some(),
         thresholds: &test.spec.thresholds,
+        sidecars: worker.sidecars.len(),
         folders: files.folders,
     };
     let (startup_probe, readiness_probe) = test

@@ -121,6 +121,36 @@ describe('a snapshot', () => {
     assert.ok(at('vusers.session_length') <= at('http.response_time'));
   });
 
+  test('contains its most important metrics first', () => {
+    const counters = { 'my.counter': 3, 'errors.E': 2, ...CORE };
+    const snapshot = decode(encode(fromStats({ ...stats(8, 10), counters }), { final: true, keep: 'my.counter < 5' }));
+    assert.deepEqual(Object.keys(snapshot), ['final', 'first', 'last', 'counters', 'histograms']);
+    assert.deepEqual(Object.keys(snapshot.counters).slice(-3), ['my.counter', 'errors.ETIMEDOUT', 'errors.E']);
+    assert.deepEqual(Object.keys(snapshot.histograms).slice(0, 2), MAIN);
+  });
+
+  test('names metrics with values that are not numbers, and contains the others', () => {
+    const bad = { text: '0333', none: null, missing: undefined, nan: NaN, infinite: Infinity, nested: { a: 1 }, list: [1], yes: true };
+    const [good, textual] = [sketch(9, 1), { ...sketch(9, 1), sum: '01' }];
+    const report = { counters: { ...bad, ok: 2, negative: -5, huge: 1e308 }, histograms: { good, textual, notANumber: { ...good, sum: NaN } } };
+    const all = [fromStats(report), fromStats({ counters: { text: 4, huge: 1e308, ok: 1 } })].reduce(merge, emptyMeasurements());
+    const snapshot = decode(encode(all));
+    assert.deepEqual(snapshot.counters, { ok: 3, negative: -5 });
+    assert.deepEqual(Object.keys(snapshot.histograms), ['good']);
+    assert.deepEqual(snapshot.invalid.sort(), [...Object.keys(bad), 'textual', 'notANumber', 'huge'].sort());
+  });
+
+  test('names a limited number of invalid metrics, those in thresholds first', () => {
+    const counters = Object.fromEntries(Array.from({ length: 5000 }, (_, i) => [`bad.${i}`, 'x']));
+    const long = 'y'.repeat(1000);
+    const all = fromStats({ counters: { ...counters, [long]: 'x', wanted: 'x', ok: 1 } });
+    const invalid = (keep) => decode(encode(all, { keep })).invalid;
+    assert.deepEqual([invalid('wanted < 1').length, invalid('wanted < 1')[0]], [20, 'wanted']);
+    assert.equal(invalid('wanted < 1').includes('*'), false);
+    assert.equal(invalid(`${long} < 1`).at(-1), '*', 'a metric in a threshold that is not named');
+    assert.equal(invalid(Object.keys(counters).join(' + ')).at(-1), '*');
+  });
+
   test('of 50,000 metrics is encoded within 2 s', () => {
     const counters = Object.fromEntries(Array.from({ length: 50000 }, (_, i) => [`plugins.metrics-by-endpoint./thing/${Math.random()}.codes.${i}`, i]));
     const started = performance.now();
@@ -144,7 +174,7 @@ describe('in Artillery', { skip: NO_ARTILLERY, concurrency: 3 }, () => {
   fs.copyFileSync(source('plugins/results/index.js'), path.join(plugin, 'index.js'));
 
   // Runs a script in a folder of its own. Sends SIGTERM after a number of requests, or when the output matches a pattern.
-  async function run(script, { files = {}, stopAfter = Infinity, stopAt, log, preload } = {}) {
+  async function run(script, { files = {}, stopAfter = Infinity, stopAt, log, preload, environment = {} } = {}) {
     const folder = fs.mkdtempSync(path.join(root, 'test-'));
     const message = path.join(folder, 'message');
     let requests = 0;
@@ -162,7 +192,7 @@ describe('in Artillery', { skip: NO_ARTILLERY, concurrency: 3 }, () => {
     const env = {
       ...process.env, HOME: folder, ARTILLERY_DISABLE_TELEMETRY: '1', ARTILLERY_DISABLE_ENSURE: '1', ARTILLERY_PLUGIN_PATH: root,
       ARTILLERY_PLUGINS: '{"loadtest-results":{}}', LOADTEST_TERMINATION_LOG: log ?? message,
-      NODE_OPTIONS: preload ? `--require ${path.join(folder, preload)}` : '',
+      NODE_OPTIONS: preload ? `--require ${path.join(folder, preload)}` : '', ...environment,
     };
     child = spawn(process.execPath, [...ARTILLERY_RUN, path.join(folder, 'test.json')], { env });
     let output = '';
@@ -203,18 +233,48 @@ describe('in Artillery', { skip: NO_ARTILLERY, concurrency: 3 }, () => {
     });
   }
 
-  test('a worker that crashes leaves the error, and what it has counted', async () => {
-    const crash = `
-      let n = 0;
-      module.exports.crash = (_, __, done) => (++n < 130 ? done() : setImmediate(() => { throw new Error('out of luck'); }));`;
-    const flow = [{ get: { url: '/' } }, { function: 'crash' }];
-    const config = { processor: './crash.js', phases: [{ duration: 30, arrivalRate: 10 }] };
-    const { code, text } = await run({ config, scenarios: [{ flow }] }, { files: { 'crash.js': crash } });
-    assert.equal(code, 11);
-    assert.match(text, /Error: out of luck/);
-    assert.ok(text.length <= 4096);
-    assert.ok(decode(text).counters['http.requests'] > 0);
+  test('a value that is not a number costs only its metric, and a numeric text is a number', async () => {
+    const count = `
+      const bad = [NaN, Infinity, null, undefined, 'x', '', { a: 1 }];
+      module.exports.count = (_, events, done) => {
+        for (const name of ['text', 'histogram.text']) events.emit(name.split('.')[0] === 'text' ? 'counter' : 'histogram', name, '3');
+        bad.forEach((value, i) => {
+          events.emit('counter', 'bad.counter.' + i, 1);
+          events.emit('counter', 'bad.counter.' + i, value);
+          events.emit('histogram', 'bad.histogram.' + i, value);
+        });
+        done();
+      };`;
+    const flow = [{ get: { url: '/' } }, { function: 'count' }];
+    const { code, requests, text } = await run({ config: { processor: './count.js' }, scenarios: [{ flow }] }, { files: { 'count.js': count } });
+    assert.equal(code, 0);
+    const { counters, histograms, invalid } = decode(text);
+    assert.deepEqual([counters['http.requests'], counters.text], [requests, 3 * requests]);
+    assert.deepEqual([countOf(histograms['histogram.text']), histograms['histogram.text'][3]], [requests, 3 * requests]);
+    const bad = [0, 1, 2, 3, 4, 5, 6].flatMap((i) => [`bad.counter.${i}`, `bad.histogram.${i}`]).sort();
+    assert.deepEqual(invalid.sort(), bad);
+    assert.ok(bad.every((name) => !(name in counters) && !(name in histograms)));
   });
+
+  for (const limit of [4096, 1228]) {
+    test(`a worker that crashes leaves the error, and what it has counted, in ${limit} bytes`, async () => {
+      const crash = `
+        let n = 0;
+        module.exports.crash = (_, events, done) => {
+          for (let i = 0; i < 20; i += 1) events.emit('counter', 'my.' + Math.random(), 1);
+          if (++n < 130) return done();
+          setImmediate(() => { throw new Error('out of luck'); });
+        };`;
+      const flow = [{ get: { url: '/' } }, { function: 'crash' }];
+      const config = { processor: './crash.js', phases: [{ duration: 30, arrivalRate: 10 }] };
+      const environment = { LOADTEST_RESULTS_LIMIT: `${limit}` };
+      const { code, text } = await run({ config, scenarios: [{ flow }] }, { files: { 'crash.js': crash }, environment });
+      assert.equal(code, 11);
+      assert.match(text, /Error: out of luck/);
+      assert.ok(text.length > limit / 2 && text.length <= limit, text.length);
+      assert.ok(decode(text).counters['http.requests'] > 0);
+    });
+  }
 
   test('a worker that fails before it has counted anything leaves no message, so that Kubernetes shows the log', async () => {
     const { code, text } = await run({ config: { processor: './none.js' }, scenarios });

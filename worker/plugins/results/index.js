@@ -4,9 +4,15 @@
 //
 //   ARTILLERY_PLUGIN_PATH=/opt/loadtest
 //   ARTILLERY_PLUGINS={"loadtest-results":{"scope":"artillery-plugin-"}}
+//   LOADTEST_RESULTS_LIMIT    the room for the message, in bytes. The kubelet cuts off what is longer
 //
 // The last line of the message is `loadtest.v1 `, followed by base64 of zlib (whose Adler-32 is the checksum) of this JSON:
 //   final       true if the test ran to its end; otherwise the snapshot is partial
+//   dropped     [histograms, counters]: the number of metrics that did not fit
+//   lost        the names of dropped metrics that results or thresholds need; `*` if any may be missing
+//   invalid     the names of metrics that were dropped because a value is not a number, at most 20; `*` if results or thresholds
+//               need others
+//   errors      the sum of the dropped `errors.*`
 //   start       when the load of this worker started, in ms since 1970 by its clock: when the main thread received the first
 //               `phaseStarted` of a thread. This is some ms late. The time at which the threads were started would be too
 //               early, especially on a busy machine
@@ -15,9 +21,8 @@
 //   histograms  {name: [folds, min, max, sum, zeros, positive bins, negative bins]}, of a DDSketch. Bins are
 //               [first key, n, n, ...], where each n is the difference between the count of a key and that of the key before,
 //               because differences compress best
-//   dropped     [histograms, counters]: the number of metrics that did not fit
-//   lost        the names of dropped metrics that results or thresholds need; `*` if any may be missing
-//   errors      the sum of the dropped `errors.*`
+// Counters and histograms are in the order of their importance, so that the operator can read the most important ones of a
+// message that was cut all the same, for example because more containers were injected into the pod than expected.
 // `encode` defines how a snapshot that does not fit is reduced. The lines before the snapshot are the end of the log of a
 // worker that failed: Kubernetes falls back to the log only if the termination message is empty.
 'use strict';
@@ -27,10 +32,12 @@ const zlib = require('node:zlib');
 const { BroadcastChannel, isMainThread } = require('node:worker_threads');
 
 const PREFIX = 'loadtest.v1 ';
-// The limit of the kubelet (kubernetes, `MaxContainerTerminationMessageLength`).
+// The limit of the kubelet for a pod with up to three containers (kubernetes, `MaxContainerTerminationMessageLength`).
 const MAX_BYTES = 4096;
 const MAX_LOG_BYTES = 1024;
 const MAX_ENTRIES = 2000;
+const MAX_INVALID_NAMES = 20;
+const MAX_INVALID_NAME_LENGTH = 200;
 const ZLIB = { level: 9, memLevel: 9, strategy: zlib.constants.Z_FILTERED };
 // Each fold doubles the relative error of a sketch: 1 %, 2 %, 4 %.
 const MAX_FOLDS = 2;
@@ -42,18 +49,36 @@ const CORE = /^(vusers\.(created|completed|failed|skipped)|http\.(requests|respo
 const ENGINES = /^(http\.codes|websocket|socketio)\./;
 const BUILT_IN = /^(http|vusers|browser)\./;
 
-const emptyMeasurements = () => ({ start: undefined, first: undefined, last: undefined, counters: new Map(), histograms: new Map() });
+const emptyMeasurements = () => ({
+  start: undefined, first: undefined, last: undefined, counters: new Map(), histograms: new Map(), invalid: new Set(),
+});
 
-// The measurements of one `stats` or `done` event of Artillery.
+// The measurements of one `stats` or `done` event of Artillery. A metric with a value that is not a number is `invalid`: Artillery
+// appends a text to the sum, so that the sum of "3" and "3" is "033".
 function fromStats({ counters, histograms, firstCounterAt, lastCounterAt }) {
   const bins = ({ bins, offset }) => new Map(bins.map((n, i) => [i + offset, n]).filter(([, n]) => n > 0));
-  return {
-    first: firstCounterAt || undefined,
-    last: lastCounterAt || undefined,
-    counters: new Map(Object.entries(counters ?? {})),
-    histograms: new Map(Object.entries(histograms ?? {}).map(([name, { min, max, sum, zeroCount, store, negativeStore }]) =>
-      [name, { min, max, sum, zeros: zeroCount, positive: bins(store), negative: bins(negativeStore) }])),
-  };
+  const all = { ...emptyMeasurements(), first: firstCounterAt || undefined, last: lastCounterAt || undefined };
+  for (const [name, value] of Object.entries(counters ?? {})) {
+    if (Number.isFinite(value)) all.counters.set(name, value);
+    else all.invalid.add(name);
+  }
+  for (const [name, { min, max, sum, zeroCount, store, negativeStore }] of Object.entries(histograms ?? {})) {
+    // An empty histogram has the minimum Infinity.
+    const isEmpty = min === Infinity && max === -Infinity && sum === 0;
+    if (isEmpty || [min, max, sum, zeroCount].every(Number.isFinite)) {
+      all.histograms.set(name, { min, max, sum, zeros: zeroCount, positive: bins(store), negative: bins(negativeStore) });
+    } else {
+      all.invalid.add(name);
+    }
+  }
+  return all;
+}
+
+// A value that a script counts, as a number: numbers in texts are common, because headers are texts. Undefined if it is none.
+function toNumber(value) {
+  const isNumeric = ['number', 'bigint', 'boolean'].includes(typeof value) || (typeof value === 'string' && value.trim() !== '');
+  const number = isNumeric ? Number(value) : NaN;
+  return Number.isFinite(number) ? number : undefined;
 }
 
 // DDSketch's own merge would lose the negative bins.
@@ -61,6 +86,7 @@ function merge(into, other) {
   const earliest = (a, b) => (b === undefined || a < b ? a : b);
   const latest = (a, b) => (b === undefined || a > b ? a : b);
   const addTo = (map, [key, n]) => map.set(key, (map.get(key) ?? 0) + n);
+  for (const name of other.invalid) into.invalid.add(name);
   into.start = earliest(into.start, other.start);
   into.first = earliest(into.first, other.first);
   into.last = latest(into.last, other.last);
@@ -115,12 +141,18 @@ const IMPORTANT = 3;
 // 3. Metrics are dropped: histograms of plugins (including those of endpoints), custom histograms, other histograms of
 //    Artillery; counters of plugins, custom counters, other counters of Artillery; kinds of errors (their sum is kept);
 //    metrics in thresholds; main histograms, http.response_time last. Among equals, those with fewer values are dropped first.
-// `folds` is the initial number of folds of all histograms.
+// `folds` is the initial number of folds of all histograms. Invalid metrics are named and not encoded.
 function encode(all, { final = false, keep = '', room = MAX_BYTES, folds = 0 } = {}) {
   const size = ({ positive, negative, zeros }) => [...positive.values(), ...negative.values()].reduce((a, b) => a + b, zeros);
+  const invalid = new Set(all.invalid);
+  // Sums can exceed the largest number.
+  for (const [name, value] of all.counters) if (!Number.isFinite(value)) invalid.add(name);
+  for (const [name, { sum }] of all.histograms) if (!Number.isFinite(sum)) invalid.add(name);
+  const namesOfInvalid = invalidNames(invalid, keep);
+  const valid = (map) => [...map].filter(([name]) => !invalid.has(name));
   const entries = [
-    ...[...all.counters].map(([name, value]) => ({ name, value, size: value, rank: rank(name, false, keep) })),
-    ...[...all.histograms].map(([name, h]) => ({ name, h, size: size(h), rank: rank(name, true, keep) })),
+    ...valid(all.counters).map(([name, value]) => ({ name, value, size: value, rank: rank(name, false, keep) })),
+    ...valid(all.histograms).map(([name, h]) => ({ name, h, size: size(h), rank: rank(name, true, keep) })),
   ].sort((a, b) => a.rank - b.rank || b.size - a.size || (a.name < b.name ? -1 : 1));
 
   const line = (kept, foldsOfMain, foldsOfOthers) => {
@@ -129,13 +161,7 @@ function encode(all, { final = false, keep = '', room = MAX_BYTES, folds = 0 } =
       const folds = rank <= IMPORTANT ? foldsOfMain : foldsOfOthers;
       return [name, [folds, h.min, h.max, h.sum, h.zeros, binsOf(h.positive, folds), binsOf(h.negative, folds)]];
     };
-    const snapshot = {
-      start: all.start,
-      first: all.first,
-      last: all.last,
-      counters: Object.fromEntries(some.filter((e) => !e.h).map((e) => [e.name, e.value])),
-      histograms: Object.fromEntries(some.filter((e) => e.h).map(histogram)),
-    };
+    const snapshot = {};
     if (final) snapshot.final = true;
     if (dropped.length > 0) {
       const histograms = dropped.filter((e) => e.h).length;
@@ -145,6 +171,12 @@ function encode(all, { final = false, keep = '', room = MAX_BYTES, folds = 0 } =
       if (lost.length > 0) snapshot.lost = kept > 0 ? lost : ['*'];
       if (errors > 0) snapshot.errors = errors;
     }
+    if (invalid.size > 0) snapshot.invalid = namesOfInvalid;
+    snapshot.start = all.start;
+    snapshot.first = all.first;
+    snapshot.last = all.last;
+    snapshot.counters = Object.fromEntries(some.filter((e) => !e.h).map((e) => [e.name, e.value]));
+    snapshot.histograms = Object.fromEntries(some.filter((e) => e.h).map(histogram));
     return PREFIX + zlib.deflateSync(JSON.stringify(snapshot), ZLIB).toString('base64');
   };
 
@@ -163,12 +195,22 @@ function encode(all, { final = false, keep = '', room = MAX_BYTES, folds = 0 } =
   return line(fits, MAX_FOLDS, MAX_FOLDS);
 }
 
+// The names of invalid metrics, the most important ones first. `*` stands for those that results or thresholds need, if not all
+// fit.
+function invalidNames(invalid, keep) {
+  const rankOf = (name) => Math.min(rank(name, false, keep), rank(name, true, keep));
+  const names = [...invalid].map((name) => [name, rankOf(name)]).sort(([, a], [, b]) => a - b);
+  const fits = ([name], i) => i < MAX_INVALID_NAMES && name.length <= MAX_INVALID_NAME_LENGTH;
+  const listed = names.filter(fits).map(([name]) => name);
+  return names.some((one, i) => !fits(one, i) && one[1] <= IMPORTANT) ? [...listed, '*'] : listed;
+}
+
 // The end of a process's output, without blank lines and without the lines of Artillery's reports.
-function logTail(output) {
+function logTail(output, maxBytes = MAX_LOG_BYTES) {
   const lines = output.split('\n').map((l) => l.trimEnd()).filter((l) => /[\p{L}\p{N}]/u.test(l) && !/\.{3,} \S+$/.test(l));
   // No line of the log may be read as a snapshot.
   const log = Buffer.from(lines.filter((l) => !l.startsWith('loadtest.v')).join('\n'));
-  const start = Math.max(0, log.length - MAX_LOG_BYTES);
+  const start = Math.max(0, log.length - maxBytes);
   // The cut may be within a character.
   return log.subarray(start).toString().replace(/^\uFFFD+/, '');
 }
@@ -179,6 +221,7 @@ class Collector {
     const { config = {} } = script ?? {};
     const own = config.plugins?.['loadtest-results'];
     this.path = process.env.LOADTEST_TERMINATION_LOG || '/dev/termination-log';
+    this.limit = Number(process.env.LOADTEST_RESULTS_LIMIT) || MAX_BYTES;
     // The metrics in thresholds have priority if not all metrics fit.
     this.keep = JSON.stringify([config.ensure, config.plugins?.ensure, own?.keep]);
     this.reported = emptyMeasurements();
@@ -204,10 +247,13 @@ class Collector {
     global.artillery?.ext?.({ ext: 'beforeExit', method: () => this.safely(async () => {
       this.interrupted = !this.final;
       await this.save();
+      // A thread may have reported an invalid metric after the test.
+      if (this.final && this.threads.invalid.size > this.writtenInvalid) this.write(this.written);
     }) });
     this.recordOutput();
     process.once('exit', (code) => this.safely(() => {
-      if (!EXPECTED_EXIT_CODES.includes(code)) this.write(this.written, logTail(this.output));
+      const log = () => logTail(this.output, Math.min(MAX_LOG_BYTES, this.limit / 4));
+      if (!EXPECTED_EXIT_CODES.includes(code)) this.write(this.written, log());
     }));
   }
 
@@ -233,9 +279,11 @@ class Collector {
     // If the message is empty, Kubernetes shows the log instead.
     if (!measurements || (measurements.counters.size === 0 && measurements.histograms.size === 0)) return;
     this.written = measurements;
+    this.writtenInvalid = this.threads.invalid.size;
     const prefix = log && `${log}\n`;
-    const room = MAX_BYTES - Buffer.byteLength(prefix);
-    const line = encode({ ...measurements, start: this.start }, { final: this.final, keep: this.keep, room });
+    const room = this.limit - Buffer.byteLength(prefix);
+    const invalid = new Set([...measurements.invalid, ...this.threads.invalid]);
+    const line = encode({ ...measurements, start: this.start, invalid }, { final: this.final, keep: this.keep, room });
     // Synchronous, because it also runs while the process exits.
     fs.writeFileSync(this.path, prefix + line);
   }
@@ -263,10 +311,12 @@ class Threads {
   constructor() {
     this.count = 0;
     this.responses = [];
+    this.invalid = new Set();
     this.completed = undefined;
     this.channel = new BroadcastChannel(CHANNEL);
     this.channel.onmessage = ({ data }) => {
       if (data === READY) this.count += 1;
+      if (data?.invalidName !== undefined) this.invalid.add(data.invalidName);
       if (data?.counters) this.responses.push(data);
       if (this.responses.length === this.count) this.completed?.();
     };
@@ -286,17 +336,25 @@ class Threads {
   }
 }
 
-// In each of Artillery's threads. The first use of the thread's metrics store, an `SSMS`, gives access to it.
-function respondToFlush() {
+// In each of Artillery's threads. The first use of the thread's metrics store, an `SSMS`, gives access to it. The store receives
+// numbers only: it would append a text to the sum, and one NaN would replace the sum of all threads. The main thread is sent the
+// names of metrics with other values.
+function watchStore() {
   const store = global.artillery?.__SSMS?.prototype;
-  const incr = store?.incr;
-  if (typeof incr !== 'function') return;
+  if (typeof store?.incr !== 'function') return;
   let metrics;
-  store.incr = function (...args) {
-    metrics = this;
-    store.incr = incr;
-    return incr.apply(this, args);
-  };
+  const invalid = new Set();
+  for (const method of ['incr', 'histogram'].filter((name) => typeof store[name] === 'function')) {
+    const original = store[method];
+    store[method] = function (name, value, ...rest) {
+      metrics ??= this;
+      const number = toNumber(value);
+      if (number !== undefined) return original.call(this, name, number, ...rest);
+      if (!invalid.has(name)) channel.postMessage({ invalidName: `${name}` });
+      invalid.add(name);
+      return undefined;
+    };
+  }
   const channel = new BroadcastChannel(CHANNEL);
   channel.onmessage = ({ data }) => {
     if (data !== FLUSH) return;
@@ -332,7 +390,7 @@ function readStore(metrics) {
 class Plugin {
   constructor(script, events) {
     if (isMainThread) this.collector = new Collector(script, events);
-    else respondToFlush();
+    else watchStore();
   }
 }
 
