@@ -1,9 +1,12 @@
 //! Comparison of names, for messages that suggest the name that was meant.
 
 /// The number of letters to change, add, remove or swap with their neighbor to turn one word into
-/// the other (optimal string alignment).
+/// the other (optimal string alignment). Words whose lengths differ by more than 64 bytes are not compared.
 #[must_use]
 pub fn edit_distance(one: &str, other: &str) -> usize {
+    if one.len().abs_diff(other.len()) > 64 {
+        return usize::MAX;
+    }
     let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
     let mut rows = vec![vec![0; other.len() + 1]; one.len() + 1];
     for i in 0..=one.len() {

@@ -1,78 +1,166 @@
 //! The thresholds that a script sets in `config.ensure`.
 
-use serde_yaml::Value;
-
 use loadtest_api::v1alpha1::{Threshold, quote_metric};
+
+use crate::yaml::{Node, Value};
+use crate::{rule, shorten};
 
 const LEGACY: [&str; 5] = ["min", "max", "median", "p95", "p99"];
 
-/// The thresholds of the `ensure` in a script's `config`, into which the selected environment has
-/// been merged.
-///
-/// Source: `artillery-plugin-ensure`, `runChecks` in `plugin.ts`. Differences:
-/// - `config.ensure` counts even if `config.plugins` has no `ensure`. Artillery ignores it then.
-/// - All metrics of an entry in `thresholds` count. Artillery takes only the first.
-/// - `p95: 0.5` means 0.5. Artillery truncates the legacy keys to integers.
-#[must_use]
-pub fn thresholds(config: &Value) -> Vec<Threshold> {
-    let ensure = config.get("ensure").filter(|ensure| !ensure.is_null());
-    ensure
-        .or_else(|| config.get("plugins")?.get("ensure"))
-        .map(of_ensure)
-        .unwrap_or_default()
+/// What is known about the `ensure` of a `config`.
+#[derive(Default)]
+pub(crate) struct Ensure {
+    pub(crate) thresholds: Vec<Threshold>,
+    /// What is not read, with its offset.
+    pub(crate) warnings: Vec<(String, usize)>,
 }
 
-fn of_ensure(ensure: &Value) -> Vec<Threshold> {
-    let list = |key| {
-        ensure
-            .get(key)
-            .and_then(Value::as_sequence)
-            .into_iter()
-            .flatten()
+/// Analyzes the `ensure` in a script's `config`, into which the selected environment has been
+/// merged.
+///
+/// Source: `artillery-plugin-ensure`, `runChecks` in `plugin.ts`. Differences:
+/// - `config.ensure` counts even if `config.plugins` has no `ensure`. Artillery ignores it then, so a
+///   rule that cannot be evaluated does not fail the test.
+/// - All metrics of an entry in `thresholds` count. Artillery takes only the first.
+/// - `p95: 0.5` means 0.5. Artillery truncates the legacy keys to integers.
+/// - Expressions of JavaScript are read where their meaning is clear.
+pub(crate) fn analyze(config: &Node) -> Ensure {
+    let plugin = config.get("plugins").and_then(|all| all.get("ensure"));
+    let own = config.get("ensure").filter(|ensure| !ensure.is_null());
+    let Some(ensure) = own.or(plugin) else {
+        return Ensure::default();
     };
-    let thresholds = list("thresholds")
-        .filter_map(Value::as_mapping)
-        .flatten()
-        .map(|(metric, max)| {
-            Threshold::strict(format!("{} < {}", quote_metric(&text(metric)), text(max)))
-        });
-    let conditions = list("conditions")
-        .filter(|condition| condition.is_mapping())
-        .map(|condition| {
-            let expression = condition
-                .get("expression")
-                .map_or_else(|| INVALID.to_owned(), text);
-            let strict = condition
-                .get("strict")
-                .and_then(Value::as_bool)
-                .unwrap_or(true);
-            Threshold::new(expression, strict)
-        });
-    let legacy = LEGACY.iter().filter_map(|key| {
-        Some(Threshold::strict(format!(
-            "http.response_time.{key} < {}",
-            leading_number(&text(ensure.get(*key)?))
-        )))
-    });
-    let error_rate = ensure
-        .get("maxErrorRate")
-        .map(|max| Threshold::strict(format!("maxErrorRate <= {}", text(max))));
-    thresholds
-        .chain(conditions)
-        .chain(legacy)
-        .chain(error_rate)
-        .collect()
+    let mut reader = Reader {
+        is_enabled: plugin.is_some(),
+        result: Ensure::default(),
+    };
+    if ensure.is_list() {
+        reader.warn(
+            ensure,
+            "config.ensure is a list, of which Artillery reads nothing; use the keys thresholds or \
+             conditions",
+        );
+    }
+    for key in ["thresholds", "conditions"] {
+        if let Some(list) = ensure.get(key).filter(|list| !list.is_list()) {
+            reader.warn(
+                list,
+                format!("config.ensure.{key} is not a list and is not read"),
+            );
+        }
+    }
+    let list = |key| ensure.get(key).map_or(&[][..], |list| list.items());
+    for (n, item) in list("thresholds").iter().enumerate() {
+        if !item.is_map() {
+            reader.warn(
+                item,
+                format!("config.ensure.thresholds[{n}] is not read: it has no metric"),
+            );
+        }
+        for entry in item.entries() {
+            reader.rule(
+                &entry.value,
+                bound(&quote_metric(&entry.key), "<", &entry.value.display()),
+                true,
+            );
+        }
+    }
+    for (n, item) in list("conditions").iter().enumerate() {
+        if !item.is_map() {
+            let message =
+                format!("config.ensure.conditions[{n}] is not read: it has no expression");
+            reader.warn(item, message);
+            continue;
+        }
+        let expression = item.get("expression");
+        let is_strict = !matches!(
+            item.get("strict").map(|strict| &strict.value),
+            Some(Value::Bool(false))
+        );
+        let text = expression.map_or_else(|| INVALID.to_owned(), |expression| expression.display());
+        reader.rule(expression.unwrap_or(item), text, is_strict);
+    }
+    for key in LEGACY {
+        if let Some(max) = ensure.get(key) {
+            let metric = format!("http.response_time.{key}");
+            let max_text = max.display();
+            let operator = if max_text.trim_start().starts_with("<=") {
+                "<="
+            } else {
+                "<"
+            };
+            let number = max_text
+                .trim_start()
+                .trim_start_matches(['<', '='])
+                .trim_start();
+            reader.rule(
+                max,
+                format!("{metric} {operator} {}", leading_number(number)),
+                true,
+            );
+        }
+    }
+    if let Some(max) = ensure.get("maxErrorRate") {
+        reader.rule(max, bound("maxErrorRate", "<=", &max.display()), true);
+    }
+    reader.result
+}
+
+struct Reader {
+    /// Whether Artillery evaluates the rules.
+    is_enabled: bool,
+    result: Ensure,
+}
+
+impl Reader {
+    fn warn(&mut self, node: &Node, message: impl Into<String>) {
+        self.result.warnings.push((message.into(), node.at));
+    }
+
+    fn rule(&mut self, node: &Node, expression: String, is_strict: bool) {
+        match rule::read(&expression) {
+            Ok(expression) => {
+                self.result
+                    .thresholds
+                    .push(Threshold::new(expression, is_strict));
+            }
+            Err(reason) => {
+                let message = format!(
+                    "config.ensure: the rule `{}` cannot be evaluated: {reason}",
+                    shorten(&expression)
+                );
+                self.warn(node, message);
+                let is_strict = is_strict && self.is_enabled;
+                self.result
+                    .thresholds
+                    .push(Threshold::new(expression, is_strict));
+            }
+        }
+    }
+}
+
+/// A rule that limits a metric. The limit may contain its own operator: `< 500`.
+fn bound(metric: &str, operator: &str, max: &str) -> String {
+    let max = max.trim();
+    if max.starts_with('<') {
+        format!("{metric} {max}")
+    } else {
+        format!("{metric} {operator} {max}")
+    }
 }
 
 /// Stands for a value that is neither a string nor a number. No expression with it can be
 /// evaluated.
 const INVALID: &str = "?";
 
-fn text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Number(number) => number.to_string(),
-        _ => INVALID.to_owned(),
+impl Node {
+    /// The value in an expression or a message.
+    pub(crate) fn display(&self) -> String {
+        match &self.value {
+            Value::Text(text) => text.clone(),
+            Value::Number(number) => number.to_string(),
+            _ => INVALID.to_owned(),
+        }
     }
 }
 

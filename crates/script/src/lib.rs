@@ -2,22 +2,25 @@
 //! it sets, and what is wrong with it.
 
 use k8s_openapi::jiff::SignedDuration;
-use serde_yaml::Value;
 
 use loadtest_api::v1alpha1::Threshold;
 
 mod cli_args;
 mod ensure;
 mod lint;
+mod phases;
+mod rule;
 mod schema;
+mod target;
 #[cfg(test)]
 mod tests;
 mod yaml;
 
 pub use cli_args::args_override_script;
 pub use lint::Problem;
+pub use target::Target;
 
-use ensure::thresholds;
+use yaml::{Document, Node, ReadError};
 
 /// What is known about a script that can run.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -39,9 +42,19 @@ pub struct Analysis {
     /// The thresholds of its `ensure`. None if only Artillery can read the script: JavaScript,
     /// TypeScript, or YAML that Artillery's parser accepts and the operator's does not.
     pub ensure: Option<Vec<Threshold>>,
+    /// What it says about its target.
+    pub target: Target,
     /// The first problem found in it.
     pub problem: Option<Problem>,
+    /// What is suspicious, but does not keep the script from running. At most ten sentences.
+    pub warnings: Vec<String>,
 }
+
+const MAX_WARNINGS: usize = 10;
+
+/// In bytes. A `ConfigMap` holds at most a fraction of it. A small text can exceed it, because each
+/// use of an anchor repeats the anchored value.
+const MAX_SIZE: usize = 4 << 20;
 
 /// Analyzes the text of a script. `file` is its file name, `environment` the selected entry of
 /// `config.environments`.
@@ -53,65 +66,109 @@ pub fn analyze(text: &str, file: &str, environment: Option<&str>) -> Analysis {
     if !is_data {
         return Analysis::default();
     }
-    let environment = environment.filter(|name| !name.is_empty());
-    let text = yaml::normalize_for_libyaml(text);
-    if lint::is_too_large(&text) {
-        return Analysis::default();
+    let text = yaml::prepare(text);
+    match yaml::read(&text) {
+        Err(ReadError::Syntax(message, at)) => {
+            let message = format!("{message} at {}", yaml::position(&text, at));
+            Analysis::of_problem(Problem::wrong(message))
+        }
+        Err(ReadError::Unsupported(reason)) => unchecked(reason),
+        Ok(document) if document.root.size > MAX_SIZE => unchecked("it is too large"),
+        Ok(document) if document.root.is_null() => Analysis {
+            ensure: Some(Vec::new()),
+            ..Analysis::of_problem(Problem::missing("the script is empty"))
+        },
+        Ok(document) => {
+            let environment = environment.filter(|name| !name.is_empty());
+            analyze_document(&text, &document, environment)
+        }
     }
-    let script = yaml::parse(&text);
-    let config = script
-        .as_ref()
-        .map(|script| yaml::config(script, environment).unwrap_or_default());
+}
+
+impl Analysis {
+    fn of_problem(problem: Problem) -> Self {
+        Self {
+            problem: Some(problem),
+            ..Self::default()
+        }
+    }
+}
+
+/// The analysis of a script that is left to Artillery.
+fn unchecked(reason: &str) -> Analysis {
     Analysis {
-        expected_duration: config.as_ref().and_then(expected_duration),
-        ensure: config.as_ref().map(thresholds),
-        problem: lint::find_problem(&text, script.as_ref(), environment),
+        warnings: vec![format!("the script could not be checked: {reason}")],
+        ..Analysis::default()
     }
 }
 
-/// How long the phases of a `config` take. None if that cannot be determined, for example if a
-/// variable sets the length of a phase.
-///
-/// Source: Artillery, `lib/core/phases.js` and `lib/util/prepare-test-execution-plan.js`.
-fn expected_duration(config: &Value) -> Option<SignedDuration> {
-    match config.get("phases") {
-        Some(phases) => total(phases),
-        None => config.is_mapping().then_some(SignedDuration::from_secs(1)),
+fn analyze_document(text: &str, document: &Document, environment: Option<&str>) -> Analysis {
+    let lint = lint::check(text, document, environment);
+    let mut analysis = Analysis {
+        ensure: Some(Vec::new()),
+        problem: lint.problem,
+        warnings: lint.warnings,
+        ..Analysis::default()
+    };
+    let mut warnings = Vec::new();
+    if let Some(config) = yaml::config(&document.root, environment) {
+        let phases = phases::analyze(&config);
+        let ensure = ensure::analyze(&config);
+        analysis.expected_duration = phases.duration;
+        analysis.ensure = Some(ensure.thresholds);
+        analysis.target = Target::new(&config, lint.requests_paths);
+        analysis.problem = analysis.problem.or(phases.problem.map(|(message, at)| {
+            Problem::missing(format!("{message} at {}", yaml::position(text, at)))
+        }));
+        warnings = other_warnings(&config);
+        warnings.extend(phases.warnings);
+        warnings.extend(ensure.warnings);
     }
-}
-
-fn total(phases: &Value) -> Option<SignedDuration> {
-    phases
-        .as_sequence()?
+    let left = (MAX_WARNINGS + 1).saturating_sub(analysis.warnings.len());
+    let more = warnings
         .iter()
-        .try_fold(SignedDuration::ZERO, |total, phase| {
-            let length = match phase.get("pause").or_else(|| phase.get("duration")) {
-                Some(length) => seconds(length)?,
-                None => 1.0,
-            };
-            total.checked_add(SignedDuration::try_from_secs_f64(length).ok()?)
-        })
+        .take(left)
+        .map(|(message, at)| format!("{message} at {}", yaml::position(text, *at)));
+    analysis.warnings.extend(more);
+    if analysis.warnings.len() > MAX_WARNINGS {
+        analysis.warnings.truncate(MAX_WARNINGS - 1);
+        analysis.warnings.push("and more".into());
+    }
+    analysis
 }
 
-/// A length as Artillery reads it: a number of seconds, or a string in the format of the npm
-/// package `ms`, such as `90s` or `1.5 hours`.
-fn seconds(length: &Value) -> Option<f64> {
-    let text = match length {
-        Value::Number(number) => return number.as_f64(),
-        Value::String(text) => text.trim(),
-        _ => return None,
-    };
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let unit = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "s" | "sec" | "secs" | "second" | "seconds" => 1.0,
-        "ms" | "msec" | "msecs" | "millisecond" | "milliseconds" => 0.001,
-        "m" | "min" | "mins" | "minute" | "minutes" => 60.0,
-        "h" | "hr" | "hrs" | "hour" | "hours" => 3600.0,
-        "d" | "day" | "days" => 86_400.0,
-        _ => return None,
-    };
-    Some(number.parse::<f64>().ok()? * unit)
+/// Warnings about keys of a `config`, with their offsets.
+fn other_warnings(config: &Node) -> Vec<(String, usize)> {
+    let mut warnings = Vec::new();
+    if let Some(files) = config.get("includeFiles") {
+        let message = "config.includeFiles: `artillery run` does not read these files";
+        warnings.push((message.to_owned(), files.at));
+    }
+    let payload = config.get("payload");
+    let one = payload.filter(|payload| payload.is_map());
+    let many = payload.map_or(&[][..], |payload| payload.items());
+    for payload in many.iter().chain(one).filter(|payload| payload.is_map()) {
+        if payload.get("path").is_none_or(|path| !path.is_truthy()) {
+            let message = "config.payload has no `path`: Artillery would not run the script";
+            warnings.push((message.to_owned(), payload.at));
+        }
+    }
+    warnings
+}
+
+/// Limits the length of what messages quote of a script.
+fn shorten(text: &str) -> String {
+    const MAX_CHARS: usize = 100;
+    match text.char_indices().nth(MAX_CHARS) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
+/// Counts the steps of an analysis, so that tests can compare inputs without measuring time.
+fn count_work(steps: usize) {
+    #[cfg(test)]
+    tests::WORK.set(tests::WORK.get() + steps);
+    #[cfg(not(test))]
+    let _ = steps;
 }

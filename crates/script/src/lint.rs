@@ -1,78 +1,69 @@
 //! Finds problems of a script without running it, with line and column. A script that Artillery
-//! runs as its author meant must have none.
+//! runs as its author meant must have none: what is only suspicious is a warning.
 
-use std::cell::Cell;
-use std::collections::HashSet;
-use std::fmt;
+use std::fmt::Write;
 
-use serde::de::{
-    DeserializeSeed, EnumAccess, IgnoredAny, MapAccess, SeqAccess, VariantAccess, Visitor,
-};
-use serde::{Deserializer, de};
-use serde_yaml::Value;
-
-use crate::schema::{CustomKeys, Section};
+use crate::schema::{CustomKeys, Finding, Section};
+use crate::yaml::{Document, Node, position};
 
 /// A problem of a script.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Problem {
     /// What is wrong, with line and column if the problem has a position.
     pub message: String,
-    /// Whether something is missing. Another file of the same script may have it.
+    /// Whether something is missing, or can be replaced. Another file of the same script may do so.
     pub is_missing: bool,
 }
 
-/// Finds the first problem of a script in YAML or JSON. `script` is the parsed `text`, if it parses.
-pub(crate) fn find_problem(
-    text: &str,
-    script: Option<&Value>,
-    environment: Option<&str>,
-) -> Option<Problem> {
-    if is_empty(text) {
-        return Some(Problem {
-            message: "the script is empty".into(),
+impl Problem {
+    pub(crate) fn missing(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
             is_missing: true,
-        });
+        }
     }
-    let custom = CustomKeys::new(text, script);
-    let linter = Linter {
-        section: Section::Script,
-        custom: &custom,
-        size: &Cell::new(0),
-    };
-    if let Err(error) = linter.deserialize(serde_yaml::Deserializer::from_str(text)) {
-        return Some(Problem {
-            message: error.to_string(),
+
+    pub(crate) fn wrong(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
             is_missing: false,
-        });
+        }
     }
-    let script = script?;
-    if let Some(message) = without_flow(script) {
-        return Some(Problem {
-            message,
-            is_missing: false,
-        });
-    }
-    let message = missing(
-        script,
-        environment.filter(|_| !text.contains("$environment")),
-    )?;
-    Some(Problem {
-        message,
-        is_missing: true,
-    })
 }
 
-/// Whether a text has no content besides comments and document markers.
-fn is_empty(text: &str) -> bool {
-    text.trim_start_matches('\u{feff}')
-        .lines()
-        .map(str::trim)
-        .all(|line| line.is_empty() || line.starts_with('#') || ["---", "..."].contains(&line))
+/// What was found in a script.
+#[derive(Default)]
+pub(crate) struct Lint {
+    /// The first problem.
+    pub(crate) problem: Option<Problem>,
+    pub(crate) warnings: Vec<String>,
+    /// Whether HTTP requests go to paths of the target.
+    pub(crate) requests_paths: bool,
+}
+
+/// Checks a script. `text` is its prepared text.
+pub(crate) fn check(text: &str, document: &Document, environment: Option<&str>) -> Lint {
+    let script = &document.root;
+    let mut linter = Linter {
+        text,
+        document,
+        custom: CustomKeys::new(script),
+        path: String::new(),
+        unknown_keys: 0,
+        found: Lint::default(),
+    };
+    let walked = linter.walk(script, Section::Script);
+    let mut found = linter.found;
+    let environment = environment.filter(|_| !text.contains("$environment"));
+    found.problem = walked
+        .err()
+        .or_else(|| without_flow(script).map(Problem::wrong))
+        .or_else(|| missing(script, environment).map(Problem::missing));
+    found
 }
 
 /// Describes what a script lacks, unless other files complete it.
-fn missing(script: &Value, environment: Option<&str>) -> Option<String> {
+fn missing(script: &Node, environment: Option<&str>) -> Option<String> {
     let config = script.get("config");
     if config.is_some_and(|config| config.get("includeFiles").is_some()) {
         return None;
@@ -82,17 +73,17 @@ fn missing(script: &Value, environment: Option<&str>) -> Option<String> {
     };
     if script
         .get("scenarios")
-        .and_then(Value::as_sequence)
-        .is_none_or(Vec::is_empty)
+        .is_none_or(|scenarios| scenarios.items().is_empty())
     {
         return Some("no `scenarios`: there is nothing to run".into());
     }
-    let environments = config
-        .get("environments")
-        .and_then(Value::as_mapping)
-        .filter(|all| !all.is_empty())?;
-    let environment = environment.filter(|name| !environments.contains_key(*name))?;
-    let known: Vec<_> = environments.keys().filter_map(Value::as_str).collect();
+    let environments = config.get("environments")?;
+    let environment =
+        environment.filter(|name| environments.is_map() && environments.get(name).is_none())?;
+    let known: Vec<_> = environments.entries().iter().map(|e| &*e.key).collect();
+    if known.is_empty() {
+        return None;
+    }
     Some(format!(
         "unknown environment `{environment}` (config.environments has {}); Artillery would run the script without one",
         known.join(", ")
@@ -102,12 +93,11 @@ fn missing(script: &Value, environment: Option<&str>) -> Option<String> {
 /// Describes the first scenario without the `flow` that the built-in engines need.
 ///
 /// Source: Artillery, `lib/util/validate-script.ts`.
-fn without_flow(script: &Value) -> Option<String> {
+fn without_flow(script: &Node) -> Option<String> {
     let scenarios = script
         .get("scenarios")
-        .and_then(Value::as_sequence)
-        .into_iter()
-        .flatten()
+        .map_or(&[][..], |scenarios| scenarios.items())
+        .iter()
         .enumerate();
     let hooks = ["before", "after"]
         .into_iter()
@@ -115,217 +105,114 @@ fn without_flow(script: &Value) -> Option<String> {
     let mut all = scenarios
         .map(|(n, scenario)| (format!("scenarios[{n}]"), scenario))
         .chain(hooks);
-    let lacks_flow = |scenario: &Value| {
-        let is_built_in = scenario.get("engine").is_none_or(|engine| {
-            ["http", "socketio", "ws"]
-                .iter()
-                .any(|built_in| engine == built_in)
-        });
-        scenario.is_mapping() && is_built_in && scenario.get("flow").is_none()
+    let lacks_flow = |scenario: &Node| {
+        let is_built_in = scenario
+            .get("engine")
+            .is_none_or(|engine| matches!(engine.text(), Some("http" | "socketio" | "ws")));
+        scenario.is_map() && is_built_in && scenario.get("flow").is_none()
     };
     all.find(|(_, scenario)| lacks_flow(scenario))
         .map(|(name, _)| format!("{name} has no `flow`: Artillery would not run the script"))
 }
 
-/// In bytes. A `ConfigMap` holds at most a fraction of it.
-const MAX_SIZE: usize = 4 << 20;
-/// The minimum size of a value, in bytes.
-const VALUE_SIZE: usize = 8;
+/// Bounds the time of the check. More unknown keys than these are accepted.
+const MAX_UNKNOWN_KEYS: usize = 1000;
 
-/// Whether a script is too large to be parsed. A small text can be, because each use of an anchor
-/// repeats the anchored value.
-pub(crate) fn is_too_large(text: &str) -> bool {
-    let size = Cell::new(0);
-    let linter = Linter {
-        section: Section::Other,
-        custom: &CustomKeys::new(text, None),
-        size: &size,
-    };
-    // `find_problem` reports other errors.
-    let _ = linter.deserialize(serde_yaml::Deserializer::from_str(text));
-    size.get() > MAX_SIZE
-}
-
-/// Walks through a script in the order of its text, because only the deserializer knows positions.
-#[derive(Clone, Copy)]
+/// Walks through a script in the order of its text.
 struct Linter<'a> {
-    section: Section,
-    custom: &'a CustomKeys<'a>,
-    /// The size of the values visited so far.
-    size: &'a Cell<usize>,
+    text: &'a str,
+    document: &'a Document,
+    custom: CustomKeys,
+    /// The path of the current value, such as `config.phases[0]`.
+    path: String,
+    /// How many unknown keys were compared with the known ones.
+    unknown_keys: usize,
+    found: Lint,
 }
 
 impl Linter<'_> {
-    fn charge<E: de::Error>(&self, by: usize) -> Result<(), E> {
-        self.size.set(self.size.get() + by);
-        if self.size.get() > MAX_SIZE {
-            Err(E::custom("the script is too large"))
-        } else {
-            Ok(())
+    /// A message about something at an offset, with its path and position.
+    fn message(&self, message: &str, at: usize) -> String {
+        let separator = if self.path.is_empty() { "" } else { ": " };
+        format!(
+            "{}{separator}{message} at {}",
+            self.path,
+            position(self.text, at)
+        )
+    }
+
+    fn warn(&mut self, message: &str, at: usize) {
+        if self.found.warnings.len() <= crate::MAX_WARNINGS {
+            let message = self.message(message, at);
+            self.found.warnings.push(message);
         }
     }
-}
 
-impl<'de> DeserializeSeed<'de> for Linter<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        self.charge(VALUE_SIZE)?;
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Linter<'_> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("part of a test script")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut keys = HashSet::new();
-        while let Some(key) = map.next_key_seed(Key {
-            linter: self,
-            earlier: &keys,
-        })? {
-            let section = self.section.child(key.as_deref().unwrap_or_default());
-            let section = if section == Section::Flow && !self.custom.is_http {
-                Section::Other
+    fn walk(&mut self, node: &Node, section: Section) -> Result<(), Problem> {
+        if section == Section::Other {
+            return Ok(());
+        }
+        let length = self.path.len();
+        for (n, item) in node.items().iter().enumerate() {
+            let _ = write!(self.path, "[{n}]");
+            self.walk(item, section.item())?;
+            self.path.truncate(length);
+        }
+        let entries = node.entries();
+        if section == Section::Step && entries.len() > 1 && node.get("loop").is_none() {
+            let keys: Vec<_> = entries
+                .iter()
+                .take(4)
+                .map(|e| crate::shorten(&e.key))
+                .collect();
+            let message = format!(
+                "a step has {} keys ({}), but Artillery accepts one",
+                entries.len(),
+                keys.join(", ")
+            );
+            self.warn(&message, node.at);
+        }
+        for (n, entry) in entries.iter().enumerate() {
+            crate::count_work(1);
+            let next = entries.iter().skip(n + 1).find(|next| !next.is_merged);
+            let end = next.map_or(self.text.len(), |next| next.at);
+            let is_checked = self.unknown_keys < MAX_UNKNOWN_KEYS
+                && !entry.is_merged
+                && !section.knows(&entry.key, &self.custom)
+                && (section != Section::Script || !self.document.has_used_anchor(entry.at, end));
+            self.unknown_keys += usize::from(is_checked);
+            let finding = if is_checked {
+                section.check(entry)
             } else {
-                section
+                None
             };
-            self.charge(key.as_ref().map_or(0, String::len))?;
-            keys.extend(key.filter(|key| key != "<<"));
-            map.next_value_seed(Linter { section, ..self })?;
+            match finding {
+                Some(Finding::Problem(message)) => {
+                    return Err(Problem::wrong(self.message(&message, entry.at)));
+                }
+                Some(Finding::Warning(message)) => self.warn(&message, entry.at),
+                None => {}
+            }
+            if section == Section::Request && ["url", "uri"].contains(&&*entry.key) {
+                let url = entry.value.text();
+                self.found.requests_paths |= url.is_some_and(|url| url.starts_with('/'));
+            }
+            let child = section.child(&entry.key);
+            // The values of merge keys have been checked where they are defined, if at all.
+            if child == Section::Other
+                || child == Section::Flow && !self.custom.is_http
+                || entry.is_merged
+            {
+                continue;
+            }
+            if !self.path.is_empty() {
+                self.path.push('.');
+            }
+            self.path.push_str(&entry.key);
+            self.walk(&entry.value, child)?;
+            self.path.truncate(length);
         }
         Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq
-            .next_element_seed(Linter {
-                section: self.section.item(),
-                ..self
-            })?
-            .is_some()
-        {}
-        Ok(())
-    }
-
-    fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<(), A::Error> {
-        let (IgnoredAny, value) = data.variant()?;
-        value.newtype_variant::<IgnoredAny>().map(drop)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i128<E>(self, _: i128) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u128<E>(self, _: u128) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<(), E> {
-        self.charge(text.len())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-}
-
-/// Reads a key as a string, like js-yaml. None for a key that is not a scalar. An error that occurs
-/// here has the position of the key.
-struct Key<'a> {
-    linter: Linter<'a>,
-    /// The preceding keys of the same map.
-    earlier: &'a HashSet<String>,
-}
-
-impl Key<'_> {
-    fn check<E: de::Error>(&self, key: String) -> Result<Option<String>, E> {
-        if self.earlier.contains(&key) {
-            return Err(E::custom(format!("duplicate key `{key}`")));
-        }
-        match self.linter.section.problem(&key, self.linter.custom) {
-            Some(problem) => Err(E::custom(problem)),
-            None => Ok(Some(key)),
-        }
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Key<'_> {
-    type Value = Option<String>;
-
-    fn deserialize<D: Deserializer<'de>>(
-        self,
-        deserializer: D,
-    ) -> Result<Option<String>, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Key<'_> {
-    type Value = Option<String>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a key")
-    }
-
-    fn visit_str<E: de::Error>(self, key: &str) -> Result<Option<String>, E> {
-        self.check(key.to_owned())
-    }
-
-    fn visit_bool<E: de::Error>(self, key: bool) -> Result<Option<String>, E> {
-        self.check(key.to_string())
-    }
-
-    fn visit_i64<E: de::Error>(self, key: i64) -> Result<Option<String>, E> {
-        self.check(key.to_string())
-    }
-
-    fn visit_u64<E: de::Error>(self, key: u64) -> Result<Option<String>, E> {
-        self.check(key.to_string())
-    }
-
-    fn visit_i128<E>(self, _: i128) -> Result<Option<String>, E> {
-        Ok(None)
-    }
-
-    fn visit_u128<E>(self, _: u128) -> Result<Option<String>, E> {
-        Ok(None)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Option<String>, E> {
-        Ok(None)
-    }
-
-    fn visit_unit<E>(self) -> Result<Option<String>, E> {
-        Ok(None)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Option<String>, A::Error> {
-        IgnoredAny.visit_map(map).map(|_| None)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Option<String>, A::Error> {
-        IgnoredAny.visit_seq(seq).map(|_| None)
     }
 }
 

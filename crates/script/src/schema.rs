@@ -3,10 +3,12 @@
 use std::collections::HashSet;
 
 use loadtest_api::text::edit_distance;
-use serde_yaml::Value;
+
+use crate::shorten;
+use crate::yaml::{Entry, Node};
 
 /// A part of a script that has its own set of keys.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Section {
     Script,
     Config,
@@ -32,6 +34,8 @@ pub(crate) enum Section {
 enum UnknownKeys {
     /// None, because Artillery would ignore them.
     Reject,
+    /// Any, but they are reported, unless they look like a misspelled key of Artillery.
+    Warn,
     /// Those of engines and plugins, unless they look like a misspelled key of Artillery.
     Allow,
     /// Those of engines and plugins, even with names close to Artillery's own, such as `https` and
@@ -48,7 +52,7 @@ impl Section {
         match self {
             Self::Script => (
                 &["config", "scenarios", "before", "after"],
-                UnknownKeys::Reject,
+                UnknownKeys::Warn,
             ),
             Self::Config => (
                 &[
@@ -207,49 +211,70 @@ impl Section {
         }
     }
 
-    /// Describes what is wrong with a key, if anything.
-    pub(crate) fn problem(self, key: &str, custom: &CustomKeys<'_>) -> Option<String> {
+    /// Whether a key needs no further check.
+    pub(crate) fn knows(self, key: &str, custom: &CustomKeys) -> bool {
         let (known, unknown) = self.keys();
         // Merge keys, and keys that conventionally hold anchors.
-        if known.contains(&key)
+        unknown == UnknownKeys::Allow && known.is_empty()
+            || known.contains(&key)
             || key == "<<"
             || ["x-", ".", "_", "$"]
                 .iter()
                 .any(|prefix| key.starts_with(prefix))
-        {
-            return None;
-        }
-        if self == Self::Config && custom.names.contains(key)
-            || self == Self::Script && custom.has_used_anchor(key)
-        {
-            return None;
-        }
-        match known
+            || self == Self::Config && custom.names.contains(key)
+    }
+
+    /// What is to report of a key that is not known, if anything.
+    pub(crate) fn check(self, entry: &Entry) -> Option<Finding> {
+        let key = &*entry.key;
+        let (known, unknown) = self.keys();
+        let shown = shorten(key);
+        let typo = known
             .iter()
-            .find(|known| is_probable_typo(key, known, unknown))
-        {
-            Some(meant) => Some(format!(
-                "unknown key `{key}`; did you mean `{meant}`? Artillery would ignore it"
-            )),
-            None if unknown == UnknownKeys::Reject => {
-                let hint = if self == Self::Script {
-                    "; custom keys start with x-"
-                } else {
-                    ""
-                };
-                Some(format!(
-                    "unknown key `{key}`, which Artillery would ignore (known keys: {}{hint})",
-                    known.join(", ")
-                ))
-            }
-            None => None,
+            .find(|known| is_probable_typo(key, known, unknown));
+        if let Some(meant) = typo {
+            return Some(Finding::Problem(format!(
+                "unknown key `{shown}`; did you mean `{meant}`? Artillery would ignore it"
+            )));
+        }
+        match unknown {
+            UnknownKeys::Allow | UnknownKeys::AllowIfDistinct => None,
+            UnknownKeys::Reject => Some(Finding::Problem(format!(
+                "unknown key `{shown}`, which Artillery would ignore (known keys: {})",
+                known.join(", ")
+            ))),
+            UnknownKeys::Warn if is_misplaced(entry) => Some(Finding::Problem(format!(
+                "key `{shown}` belongs in `config`"
+            ))),
+            UnknownKeys::Warn => Some(Finding::Warning(format!(
+                "unknown key `{shown}`, which Artillery ignores (known keys: {}; custom keys start \
+                 with x-)",
+                known.join(", ")
+            ))),
         }
     }
 }
 
+/// What is to report of a key.
+pub(crate) enum Finding {
+    /// The script does not mean what its author meant.
+    Problem(String),
+    /// The script can run.
+    Warning(String),
+}
+
+/// Whether a top-level key is one of `config`.
+fn is_misplaced(entry: &Entry) -> bool {
+    match &*entry.key {
+        // Scripts have modes of their own for other tools.
+        "mode" => matches!(entry.value.text(), Some("poisson" | "uniform")),
+        key => Section::Config.keys().0.contains(&key),
+    }
+}
+
 /// The keys that a script defines itself.
-pub(crate) struct CustomKeys<'a> {
-    text: &'a str,
+#[derive(Default)]
+pub(crate) struct CustomKeys {
     /// The names of its engines and plugins. `config` may have keys of the same names.
     names: HashSet<String>,
     /// Whether all its scenarios use the HTTP engine. The request keys of other engines are not
@@ -257,59 +282,30 @@ pub(crate) struct CustomKeys<'a> {
     pub(crate) is_http: bool,
 }
 
-impl<'a> CustomKeys<'a> {
-    pub(crate) fn new(text: &'a str, script: Option<&Value>) -> Self {
-        let config = script.and_then(|script| script.get("config"));
+impl CustomKeys {
+    pub(crate) fn new(script: &Node) -> Self {
+        let config = script.get("config");
         let environments = config
-            .and_then(|config| config.get("environments")?.as_mapping())
-            .into_iter()
-            .flat_map(|e| e.values());
+            .and_then(|config| config.get("environments"))
+            .map_or(&[][..], |all| all.entries())
+            .iter()
+            .map(|entry| &entry.value);
         let names = config
             .into_iter()
             .chain(environments)
-            .flat_map(|config| ["engines", "plugins"].map(|list| config.get(list)?.as_mapping()))
+            .flat_map(|config| ["engines", "plugins"].map(|list| config.get(list)))
             .flatten()
-            .flat_map(|list| list.keys().filter_map(Value::as_str).map(str::to_owned))
+            .flat_map(|list| list.entries())
+            .map(|entry| entry.key.to_string())
             .collect();
         let scenarios = script
-            .and_then(|script| script.get("scenarios")?.as_sequence())
-            .into_iter()
-            .flatten();
-        let is_http = scenarios
-            .chain(config)
-            .all(|one| one.get("engine").is_none_or(|engine| engine == "http"));
-        Self {
-            text,
-            names,
-            is_http,
-        }
-    }
-
-    /// Whether a top-level key holds an anchor that the script uses: Artillery ignores the key, but
-    /// the script needs it.
-    fn has_used_anchor(&self, key: &str) -> bool {
-        let quotes = ['"', '\''];
-        let is_of_key = |line: &&str| {
-            let rest = line.trim_start_matches(quotes).strip_prefix(key);
-            rest.is_some_and(|rest| {
-                rest.trim_start_matches(quotes)
-                    .trim_start()
-                    .starts_with(':')
-            })
-        };
-        let mut lines = self.text.lines().skip_while(|line| !is_of_key(line));
-        let first = lines.next().into_iter();
-        let section = first.chain(
-            lines.take_while(|line| line.starts_with([' ', '-', '#', '}', ']']) || line.is_empty()),
-        );
-        section
-            .flat_map(|line| line.split([' ', ',', '[', '{']))
-            .filter_map(|word| word.strip_prefix('&'))
-            .any(|anchor| {
-                let uses = self.text.split([' ', ',', '[', ']', '{', '}', '\n', '\r']);
-                uses.filter_map(|word| word.strip_prefix('*'))
-                    .any(|used| !used.is_empty() && used == anchor.trim_end())
-            })
+            .get("scenarios")
+            .map_or(&[][..], |scenarios| scenarios.items());
+        let is_http = scenarios.iter().chain(config).all(|one| {
+            one.get("engine")
+                .is_none_or(|engine| engine.text() == Some("http"))
+        });
+        Self { names, is_http }
     }
 }
 
@@ -317,6 +313,15 @@ impl<'a> CustomKeys<'a> {
 fn is_probable_typo(key: &str, known: &str, unknown: UnknownKeys) -> bool {
     if key.len() < 3 || key.eq_ignore_ascii_case(known) {
         return key.eq_ignore_ascii_case(known);
+    }
+    if unknown == UnknownKeys::Warn {
+        // Words such as `filter` and `later` are close to `after`.
+        let max = if key.len() > 5 && key.chars().next() == known.chars().next() {
+            2
+        } else {
+            1
+        };
+        return edit_distance(key, known) <= max;
     }
     if unknown != UnknownKeys::AllowIfDistinct {
         return edit_distance(key, known) <= if key.len() > 4 { 2 } else { 1 };

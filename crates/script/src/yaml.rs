@@ -1,95 +1,229 @@
-//! Reads YAML and JSON as Artillery's parser, js-yaml, does.
+//! YAML and JSON as Artillery's parser, js-yaml, reads them.
 
-use serde_yaml::Value;
+use std::borrow::Cow;
+use std::rc::Rc;
 
-/// Rewrites a text that js-yaml accepts into one that libyaml accepts too. Line and column numbers
-/// stay valid.
-pub(crate) fn normalize_for_libyaml(text: &str) -> String {
-    let mut normalized = String::with_capacity(text.len());
-    for line in text.split_inclusive('\n') {
-        let mut rest = line.trim_start_matches([' ', '\t']);
-        let indentation = &line[..line.len() - rest.len()];
-        // Tabs do not indent a line that is blank, a comment, or inside brackets.
-        let ignores_indentation =
-            rest.trim_end().is_empty() || rest.starts_with(['#', ',', ']', '}']);
-        normalized.push_str(&if ignores_indentation {
-            indentation.replace('\t', " ")
-        } else {
-            indentation.to_owned()
-        });
-        while let Some(item) = rest.strip_prefix('-').filter(|item| item.starts_with('\t')) {
-            rest = item.trim_start_matches('\t');
-            normalized.push('-');
-            normalized.extend(std::iter::repeat_n(' ', item.len() - rest.len()));
-        }
-        normalized.extend(rest.chars().map(|c| if is_control(c) { '?' } else { c }));
+mod map;
+mod reader;
+mod scalar;
+
+pub(crate) use reader::ReadError;
+
+/// A value with its place in the text. All uses of an anchor share one node.
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// The offset of its first byte.
+    pub(crate) at: usize,
+    /// The size of the value in bytes, with each use of an anchor counted.
+    pub(crate) size: usize,
+    pub(crate) value: Value,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Value {
+    Null,
+    Bool(bool),
+    Number(f64),
+    Text(String),
+    List(Vec<Rc<Node>>),
+    Map(Vec<Entry>),
+}
+
+/// A key of a map and its value.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) key: Rc<str>,
+    pub(crate) value: Rc<Node>,
+    /// The offset of the key.
+    pub(crate) at: usize,
+    /// Whether a merge key (`<<`) brought it.
+    pub(crate) is_merged: bool,
+}
+
+/// The minimum size of a value, in bytes.
+const VALUE_SIZE: usize = 8;
+
+impl Node {
+    pub(crate) fn new(at: usize, value: Value) -> Rc<Self> {
+        let size = match &value {
+            Value::Text(text) => text.len(),
+            Value::List(items) => items
+                .iter()
+                .fold(0, |sum, item| item.size.saturating_add(sum)),
+            Value::Map(entries) => entries.iter().fold(0, |sum, entry| {
+                entry
+                    .value
+                    .size
+                    .saturating_add(entry.key.len())
+                    .saturating_add(sum)
+            }),
+            _ => 0,
+        };
+        let size = size.saturating_add(VALUE_SIZE);
+        Rc::new(Self { at, size, value })
     }
-    replace_surrogates(normalized)
-}
 
-/// Whether js-yaml accepts this character in quotes and libyaml does not.
-fn is_control(c: char) -> bool {
-    matches!(c, '\u{7f}'..='\u{84}' | '\u{86}'..='\u{9f}')
-}
-
-/// JSON escapes characters beyond 16 bits as surrogate pairs, `\ud83d\ude00`, which libyaml
-/// rejects.
-fn replace_surrogates(mut text: String) -> String {
-    let mut from = 0;
-    while let Some(at) = text
-        .get(from..)
-        .and_then(|rest| rest.find("\\u"))
-        .map(|at| from + at)
-    {
-        let code = text
-            .get(at + 2..at + 6)
-            .and_then(|digits| u32::from_str_radix(digits, 16).ok());
-        if code.is_some_and(|code| (0xd800..0xe000).contains(&code)) {
-            text.replace_range(at + 2..at + 6, "fffd");
-        }
-        from = at + 2;
+    pub(crate) fn null(at: usize) -> Rc<Self> {
+        Self::new(at, Value::Null)
     }
-    text
+
+    pub(crate) fn get(&self, key: &str) -> Option<&Rc<Self>> {
+        self.entries()
+            .iter()
+            .find(|entry| &*entry.key == key)
+            .map(|entry| &entry.value)
+    }
+
+    /// The entries of a map. Empty for other values.
+    pub(crate) fn entries(&self) -> &[Entry] {
+        match &self.value {
+            Value::Map(entries) => entries,
+            _ => &[],
+        }
+    }
+
+    /// The items of a list. Empty for other values.
+    pub(crate) fn items(&self) -> &[Rc<Self>] {
+        match &self.value {
+            Value::List(items) => items,
+            _ => &[],
+        }
+    }
+
+    pub(crate) fn text(&self) -> Option<&str> {
+        match &self.value {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_map(&self) -> bool {
+        matches!(self.value, Value::Map(_))
+    }
+
+    pub(crate) fn is_list(&self) -> bool {
+        matches!(self.value, Value::List(_))
+    }
+
+    pub(crate) fn is_null(&self) -> bool {
+        matches!(self.value, Value::Null)
+    }
+
+    /// Whether JavaScript treats the value as true.
+    pub(crate) fn is_truthy(&self) -> bool {
+        match &self.value {
+            Value::Null => false,
+            Value::Bool(value) => *value,
+            Value::Number(number) => *number != 0.0 && !number.is_nan(),
+            Value::Text(text) => !text.is_empty(),
+            Value::List(_) | Value::Map(_) => true,
+        }
+    }
+
+    /// The string that JavaScript makes of the value as a key. None for nested lists.
+    pub(crate) fn as_key(&self) -> Option<Cow<'_, str>> {
+        Some(match &self.value {
+            Value::Null => "null".into(),
+            Value::Bool(value) => value.to_string().into(),
+            Value::Number(number) => number.to_string().into(),
+            Value::Text(text) => text.into(),
+            Value::Map(_) => "[object Object]".into(),
+            Value::List(items) => {
+                let keys = items.iter().map(|item| match item.value {
+                    Value::List(_) => None,
+                    Value::Null => Some("".into()),
+                    _ => item.as_key(),
+                });
+                keys.collect::<Option<Vec<_>>>()?.join(",").into()
+            }
+        })
+    }
 }
 
-/// Parses a normalized text and applies its merge keys (`<<`). None if it does not parse.
-pub(crate) fn parse(normalized: &str) -> Option<Value> {
-    let mut script: Value = serde_yaml::from_str(normalized).ok()?;
-    // Artillery does not run a script with an invalid merge key.
-    let _ = script.apply_merge();
-    Some(script)
+/// A text that was read.
+#[derive(Debug)]
+pub(crate) struct Document {
+    pub(crate) root: Rc<Node>,
+    /// The offsets of the anchors that have an alias, in order.
+    used_anchors: Vec<usize>,
+}
+
+impl Document {
+    /// Whether a part of the text defines an anchor that is used.
+    pub(crate) fn has_used_anchor(&self, from: usize, to: usize) -> bool {
+        let next = self.used_anchors.partition_point(|at| *at < from);
+        self.used_anchors.get(next).is_some_and(|at| *at < to)
+    }
+}
+
+/// The text as the reader needs it: without byte order mark, and with a line break at the end.
+pub(crate) fn prepare(text: &str) -> Cow<'_, str> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if text.is_empty() || text.ends_with(['\n', '\r']) {
+        text.into()
+    } else {
+        format!("{text}\n").into()
+    }
+}
+
+/// Reads a prepared text and applies its merge keys (`<<`).
+pub(crate) fn read(prepared: &str) -> Result<Document, ReadError> {
+    reader::read(prepared)
+}
+
+/// Line and column of an offset, as messages report them.
+pub(crate) fn position(prepared: &str, at: usize) -> String {
+    let before = prepared.get(..at).unwrap_or(prepared);
+    let mut lines = 1;
+    let mut start = 0;
+    let bytes = before.as_bytes();
+    for (n, c) in bytes.iter().enumerate() {
+        if *c == b'\n' || *c == b'\r' && prepared.as_bytes().get(n + 1) != Some(&b'\n') {
+            lines += 1;
+            start = n + 1;
+        }
+    }
+    let column = before.get(start..).unwrap_or_default().chars().count() + 1;
+    format!("line {lines} column {column}")
 }
 
 /// The script's `config` with the selected environment merged into it. None if the script has no
 /// `config`.
 ///
-/// Source: Artillery, `checkConfig` in `lib/util.ts`.
-pub(crate) fn config(script: &Value, environment: Option<&str>) -> Option<Value> {
-    let mut config = script.get("config")?.clone();
+/// Source: Artillery, `checkMergedConfig` in `lib/util.ts`.
+pub(crate) fn config(script: &Node, environment: Option<&str>) -> Option<Rc<Node>> {
+    let config = script.get("config")?;
     let overlay = environment
         .and_then(|name| config.get("environments")?.get(name))
-        .cloned();
-    if let Some(overlay) = overlay {
-        merge(&mut config, overlay);
-    }
-    Some(config)
+        .filter(|overlay| overlay.is_truthy());
+    Some(match overlay {
+        Some(overlay) => merge(config, overlay),
+        None => config.clone(),
+    })
 }
 
 /// Merges maps and lists entry by entry, like lodash's `merge`, which Artillery uses for
 /// environments.
-fn merge(to: &mut Value, from: Value) {
-    match (to, from) {
-        (Value::Mapping(to), Value::Mapping(from)) => {
-            for (key, value) in from {
-                merge(to.entry(key).or_insert(Value::Null), value);
+fn merge(to: &Rc<Node>, from: &Rc<Node>) -> Rc<Node> {
+    match (&to.value, &from.value) {
+        (Value::Map(old), Value::Map(new)) => {
+            let mut map = map::MapBuilder::default();
+            for entry in old {
+                map.insert(&entry.key, entry.value.clone(), entry.at);
             }
+            for entry in new {
+                map.update(entry, |earlier| merge(earlier, &entry.value));
+            }
+            Node::new(to.at, Value::Map(map.build()))
         }
-        (Value::Sequence(to), Value::Sequence(from)) => {
-            to.resize(to.len().max(from.len()), Value::Null);
-            to.iter_mut()
-                .zip(from)
-                .for_each(|(to, from)| merge(to, from));
+        (Value::List(old), Value::List(new)) => {
+            let merged = new.iter().enumerate().map(|(n, item)| match old.get(n) {
+                Some(earlier) => merge(earlier, item),
+                None => item.clone(),
+            });
+            let rest = old.iter().skip(new.len()).cloned();
+            Node::new(from.at, Value::List(merged.chain(rest).collect()))
         }
-        (to, from) => *to = from,
+        _ => from.clone(),
     }
 }
