@@ -115,6 +115,10 @@ impl<'a> Parser<'a> {
         let mut edited = String::new();
         let mut from = 0;
         for (range, replacement) in self.edits {
+            // Within a part that was removed.
+            if range.start < from {
+                continue;
+            }
             edited.push_str(self.text.get(from..range.start).unwrap_or_default());
             edited.push_str(&replacement);
             from = range.end;

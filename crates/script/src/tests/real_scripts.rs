@@ -290,6 +290,7 @@ fn ensure_rules_of_javascript_are_read_where_their_meaning_is_clear() {
             "aggregate.summaries['http.response_time']['p95'] < 5",
             "http.response_time.p95 < 5",
         ),
+        ("(a || 0e0) < .5", "(a) < 0.5"),
         ("counters['a b'] < .5", "'a b' < 0.5"),
         ("a < 1 && b < 2 || c < 3", "a < 1  and  b < 2  or  c < 3"),
         ("!(a < 1)", "not (a < 1)"),
