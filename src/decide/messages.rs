@@ -91,6 +91,14 @@ pub(super) fn invalid_script(place: &str, problem: &str) -> String {
     )
 }
 
+pub(super) fn script_warning(place: &str, warning: &str) -> String {
+    format!("Test script ({place}): {warning}. The test starts nevertheless.")
+}
+
+pub(super) fn invalid_threshold(problem: &str) -> String {
+    format!("Invalid spec.thresholds: {problem}. No worker starts until it is corrected.")
+}
+
 pub(super) const INLINE_SCRIPT: &str = "spec.testScript.inline";
 
 pub(super) fn script_place(key: &str, config_map: &str) -> String {

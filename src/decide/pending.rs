@@ -147,7 +147,11 @@ impl Decision<'_> {
         status.thresholds =
             (!thresholds.is_empty() || status.thresholds.is_some()).then_some(thresholds);
         let job = build::build_job(self.test, self.config, script);
+        let warning = |warning: &String| {
+            EventRecord::warning(Reason::ScriptWarning, warning.clone()).about(warning.clone())
+        };
         Plan {
+            events: script.warnings.iter().map(warning).collect(),
             // Written even where nothing changes: the write fails if the test was observed too late.
             status: Some(status),
             action: Some(Action::CreateJob(Box::new(job))),

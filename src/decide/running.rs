@@ -143,7 +143,9 @@ impl Decision<'_> {
         let in_startup = failed_call.is_none()
             && progress.phase == Phase::Starting
             && run.startup_ends > self.now;
-        if progress.is_warning() && !in_startup {
+        // The event about a call that failed earlier exists.
+        let is_repeated = failed_call.is_some() && observed.failed_call.is_none();
+        if progress.is_warning() && !in_startup && !is_repeated {
             let event = EventRecord::warning(progress.reason, progress.message.clone());
             events.push(match &observed.failed_call {
                 Some(failed) => event.about(failed.what),

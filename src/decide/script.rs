@@ -5,6 +5,7 @@ use std::path::Path;
 
 use kube::ResourceExt;
 use loadtest_api::v1alpha1::{LoadTest, Reason, TEST_SCRIPT_KEY, validate_env};
+use loadtest_results::thresholds;
 use loadtest_script::{ScriptInfo, args_override_script};
 
 use super::{Dependency, messages};
@@ -45,6 +46,14 @@ pub fn judge_script(
     let worker = test.spec.worker.as_deref();
     if let Some(problem) = worker.and_then(|worker| validate_env(&worker.env)) {
         return Err(invalid(messages::invalid_env(&problem), None));
+    }
+    let mut thresholds = test.spec.thresholds.iter();
+    if let Some(problem) = thresholds.find_map(|one| thresholds::check(one).err()) {
+        return Err(ScriptProblem {
+            reason: Reason::InvalidThreshold,
+            message: messages::invalid_threshold(&problem.to_string()),
+            watch: None,
+        });
     }
     let (config_maps, analysis) = match script {
         ScriptState::NotRead => return Ok(ScriptInfo::default()),
@@ -103,10 +112,21 @@ pub fn judge_script(
         let message = messages::invalid_script(&place, &problem.message);
         return Err(invalid(message, spec.config_map()));
     }
+    let mut warnings = Vec::new();
+    if test.spec.validate && is_whole_script {
+        let place = own.map_or_else(
+            || messages::INLINE_SCRIPT.to_owned(),
+            |own| messages::script_place(spec.file(), &own.name),
+        );
+        let about_script = |warning: &String| messages::script_warning(&place, warning);
+        let target = analysis.target.warning(test.spec.target.as_deref());
+        warnings.extend(analysis.warnings.iter().chain(&target).map(about_script));
+    }
     let is_typescript = |file: &&str| Path::new(file).extension().is_some_and(|e| e == "ts");
     Ok(ScriptInfo {
         expected_duration: analysis.expected_duration.filter(|_| is_whole_script),
         needs_folder: places.keys().any(is_typescript),
         ensure: analysis.ensure.clone().filter(|_| is_whole_script),
+        warnings,
     })
 }

@@ -141,6 +141,10 @@ impl WorkerResults {
                     if measured.partial > 0 {
                         merged.missing.push(messages::incomplete_results(index));
                     }
+                    let problems = measured.problems.iter();
+                    merged
+                        .missing
+                        .extend(problems.map(|p| messages::results_problem(index, p)));
                     merged.measured.merge(&measured);
                 }
                 Err(error) => merged

@@ -210,12 +210,12 @@ async fn started_test_accepts_only_mutable_spec_fields() {
     env.pods("change", 1).await;
     let error = change(json!({"count": 5})).await.unwrap_err();
     assert!(
-        error.contains("the test has started: only spec.stop, startDeadlineSeconds"),
+        error.contains("the test has a Job: only spec.stop, startDeadlineSeconds"),
         "{error}"
     );
     let error = change(json!({"suspend": true})).await.unwrap_err();
     assert!(
-        error.contains("the test has started and cannot be suspended"),
+        error.contains("the test has a Job and cannot be suspended"),
         "{error}"
     );
     change(json!({"activeDeadlineSeconds": 900, "startDeadlineSeconds": 60, "ttlSecondsAfterFinished": 9})).await.unwrap();

@@ -18,4 +18,5 @@ mod process;
 mod restarts;
 mod shards;
 mod spec_changes;
+mod third_parties;
 mod workers;

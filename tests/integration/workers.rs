@@ -152,7 +152,7 @@ async fn worker_template_is_applied_to_the_pod() {
         .await
         .unwrap_err()
         .to_string();
-    assert!(error.contains("the test has started"), "{error}");
+    assert!(error.contains("the test has a Job"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

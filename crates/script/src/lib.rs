@@ -32,6 +32,8 @@ pub struct ScriptInfo {
     /// The thresholds of its `ensure`. None if the operator cannot read the whole script: each
     /// worker then evaluates them by itself.
     pub ensure: Option<Vec<Threshold>>,
+    /// What is suspicious about the test, but does not keep it from running.
+    pub warnings: Vec<String>,
 }
 
 /// The result of analyzing a script.

@@ -32,7 +32,7 @@ impl Target {
     #[must_use]
     pub fn warning(&self, given: Option<&str>) -> Option<String> {
         if given.is_none() && self.is_missing {
-            return Some("no target: set `config.target` in the script, or spec.target".into());
+            return Some("no target: set config.target in the script, or spec.target".into());
         }
         let url = given.or(self.url.as_deref())?;
         (self.requests_paths && lacks_scheme(url)).then(|| {

@@ -106,3 +106,45 @@ fn a_blocked_test_reports_the_reason_once_and_watches_the_dependency() {
         "it starts when it can"
     );
 }
+
+#[test]
+fn a_threshold_that_cannot_be_evaluated_keeps_the_test_from_starting() {
+    for (threshold, hint) in [
+        ("p95 < 200", "http.response_time.p95"),
+        ("http.response_time.p95 < 200ms", "200"),
+        ("http.response_time.p95 =< 200", "<="),
+        ("http.requests", "http.requests"),
+    ] {
+        let mut test = with(test(1), &json!({"thresholds": [threshold]}));
+        let observed = Observed {
+            script: read_script(Analysis::default()),
+            ..seen(JobState::Absent, vec![])
+        };
+        let plan = step(&mut test, &observed, 0);
+        assert!(!creates(&plan));
+        assert_eq!(reasons(&plan), ["InvalidThreshold"]);
+        let message = &plan.events[0].message;
+        assert!(
+            message.contains(threshold) && message.contains(hint),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn a_suspicious_script_starts_with_a_warning() {
+    let mut test = with(test(1), &json!({"target": "host:8080"}));
+    let script = "config: {target: x}\nchaos: {}\nscenarios: [{flow: [{get: {url: /}}]}]\n";
+    let observed = Observed {
+        script: read_script(loadtest_script::analyze(script, "test-script.yaml", None)),
+        ..seen(JobState::Absent, vec![])
+    };
+    let plan = step(&mut test, &observed, 0);
+    assert!(creates(&plan));
+    let messages: Vec<_> = plan.events.iter().map(|e| e.message.as_str()).collect();
+    assert!(messages.iter().any(|m| m.contains("chaos")), "{messages:?}");
+    assert!(
+        messages.iter().any(|m| m.contains("http://host:8080")),
+        "{messages:?}"
+    );
+}

@@ -240,7 +240,8 @@ fn a_test_without_load_or_answers_has_not_passed() {
         "errors.ECONNREFUSED":60},"histograms":{}}"#;
     let idle = r#"{"final":true,"counters":{},"histograms":{}}"#;
     // A browser's users make no requests that Artillery counts.
-    let browser = r#"{"final":true,"counters":{"vusers.created":2,"vusers.completed":2},"histograms":{}}"#;
+    let browser =
+        r#"{"final":true,"counters":{"vusers.created":2,"vusers.completed":2},"histograms":{}}"#;
     let silent = WorkerStatus {
         snapshot: None,
         ..measured(0, 0)

@@ -105,6 +105,10 @@ pub enum Reason {
     MissingTestScript,
     /// The script cannot run as it is.
     InvalidTestScript,
+    /// The script is suspicious, and runs nevertheless (event).
+    ScriptWarning,
+    /// A condition in spec.thresholds cannot be evaluated, whatever the workers measure.
+    InvalidThreshold,
     /// Another object has the name of the test's Job.
     NameConflict,
     /// The API server rejected the Job.

@@ -60,7 +60,8 @@ pub struct LoadTestStatus {
     pub conditions: Vec<Condition>,
 
     /// Name of the test's Job, from the attempt to create it on. While it is set, most of the spec cannot change.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    // Written as null where it is not set, so that a merge patch removes it.
+    #[serde(default)]
     pub job: Option<String>,
 
     /// Start time of the test's Job.

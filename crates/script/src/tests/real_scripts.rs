@@ -386,7 +386,7 @@ fn target_is_checked_with_the_one_of_the_test() {
         let text = format!("config: {{{config}}}\n{SCENARIOS}");
         analyze(&text, "a.yaml", Some("e")).target.warning(given)
     };
-    let missing = "no target: set `config.target` in the script, or spec.target";
+    let missing = "no target: set config.target in the script, or spec.target";
     for config in [
         "phases: []",
         "target: ",
