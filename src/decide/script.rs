@@ -128,5 +128,6 @@ pub fn judge_script(
         needs_folder: places.keys().any(is_typescript),
         ensure: analysis.ensure.clone().filter(|_| is_whole_script),
         warnings,
+        files_hash: None,
     })
 }

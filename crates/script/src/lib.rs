@@ -7,6 +7,7 @@ use loadtest_api::v1alpha1::Threshold;
 
 mod cli_args;
 mod ensure;
+mod files_hash;
 mod lint;
 mod phases;
 mod rule;
@@ -17,6 +18,7 @@ mod tests;
 mod yaml;
 
 pub use cli_args::args_override_script;
+pub use files_hash::files_hash;
 pub use lint::Problem;
 pub use target::Target;
 
@@ -34,6 +36,8 @@ pub struct ScriptInfo {
     pub ensure: Option<Vec<Threshold>>,
     /// What is suspicious about the test, but does not keep it from running.
     pub warnings: Vec<String>,
+    /// The hash of its files, by [`files_hash`]. None if the operator does not know all of them.
+    pub files_hash: Option<String>,
 }
 
 /// The result of analyzing a script.
