@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};
 use loadtest_api::labels::{
     COMPONENT_LABEL, DEADLINE_ANNOTATION, JOB_COMPONENT, PART_OF, PART_OF_LABEL, TEST_NAME_LABEL,
@@ -30,7 +30,13 @@ pub fn build_job(test: &LoadTest, config: &WorkerConfig, script: &ScriptInfo) ->
                     .collect(),
             ),
             annotations: Some([(DEADLINE_ANNOTATION.to_owned(), deadline.to_string())].into()),
-            owner_references: test.controller_owner_ref(&()).map(|owner| vec![owner]),
+            owner_references: test.controller_owner_ref(&()).map(|owner| {
+                vec![OwnerReference {
+                    // A foreground deletion of the test waits for the Job and its pods.
+                    block_owner_deletion: Some(true),
+                    ..owner
+                }]
+            }),
             ..ObjectMeta::default()
         },
         spec: Some(JobSpec {
@@ -121,6 +127,10 @@ mod tests {
         );
         assert_eq!(job["metadata"]["ownerReferences"][0]["uid"], "u-1");
         assert_eq!(job["metadata"]["ownerReferences"][0]["controller"], true);
+        assert_eq!(
+            job["metadata"]["ownerReferences"][0]["blockOwnerDeletion"],
+            true
+        );
         assert_eq!(
             job["metadata"]["labels"],
             json!({"artillery.io/test-name": "basic-test",

@@ -246,9 +246,12 @@ async fn granted_permissions_are_exactly_those_that_requests_use() {
     for (permission, count) in &counts {
         println!("{permission:<85} {count:>8}");
     }
+    // This one is for the admission plugin OwnerReferencesPermissionEnforcement, which checks it when a Job is created. The
+    // local cluster does not enable the plugin, because it would reject what the policy of worker pods has to reject.
+    let checked_by_admission = "update loadtests.loadtest.artillery.io/finalizers";
     let unused: Vec<_> = counts
         .iter()
-        .filter(|(_, count)| **count == 0)
+        .filter(|(permission, count)| **count == 0 && *permission != checked_by_admission)
         .map(|(permission, _)| permission)
         .collect();
     assert!(

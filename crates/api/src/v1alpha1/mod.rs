@@ -99,6 +99,7 @@ fn not_suspended_once_started() -> String {
     kind = "LoadTest",
     plural = "loadtests",
     shortname = "lt",
+    category = "all",
     namespaced,
     status = "LoadTestStatus",
     derive = "PartialEq",
