@@ -5,12 +5,12 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use loadtest_api::labels::{
-    ARTILLERY_PLUGINS, MERGED_ENV_VARS, READY_PORT, START_ACK_PORT, START_FILE, is_reserved_env,
+    ARTILLERY_PLUGINS, MERGED_ENV_VARS, PROBE_PORT, START_FILE, is_reserved_env,
 };
 use loadtest_api::v1alpha1::Load;
 use serde_json::{Map, Value, json};
 
-use super::worker_files::MOUNT_PATH;
+use super::worker_files::{MOUNT_PATH, START_MOUNT_PATH};
 
 /// The inputs of a worker's environment.
 #[derive(Default)]
@@ -19,8 +19,8 @@ pub(crate) struct EnvInputs<'a> {
     pub workers: i32,
     /// How the script's load is distributed over the workers.
     pub load: Load,
-    /// Whether the start is synchronized.
-    pub together: bool,
+    /// After how many seconds a worker without a start time exits, if the start is synchronized.
+    pub start_timeout: Option<i64>,
     /// Whether the operator evaluates the script's `ensure` over all workers, which disables it in each worker.
     pub is_judged: bool,
     /// The thresholds of the test. Workers always keep the metrics that these name in their results.
@@ -29,6 +29,18 @@ pub(crate) struct EnvInputs<'a> {
     pub sidecars: usize,
     /// The folders whose files are linked into /data, if they are not mounted there.
     pub folders: Vec<&'static str>,
+    /// The files that each worker compares with those with which the test started.
+    pub hashed_files: Option<HashedFiles>,
+}
+
+/// Files that a worker compares with a hash of them.
+pub(crate) struct HashedFiles {
+    /// The hash, by [`loadtest_script::files_hash`].
+    pub hash: String,
+    /// The folder in which they are mounted.
+    pub folder: &'static str,
+    /// Where they come from, for a message.
+    pub source: String,
 }
 
 /// The kubelet reads at most `MAX_MESSAGE_BYTES` of the termination message of each container, and cuts each to
@@ -52,8 +64,8 @@ fn results_limit(sidecars: usize) -> usize {
 pub(crate) fn env_vars(inputs: &EnvInputs<'_>, users: Vec<EnvVar>) -> Vec<EnvVar> {
     let mut plugins = vec!["loadtest-results"];
     let mut environment = vec![
-        // Artillery's Prometheus reporter uses this as its group on the Pushgateway.
-        from_field("WORKER_ID", "metadata.name"),
+        // The preload `worker-id.cjs` makes this the group of Artillery's Prometheus reporter on the Pushgateway.
+        from_field("LOADTEST_POD_NAME", "metadata.name"),
         // Artillery crashes without a home directory, and a numeric user has none.
         env_var("HOME", "/tmp"),
         env_var("ARTILLERY_DISABLE_TELEMETRY", "true"),
@@ -83,26 +95,35 @@ pub(crate) fn env_vars(inputs: &EnvInputs<'_>, users: Vec<EnvVar>) -> Vec<EnvVar
         environment.push(env_var("LOADTEST_DIVIDE", "true"));
         plugins.insert(0, "loadtest-divide");
     }
-    if inputs.together {
+    let mut preloads = vec!["cpus.cjs", "worker-id.cjs"];
+    if !inputs.folders.is_empty() {
+        environment.push(env_var("LOADTEST_FILES", &inputs.folders.join(":")));
+        preloads.insert(0, "files.cjs");
+    }
+    if let Some(files) = &inputs.hashed_files {
+        environment.push(env_var("LOADTEST_FILES_HASH", &files.hash));
+        environment.push(env_var("LOADTEST_FILES_HASH_FOLDER", files.folder));
+        environment.push(env_var("LOADTEST_FILES_HASH_SOURCE", &files.source));
+        preloads.insert(0, "files-hash.cjs");
+    }
+    if let Some(timeout) = inputs.start_timeout {
         environment.push(env_var(
             "LOADTEST_START_FILE",
-            &format!("{MOUNT_PATH}/{START_FILE}"),
+            &format!("{START_MOUNT_PATH}/{START_FILE}"),
         ));
-        environment.push(env_var("LOADTEST_READY_PORT", &READY_PORT.to_string()));
-        environment.push(env_var(
-            "LOADTEST_START_ACK_PORT",
-            &START_ACK_PORT.to_string(),
-        ));
+        environment.push(env_var("LOADTEST_PORT", &PROBE_PORT.to_string()));
+        environment.push(env_var("LOADTEST_START_TIMEOUT", &timeout.to_string()));
         plugins.push("loadtest-together");
+        // The first, so that it answers probes as soon as possible.
+        preloads.insert(0, "artillery-plugin-loadtest-together/index.js");
     }
     if inputs.is_judged {
         environment.push(env_var("ARTILLERY_DISABLE_ENSURE", "true"));
     }
-    let mut preloads = format!("--require={MOUNT_PATH}/cpus.cjs");
-    if !inputs.folders.is_empty() {
-        environment.push(env_var("LOADTEST_FILES", &inputs.folders.join(":")));
-        preloads = format!("--require={MOUNT_PATH}/files.cjs {preloads}");
-    }
+    let preloads: Vec<_> = preloads
+        .iter()
+        .map(|file| format!("--require={MOUNT_PATH}/{file}"))
+        .collect();
     // The scope is explicit because a script can set another one for its own plugins.
     let mut plugins: Map<String, Value> = plugins
         .into_iter()
@@ -111,7 +132,8 @@ pub(crate) fn env_vars(inputs: &EnvInputs<'_>, users: Vec<EnvVar>) -> Vec<EnvVar
     if !inputs.thresholds.is_empty() {
         plugins["loadtest-results"]["keep"] = json!(inputs.thresholds);
     }
-    let (mut options, mut path, mut all) = (preloads, MOUNT_PATH.to_owned(), plugins.clone());
+    let (mut options, mut path, mut all) =
+        (preloads.join(" "), MOUNT_PATH.to_owned(), plugins.clone());
     let mut others = Vec::new();
     for variable in users {
         match (variable.name.as_str(), &variable.value) {
@@ -194,7 +216,7 @@ mod tests {
         );
         assert_eq!(
             value_of(&all, "NODE_OPTIONS").unwrap(),
-            "--require=/opt/loadtest/cpus.cjs --max-old-space-size=200"
+            "--require=/opt/loadtest/cpus.cjs --require=/opt/loadtest/worker-id.cjs --max-old-space-size=200"
         );
         let plugins: Value =
             serde_json::from_str(&value_of(&all, "ARTILLERY_PLUGINS").unwrap()).unwrap();
@@ -248,6 +270,59 @@ mod tests {
             value_of(&env_vars(&inputs, Vec::new()), "LOADTEST_RESULTS_LIMIT").unwrap()
         };
         assert_eq!([0, 1, 3].map(limit), ["4096", "3072", "2048"]);
+    }
+
+    #[test]
+    fn synchronized_start_is_preloaded_first() {
+        let inputs = EnvInputs {
+            workers: 2,
+            start_timeout: Some(660),
+            folders: vec!["/sources/a"],
+            hashed_files: Some(HashedFiles {
+                hash: "0123456789abcdef".into(),
+                folder: "/sources/a",
+                source: "ConfigMap s".into(),
+            }),
+            ..EnvInputs::default()
+        };
+        let all = env_vars(&inputs, Vec::new());
+        for (name, value) in [
+            (
+                "NODE_OPTIONS",
+                "--require=/opt/loadtest/artillery-plugin-loadtest-together/index.js \
+                 --require=/opt/loadtest/files-hash.cjs --require=/opt/loadtest/files.cjs \
+                 --require=/opt/loadtest/cpus.cjs --require=/opt/loadtest/worker-id.cjs",
+            ),
+            ("LOADTEST_START_FILE", "/opt/loadtest-start/start-at"),
+            ("LOADTEST_PORT", "8899"),
+            ("LOADTEST_START_TIMEOUT", "660"),
+            ("LOADTEST_FILES_HASH", "0123456789abcdef"),
+            ("LOADTEST_FILES_HASH_FOLDER", "/sources/a"),
+            ("LOADTEST_FILES_HASH_SOURCE", "ConfigMap s"),
+        ] {
+            assert_eq!(value_of(&all, name).as_deref(), Some(value), "{name}");
+        }
+        let alone = env_vars(&EnvInputs::default(), Vec::new());
+        for name in [
+            "LOADTEST_START_FILE",
+            "LOADTEST_PORT",
+            "LOADTEST_START_TIMEOUT",
+            "LOADTEST_FILES_HASH",
+        ] {
+            assert_eq!(value_of(&alone, name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn worker_id_is_not_set_in_the_environment() {
+        let all = env_vars(&EnvInputs::default(), Vec::new());
+        assert!(all.iter().all(|variable| variable.name != "WORKER_ID"));
+        let name = all.iter().find(|v| v.name == "LOADTEST_POD_NAME").unwrap();
+        let source = name.value_from.as_ref().unwrap();
+        assert_eq!(
+            source.field_ref.as_ref().unwrap().field_path,
+            "metadata.name"
+        );
     }
 
     #[test]

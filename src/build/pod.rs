@@ -10,15 +10,20 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
-use loadtest_api::labels::{RESERVED_LABEL_PREFIX, SCRIPT_ANNOTATION, WORKER_COMPONENT};
+use loadtest_api::labels::{
+    PROBE_PORT, RESERVED_LABEL_PREFIX, SCRIPT_ANNOTATION, WORKER_COMPONENT,
+};
 use loadtest_api::v1alpha1::{LoadTest, TEST_SCRIPT_KEY, WorkerTemplate};
 use loadtest_script::ScriptInfo;
 use serde_json::json;
 
-use super::env::{EnvInputs, env_vars};
+use super::env::{EnvInputs, HashedFiles, env_vars};
 use super::job::labels;
 use super::worker_files;
 use crate::config::WorkerConfig;
+
+#[cfg(test)]
+mod tests;
 
 /// The folder of the script and its files in a worker.
 const DATA: &str = "/data";
@@ -26,6 +31,10 @@ const DATA: &str = "/data";
 const CONFIG_MAPS: &str = "/sources/config-maps";
 const CLAIM: &str = "/sources/persistent-volume-claim";
 const IMAGE: &str = "/sources/image";
+
+/// How many seconds after the start deadline a worker without a start time exits. Until then the operator has ended the
+/// test, unless it or the test no longer exists.
+const START_TIMEOUT_MARGIN: i64 = 60;
 
 /// Returns the image of a test's workers.
 #[must_use]
@@ -44,12 +53,15 @@ pub(super) fn build_pod_template(
     script: &ScriptInfo,
 ) -> PodTemplateSpec {
     let own = test.spec.worker.as_deref().cloned().unwrap_or_default();
-    let worker = merge_defaults(own, config.defaults.clone());
+    let defaults = merge_defaults(config.defaults.clone(), built_in_defaults(test));
+    let default_annotations = defaults.annotations.clone();
+    let worker = merge_defaults(own, defaults);
     let files = script_volumes(
         test,
         script.needs_folder || test.spec.test_script.has_volume(),
     );
     let mut annotations = worker.annotations.clone();
+    annotations.retain(|name, value| !value.is_empty() || !default_annotations.contains_key(name));
     annotations.extend(
         test.spec
             .test_script
@@ -72,6 +84,37 @@ pub(super) fn build_pod_template(
     }
 }
 
+/// Returns the defaults that the operator's own defaults and the test override.
+fn built_in_defaults(test: &LoadTest) -> WorkerTemplate {
+    // A worker that is evicted fails the test.
+    let mut annotations = vec![
+        ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"),
+        ("karpenter.sh/do-not-disrupt", "true"),
+    ];
+    let probe_port = PROBE_PORT.to_string();
+    if test.spec.starts_together() {
+        // The proxy of a service mesh must not answer or delay the kubelet's probes.
+        annotations.extend([
+            (
+                "traffic.sidecar.istio.io/excludeInboundPorts",
+                probe_port.as_str(),
+            ),
+            ("config.linkerd.io/skip-inbound-ports", probe_port.as_str()),
+        ]);
+    }
+    let map = |pairs: Vec<(&str, &str)>| {
+        pairs
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect()
+    };
+    WorkerTemplate {
+        annotations: map(annotations),
+        node_selector: map(vec![("kubernetes.io/os", "linux")]),
+        ..WorkerTemplate::default()
+    }
+}
+
 fn spec(
     test: &LoadTest,
     config: &WorkerConfig,
@@ -82,11 +125,23 @@ fn spec(
     let inputs = EnvInputs {
         workers: test.spec.count,
         load: test.spec.load,
-        together: test.spec.starts_together(),
+        start_timeout: test.spec.starts_together().then(|| {
+            let deadline = test.spec.start_deadline_seconds.max(1);
+            deadline.saturating_add(START_TIMEOUT_MARGIN)
+        }),
         is_judged: script.ensure.is_some(),
         thresholds: &test.spec.thresholds,
         sidecars: worker.sidecars.len(),
         folders: files.folders,
+        hashed_files: script
+            .files_hash
+            .clone()
+            .zip(files.config_maps)
+            .map(|(hash, folder)| HashedFiles {
+                hash,
+                folder,
+                source: config_map_source(test),
+            }),
     };
     let (startup_probe, readiness_probe) = test
         .spec
@@ -175,6 +230,8 @@ struct Files {
     volumes: Vec<Volume>,
     mounts: Vec<VolumeMount>,
     folders: Vec<&'static str>,
+    /// The folder in which ConfigMaps and the inline script are mounted.
+    config_maps: Option<&'static str>,
 }
 
 /// Builds the volumes of the script. All ConfigMaps form one projected volume. It is mounted at [`DATA`], unless files
@@ -194,6 +251,7 @@ fn script_volumes(test: &LoadTest, needs_folder: bool) -> Files {
     let script = &test.spec.test_script;
     let external = script.external.as_ref();
     let (mut volumes, mut mounts, mut folders) = (Vec::new(), Vec::new(), Vec::new());
+    let mut config_maps = None;
     let sources: Vec<VolumeProjection> = script
         .config_maps()
         .into_iter()
@@ -210,11 +268,9 @@ fn script_volumes(test: &LoadTest, needs_folder: bool) -> Files {
             projected: Some(projected),
             ..Volume::default()
         });
-        mounts.push(mount(
-            "test-script",
-            if needs_folder { CONFIG_MAPS } else { DATA },
-            true,
-        ));
+        let folder = if needs_folder { CONFIG_MAPS } else { DATA };
+        config_maps = Some(folder);
+        mounts.push(mount("test-script", folder, true));
         folders.push(CONFIG_MAPS);
     }
     if let Some(claim) = external.and_then(|e| e.persistent_volume_claim.as_ref()) {
@@ -254,10 +310,29 @@ fn script_volumes(test: &LoadTest, needs_folder: bool) -> Files {
         mount("tmp", "/tmp", false),
         mount("loadtest", worker_files::MOUNT_PATH, true),
     ]);
+    if test.spec.starts_together() {
+        volumes.push(worker_files::start_volume("loadtest-start"));
+        mounts.push(mount(
+            "loadtest-start",
+            worker_files::START_MOUNT_PATH,
+            true,
+        ));
+    }
     Files {
         volumes,
         mounts,
         folders,
+        config_maps,
+    }
+}
+
+/// Describes where the files of ConfigMaps and the inline script come from, for a message of the worker.
+fn config_map_source(test: &LoadTest) -> String {
+    let config_maps = test.spec.test_script.config_maps();
+    match &config_maps[..] {
+        [] => "spec.testScript.inline".to_owned(),
+        [one] => format!("ConfigMap {one}"),
+        several => format!("ConfigMaps {}", several.join(", ")),
     }
 }
 

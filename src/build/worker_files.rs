@@ -2,13 +2,13 @@
 //! and the file with the start instant.
 
 use k8s_openapi::api::core::v1::{
-    ConfigMap, ConfigMapProjection, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath,
-    ObjectFieldSelector, Probe, ProjectedVolumeSource, TCPSocketAction, Volume, VolumeProjection,
+    ConfigMap, ConfigMapVolumeSource, DownwardAPIVolumeFile, DownwardAPIVolumeSource,
+    HTTPGetAction, KeyToPath, ObjectFieldSelector, Probe, Volume,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use loadtest_api::labels::{
-    COMPONENT_LABEL, READY_PORT, START_ACK_PORT, START_ANNOTATION, START_FILE,
+    COMPONENT_LABEL, PROBE_PORT, READY_PATH, START_ANNOTATION, START_FILE, STARTED_PATH,
     WORKER_FILES_COMPONENT,
 };
 
@@ -16,13 +16,26 @@ use crate::runtime::hash::fnv1a;
 
 /// The mount path of the files in a worker.
 pub(crate) const MOUNT_PATH: &str = "/opt/loadtest";
+/// The mount path of the volume with the start instant. It is a volume of its own: the kubelet replaces all files of a
+/// volume when one of them changes, which must not happen to code while a worker loads it.
+pub(crate) const START_MOUNT_PATH: &str = "/opt/loadtest-start";
 
 /// The files: key in the `ConfigMap`, path below [`MOUNT_PATH`], and content.
-const FILES: [(&str, &str, &str); 5] = [
+const FILES: [(&str, &str, &str); 7] = [
     (
         "files.cjs",
         "files.cjs",
         include_str!("../../worker/preload/files.cjs"),
+    ),
+    (
+        "files-hash.cjs",
+        "files-hash.cjs",
+        include_str!("../../worker/preload/files-hash.cjs"),
+    ),
+    (
+        "worker-id.cjs",
+        "worker-id.cjs",
+        include_str!("../../worker/preload/worker-id.cjs"),
     ),
     (
         "cpus.cjs",
@@ -84,20 +97,30 @@ pub fn config_map(namespace: &str) -> ConfigMap {
     }
 }
 
-/// Builds the volume of the files and of the file with the start instant.
+/// Builds the volume of the files.
 #[must_use]
-pub(crate) fn volume(volume: &str) -> Volume {
+pub(crate) fn volume(name: &str) -> Volume {
     let item = |(key, path, _): &(&str, &str, &str)| KeyToPath {
         key: (*key).into(),
         path: (*path).into(),
         mode: None,
     };
-    let files = ConfigMapProjection {
+    let source = ConfigMapVolumeSource {
         name: config_map_name(),
         items: Some(FILES.iter().map(item).collect()),
-        ..ConfigMapProjection::default()
+        ..ConfigMapVolumeSource::default()
     };
-    let start = DownwardAPIVolumeFile {
+    Volume {
+        name: name.into(),
+        config_map: Some(source),
+        ..Volume::default()
+    }
+}
+
+/// Builds the volume of the file with the start instant.
+#[must_use]
+pub fn start_volume(name: &str) -> Volume {
+    let file = DownwardAPIVolumeFile {
         path: START_FILE.into(),
         field_ref: Some(ObjectFieldSelector {
             field_path: format!("metadata.annotations['{START_ANNOTATION}']"),
@@ -105,49 +128,53 @@ pub(crate) fn volume(volume: &str) -> Volume {
         }),
         ..DownwardAPIVolumeFile::default()
     };
-    let sources = vec![
-        VolumeProjection {
-            config_map: Some(files),
-            ..VolumeProjection::default()
-        },
-        VolumeProjection {
-            downward_api: Some(DownwardAPIProjection {
-                items: Some(vec![start]),
-            }),
-            ..VolumeProjection::default()
-        },
-    ];
-    let projected = ProjectedVolumeSource {
-        sources: Some(sources),
-        ..ProjectedVolumeSource::default()
-    };
     Volume {
-        name: volume.into(),
-        projected: Some(projected),
+        name: name.into(),
+        downward_api: Some(DownwardAPIVolumeSource {
+            items: Some(vec![file]),
+            ..DownwardAPIVolumeSource::default()
+        }),
         ..Volume::default()
     }
 }
 
 /// Returns the startup probe and the readiness probe of a worker with a synchronized start. The startup probe succeeds
 /// when the worker is ready to begin, the readiness probe when the worker has acknowledged the start instant. The
-/// kubelet runs the readiness probe only after the startup probe has succeeded.
+/// kubelet runs the readiness probe as soon as the startup probe has succeeded. A worker holds back its answer until it
+/// has reached the state, because the kubelet records a warning for each probe that fails.
+///
+/// The probes are HTTP requests, because the proxy of a service mesh can accept TCP connections on any port.
 #[must_use]
 pub(crate) fn probes() -> (Probe, Probe) {
-    let listens = |port| Probe {
-        tcp_socket: Some(TCPSocketAction {
-            port: IntOrString::Int(port),
-            ..TCPSocketAction::default()
+    let get = |path: &str| Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.into()),
+            port: IntOrString::Int(PROBE_PORT.into()),
+            ..HTTPGetAction::default()
         }),
-        period_seconds: Some(1),
         ..Probe::default()
     };
-    // The startup probe never fails, because `startDeadlineSeconds` limits the time of a start.
     (
         Probe {
+            // On a busy node the process needs a moment to open the port, and no worker is ready earlier.
+            initial_delay_seconds: Some(2),
+            period_seconds: Some(1),
+            // Many workers on one node may take so long to load.
+            timeout_seconds: Some(60),
+            // The probe never gives up, because `startDeadlineSeconds` limits the time of a start.
             failure_threshold: Some(i32::MAX),
-            ..listens(READY_PORT)
+            ..get(READY_PATH)
         },
-        listens(START_ACK_PORT),
+        Probe {
+            // The worker may have to wait for others. The start deadline is normally much shorter.
+            timeout_seconds: Some(3600),
+            // A probe between the exit of the worker and its detection by the kubelet fails, so probes are rare. The
+            // first one does not wait for the period. A kubelet that was started more recently than one period ago
+            // delays the first one by up to a period, so the period must not be long.
+            period_seconds: Some(30),
+            failure_threshold: Some(1),
+            ..get(STARTED_PATH)
+        },
     )
 }
 
@@ -160,16 +187,7 @@ mod tests {
     fn config_map_contains_every_mounted_file() {
         assert!(config_map_name().len() <= 63);
         let map = config_map("n");
-        let items = volume("v")
-            .projected
-            .unwrap()
-            .sources
-            .unwrap()
-            .remove(0)
-            .config_map
-            .unwrap()
-            .items
-            .unwrap();
+        let items = volume("v").config_map.unwrap().items.unwrap();
         assert!(
             items
                 .iter()

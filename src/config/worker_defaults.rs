@@ -82,6 +82,7 @@ volumes: [{name: certs, secret: {secretName: s, items: [{key: a, path: b}]}}, {n
 volumeMounts: [{name: certs, mountPath: /certs}]
 securityContext: {readOnlyRootFilesystem: false, runAsUser: 7}
 sidecars: [{name: proxy, image: p, startupProbe: {httpGet: {port: http}}}]
+podSecurityContext: {sysctls: [{name: net.ipv4.ip_local_port_range, value: 1024 65535}]}
 dnsConfig: null
 ";
         assert_eq!(parse(text).unwrap().sidecars.len(), 1);
@@ -126,6 +127,10 @@ dnsConfig: null
             (
                 "podSecurityContext: {runAsUser: 0}",
                 "podSecurityContext.runAsUser must be 1 or more",
+            ),
+            (
+                "podSecurityContext: {sysctls: [{name: net.core.somaxconn, value: '1024'}]}",
+                "podSecurityContext.sysctls: net.core.somaxconn is not one of kernel.shm_rmid_forced, ",
             ),
             (
                 "securityContext: {runAsNonRoot: false}",

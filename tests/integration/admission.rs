@@ -6,6 +6,20 @@ use serde_json::{Value, json};
 
 use crate::support::{TestEnv, control_plane, load_test};
 
+/// Creates tests, each of which is rejected with its reason, or accepted if the reason is empty.
+async fn assert_rejected(env: &TestEnv, cases: impl IntoIterator<Item = (Value, &str)>) {
+    for (test, why) in cases {
+        let error = env
+            .try_create::<LoadTest>(test.clone())
+            .await
+            .map_or_else(|e| e.to_string(), |_| String::new());
+        assert!(
+            error.contains(why) && error.is_empty() == why.is_empty(),
+            "{test}: expected {why:?} in {error:?}"
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn invalid_load_tests_are_rejected_with_a_reason() {
     let env = TestEnv::new(control_plane()).await;
@@ -15,19 +29,13 @@ async fn invalid_load_tests_are_rejected_with_a_reason() {
         *test.pointer_mut(path).unwrap() = value;
         test
     };
-    let worker = |worker: Value| {
-        let mut test = load_test("worker", 1);
-        test["spec"]["worker"] = worker;
-        test
-    };
     let named = |name: &str, path: &str, value: Value| {
         let mut test = changed(path, value);
         test["metadata"]["name"] = json!(name);
         test
     };
-    let from_field = |name: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}});
     let longest = "a".repeat(61);
-    for (test, why) in [
+    let cases = [
         (
             changed("/metadata/name", json!("my.test")),
             "use only a-z, 0-9 and '-' (no dots)",
@@ -97,6 +105,20 @@ async fn invalid_load_tests_are_rejected_with_a_reason() {
             ),
             "",
         ),
+    ];
+    assert_rejected(&env, cases).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn invalid_worker_templates_are_rejected_with_a_reason() {
+    let env = TestEnv::new(control_plane()).await;
+    let worker = |worker: Value| {
+        let mut test = load_test("worker", 1);
+        test["spec"]["worker"] = worker;
+        test
+    };
+    let from_field = |name: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}});
+    let cases = [
         (
             worker(json!({"env": [{"name": "LOADTEST_WORKERS", "value": "1"}]})),
             "names that begin with LOADTEST_ are reserved for the operator",
@@ -130,6 +152,18 @@ async fn invalid_load_tests_are_rejected_with_a_reason() {
             "Unsupported value",
         ),
         (
+            worker(
+                json!({"podSecurityContext": {"sysctls": [{"name": "net.core.somaxconn", "value": "1024"}]}}),
+            ),
+            "supported values: \"kernel.shm_rmid_forced\"",
+        ),
+        (
+            worker(
+                json!({"volumes": [{"name": "v"}], "volumeMounts": [{"name": "v", "mountPath": "/opt/loadtest-start"}]}),
+            ),
+            "the paths /data, ",
+        ),
+        (
             worker(json!({"imagePullPolicy": "Sometimes"})),
             "supported values: \"Always\"",
         ),
@@ -147,16 +181,8 @@ async fn invalid_load_tests_are_rejected_with_a_reason() {
             worker(json!({"resources": {"limits": {"cpu": "many"}}})),
             "spec.worker.resources.limits.cpu",
         ),
-    ] {
-        let error = env
-            .try_create::<LoadTest>(test.clone())
-            .await
-            .map_or_else(|e| e.to_string(), |_| String::new());
-        assert!(
-            error.contains(why) && error.is_empty() == why.is_empty(),
-            "{test}: expected {why:?} in {error:?}"
-        );
-    }
+    ];
+    assert_rejected(&env, cases).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -23,7 +23,7 @@ fn full_template() -> Value {
         "tolerations": [{"key": "load", "operator": "Exists"}],
         "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}],
         "priorityClassName": "system-node-critical", "schedulerName": "mine", "serviceAccountName": "loader",
-        "podSecurityContext": {"runAsUser": 2000, "fsGroup": 3000}, "securityContext": {"readOnlyRootFilesystem": false},
+        "podSecurityContext": {"runAsUser": 2000, "fsGroup": 3000, "sysctls": [{"name": "net.ipv4.ip_local_port_range", "value": "1024 65535"}]}, "securityContext": {"readOnlyRootFilesystem": false},
         "labels": {"team": "a", "artillery.io/component": "mine"}, "annotations": {"note": "b"}, "terminationGracePeriodSeconds": 7,
         "hostAliases": [{"ip": "10.1.2.3", "hostnames": ["target.example"]}], "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]},
         "volumes": [{"name": "certs", "secret": {"secretName": "certs"}},
@@ -49,7 +49,6 @@ async fn worker_template_is_applied_to_the_pod() {
         (container, "imagePullPolicy"),
         (container, "envFrom"),
         (pod, "imagePullSecrets"),
-        (pod, "nodeSelector"),
         (pod, "affinity"),
         (pod, "tolerations"),
         (pod, "topologySpreadConstraints"),
@@ -62,6 +61,10 @@ async fn worker_template_is_applied_to_the_pod() {
     ] {
         assert_eq!(object[field], expected[field], "{field}");
     }
+    assert_eq!(
+        pod["nodeSelector"],
+        json!({"kubernetes.io/os": "linux", "pool": "load"})
+    );
     assert_eq!(
         container["resources"]["limits"]["cpu"], "1",
         "a numeric quantity is accepted"
@@ -94,6 +97,10 @@ async fn worker_template_is_applied_to_the_pod() {
             &pod["securityContext"]["runAsNonRoot"]
         ),
         (&json!(3000), &json!(true))
+    );
+    assert_eq!(
+        pod["securityContext"]["sysctls"],
+        expected["podSecurityContext"]["sysctls"]
     );
     assert_eq!(
         container["securityContext"]["readOnlyRootFilesystem"],
@@ -132,7 +139,7 @@ async fn worker_template_is_applied_to_the_pod() {
         .unwrap();
     assert_eq!(
         options["value"],
-        "--require=/opt/loadtest/cpus.cjs --max-old-space-size=99"
+        "--require=/opt/loadtest/cpus.cjs --require=/opt/loadtest/worker-id.cjs --max-old-space-size=99"
     );
     env.pods("all", 1).await;
     let shown = env

@@ -1,11 +1,15 @@
-// Runs the workers of a test with real Artillery, against a target on the loopback interface that records the requests.
+// Helpers of several tests. `runTest` runs the workers of a test with real Artillery, against a target on the loopback interface
+// that records the requests.
+import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import fs from 'node:fs';
 import http from 'node:http';
+import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 const PROJECT = path.join(import.meta.dirname, '..');
 
@@ -162,4 +166,46 @@ export function countValues(values) {
   const counts = {};
   for (const value of values) counts[value] = (counts[value] ?? 0) + 1;
   return counts;
+}
+
+/** Waits until a condition holds. */
+export async function waitUntil(what, condition) {
+  const end = Date.now() + 60_000;
+  while (!(await condition())) {
+    assert.ok(Date.now() < end, `timed out: ${what}`);
+    await sleep(10);
+  }
+}
+
+/** A port that no process uses. */
+export async function freePort() {
+  const server = net.createServer().listen(0);
+  await once(server, 'listening');
+  const { port } = server.address();
+  await once(server.close(), 'close');
+  return port;
+}
+
+/** Sends a probe, as soon as the port is open. `status` and `body` are undefined while the response is held back. */
+export function probe(port, path, { method = 'GET', isLate } = {}) {
+  const sent = { status: undefined, body: undefined };
+  const send = () => new Promise((resolve, reject) => {
+    http.request({ port, path, method, host: '127.0.0.1', agent: false }, async (response) => {
+      const body = Buffer.concat(await response.toArray()).toString();
+      resolve(Object.assign(sent, { status: response.statusCode, body }));
+    }).on('error', reject).end();
+  });
+  sent.answered = (async () => {
+    for (;;) {
+      try {
+        return await send();
+      } catch (error) {
+        if (error.code !== 'ECONNREFUSED' || isLate) throw error;
+        await sleep(10);
+      }
+    }
+  })();
+  // Some tests do not wait for the answer.
+  sent.answered.catch(() => {});
+  return sent;
 }

@@ -9,7 +9,7 @@ import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import zlib from 'node:zlib';
-import { ARTILLERY_RUN, countValues, NO_ARTILLERY, source } from './helpers.mjs';
+import { ARTILLERY_RUN, countValues, freePort, NO_ARTILLERY, probe, source, waitUntil } from './helpers.mjs';
 import together from '../plugins/together/index.js';
 
 const { parseStartTime, portFromEnv, workerName } = together;
@@ -36,35 +36,13 @@ test('the name of a worker has its number, counted from 1', () => {
   assert.equal(workerName({}), 'This load test worker');
 });
 
-/** Waits until a condition holds. */
-async function waitUntil(what, condition) {
-  const end = Date.now() + 60_000;
-  while (!(await condition())) {
-    assert.ok(Date.now() < end, `timed out: ${what}`);
-    await sleep(10);
-  }
-}
-
-async function freePort() {
-  const server = net.createServer().listen(0);
-  await once(server, 'listening');
-  const { port } = server.address();
-  await once(server.close(), 'close');
-  return port;
-}
-
-/** Whether a port accepts connections, and closes them. */
-const accepts = (port) => new Promise((resolve) => {
-  let isOpen = false;
-  net.connect(port, '127.0.0.1').on('connect', () => (isOpen = true)).on('error', () => {}).on('close', () => resolve(isOpen)).resume();
-});
-
 const inFuture = (ms) => new Date(Date.now() + ms).toISOString();
 
 describe('in Artillery', { skip: NO_ARTILLERY, concurrency: 1, timeout: 300_000 }, () => {
   const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'together-'));
   const file = (name) => path.join(directory, name);
   const children = new Set();
+  const TOGETHER = file('artillery-plugin-loadtest-together/index.js');
   let requests;
   let answer;
   const target = http.createServer(async (request, response) => {
@@ -97,6 +75,8 @@ describe('in Artillery', { skip: NO_ARTILLERY, concurrency: 1, timeout: 300_000 
           throw error;
         }
       };`);
+    fs.writeFileSync(file('times.cjs'), `
+      if (require('node:worker_threads').isMainThread) process.on('exit', () => console.log('TIMES', JSON.stringify(global.loadtestStart)));`);
     fs.writeFileSync(file('rows.csv'), Array.from({ length: 100 }, (_, row) => `row-${row}\n`).join(''));
   });
   after(() => {
@@ -119,9 +99,8 @@ describe('in Artillery', { skip: NO_ARTILLERY, concurrency: 1, timeout: 300_000 
     return file(`start-${files}`);
   }
 
-  async function startWorker(startFile, { index = 0, workers = 1, threads = 1, plugins = ['together'], readyPort, ackPort, preload, environment } = {}) {
-    const ports = { readyPort: readyPort ?? (await freePort()), ackPort: ackPort ?? (await freePort()) };
-    const worker = { output: '', ...ports, message: file(`message-${index}`) };
+  async function startWorker(startFile, { index = 0, workers = 1, threads = 1, plugins = ['together'], preloads = [TOGETHER], port, timeout = '600', environment } = {}) {
+    const worker = { output: '', port: port ?? (await freePort()), message: file(`message-${index}`) };
     fs.rmSync(worker.message, { force: true });
     worker.child = spawn(process.execPath, [...ARTILLERY_RUN, 'script.json'], {
       cwd: directory,
@@ -131,14 +110,14 @@ describe('in Artillery', { skip: NO_ARTILLERY, concurrency: 1, timeout: 300_000 
         ARTILLERY_DISABLE_TELEMETRY: 'true',
         ARTILLERY_PLUGIN_PATH: directory,
         ARTILLERY_PLUGINS: JSON.stringify(Object.fromEntries(plugins.map((name) => [`loadtest-${name}`, {}]))),
-        NODE_OPTIONS: `--require=${source('preload/cpus.cjs')} ${preload ? `--require=${preload}` : ''}`,
+        NODE_OPTIONS: [...preloads, source('preload/cpus.cjs')].map((one) => `--require=${one}`).join(' '),
         WORKERS: String(threads),
         LOADTEST_WORKERS: String(workers),
         JOB_COMPLETION_INDEX: String(index),
         LOADTEST_TERMINATION_LOG: worker.message,
         LOADTEST_START_FILE: startFile,
-        LOADTEST_READY_PORT: String(worker.readyPort),
-        LOADTEST_START_ACK_PORT: String(worker.ackPort),
+        LOADTEST_PORT: String(worker.port),
+        LOADTEST_START_TIMEOUT: timeout,
         ...environment,
       },
     });
@@ -175,20 +154,28 @@ describe('in Artillery', { skip: NO_ARTILLERY, concurrency: 1, timeout: 300_000 
       }`);
     const hook = { flow: [{ get: { url: '/before' } }] };
     const startFile = newTest({ ...FAST, before: hook, config: { ...FAST.config, processor: './slow.js' } });
-    const worker = await startWorker(startFile, { index: 1, workers: 4 });
+    const worker = await startWorker(startFile, { index: 1, workers: 4, preloads: [TOGETHER, file('times.cjs')] });
+    const [ready, started] = [probe(worker.port, '/ready'), probe(worker.port, '/started')];
     await waitUntil('the script is loading', () => fs.existsSync(file('loading')));
-    assert.equal(await accepts(worker.readyPort), false);
+    assert.equal((await probe(worker.port, '/').answered).status, 404, 'the server answers while the script is loading');
+    assert.equal(ready.status, undefined);
     assert.deepEqual(requests.map((one) => one.path), ['/before']);
     fs.writeFileSync(file('go-on'), '');
-    await waitUntil('the worker is ready', () => accepts(worker.readyPort));
+    assert.equal((await ready.answered).status, 200);
     await worker.waitForOutput(/^Load test worker 2 of 4 is ready and waits for the start time$/m);
-    assert.equal(await accepts(worker.ackPort), false);
+    assert.equal(started.status, undefined);
+    const sentAt = Date.now();
     const startTime = inFuture(1500);
     write(startFile, startTime);
-    await waitUntil('the worker has acknowledged the start time', () => accepts(worker.ackPort));
+    assert.equal((await started.answered).status, 200);
     assert.deepEqual(requests.map((one) => one.path), ['/before']);
+    assert.equal((await probe(worker.port, '/ready').answered).status, 200);
     assert.equal(await worker.ended, 0, worker.output);
     assert.match(worker.output, new RegExp(`^Load test worker 2 of 4 started its load \\d+ ms after the start time ${startTime}$`, 'm'));
+    const times = JSON.parse(/^TIMES (.*)$/m.exec(worker.output)[1]);
+    assert.equal(times.startTime, Date.parse(startTime));
+    assert.ok(times.receivedAt >= sentAt && times.receivedAt < times.startTime, JSON.stringify(times));
+    assert.ok(times.startedAt >= times.startTime, JSON.stringify(times));
     const load = requests.slice(1);
     assert.equal(load.length, 40);
     assert.ok(load.every(({ at }) => at >= Date.parse(startTime)), JSON.stringify(load[0]));
@@ -260,7 +247,7 @@ describe('in Artillery', { skip: NO_ARTILLERY, concurrency: 1, timeout: 300_000 
       fs.renameSync(file('volume/..data_tmp'), file('volume/..data'));
     };
     fs.symlinkSync('volume/..data/start', startFile);
-    const worker = await startWorker(startFile, { preload: file('reads.cjs') });
+    const worker = await startWorker(startFile, { preloads: [TOGETHER, file('reads.cjs')] });
     await worker.waitForOutput(/^READ "ENOENT"$/m);
     swap('');
     await worker.waitForOutput(/^READ ""$/m);
@@ -281,7 +268,7 @@ describe('in Artillery', { skip: NO_ARTILLERY, concurrency: 1, timeout: 300_000 
   for (const state of ['without', 'with']) {
     test(`SIGTERM ends a waiting worker ${state} a start time, after its after hook`, async () => {
       const startFile = newTest({ ...FAST, after: { flow: [{ get: { url: '/after' } }] } });
-      const worker = await startWorker(startFile, { preload: file('reads.cjs') });
+      const worker = await startWorker(startFile, { preloads: [TOGETHER, file('reads.cjs')] });
       await worker.untilReady();
       const startTime = Date.now() + 1000;
       if (state === 'with') {
@@ -302,11 +289,11 @@ describe('in Artillery', { skip: NO_ARTILLERY, concurrency: 1, timeout: 300_000 
     });
   }
 
-  test('a worker fails if its readiness port is in use', async () => {
+  test('a worker fails if its port is in use', async () => {
     const taken = net.createServer().listen(0);
     await once(taken, 'listening');
     const { port } = taken.address();
-    const worker = await startWorker(newTest(FAST), { readyPort: port });
+    const worker = await startWorker(newTest(FAST), { port });
     assert.equal(await worker.ended, 1, worker.output);
     taken.close();
     assert.match(worker.output, /^Load test worker 1 of 1 cannot report that it is ready: .*EADDRINUSE/m);
@@ -314,21 +301,26 @@ describe('in Artillery', { skip: NO_ARTILLERY, concurrency: 1, timeout: 300_000 
     assert.deepEqual(requests, []);
   });
 
-  test('a worker starts its load even if its acknowledgement port is in use', async () => {
-    const taken = net.createServer().listen(0);
-    await once(taken, 'listening');
+  test('a worker answers probes even if only the plugin opens the port', async () => {
     const startFile = newTest(FAST);
-    write(startFile, inFuture(0));
-    const worker = await startWorker(startFile, { ackPort: taken.address().port });
+    const worker = await startWorker(startFile, { preloads: [] });
+    assert.equal((await probe(worker.port, '/ready').answered).status, 200);
+    write(startFile, inFuture(500));
+    assert.equal((await probe(worker.port, '/started').answered).status, 200);
     assert.equal(await worker.ended, 0, worker.output);
-    taken.close();
-    assert.match(worker.output, /^Load test worker 1 of 1 cannot acknowledge the start time: .*EADDRINUSE/m);
     assert.equal(requests.length, 40);
+  });
+
+  test('a worker that receives no start time in time exits without any load', async () => {
+    const worker = await startWorker(newTest(FAST), { timeout: '8' });
+    assert.equal(await worker.ended, 1, worker.output);
+    assert.match(worker.output, /\nNo start time arrived within 8s: the operator or the LoadTest is gone\. The load was not sent\.\n$/);
+    assert.deepEqual(requests, []);
   });
 
   test('a worker does not wait without LOADTEST_START_FILE', async () => {
     newTest(FAST);
-    const worker = await startWorker('', { environment: { LOADTEST_READY_PORT: '', LOADTEST_START_ACK_PORT: '' } });
+    const worker = await startWorker('', { environment: { LOADTEST_PORT: '', LOADTEST_START_TIMEOUT: '' } });
     assert.equal(await worker.ended, 0, worker.output);
     assert.doesNotMatch(worker.output, /Load test worker/);
     assert.equal(requests.length, 40);

@@ -29,12 +29,14 @@ pub const SCRIPT_ANNOTATION: &str = "loadtest.artillery.io/test-script";
 /// the will of somebody else, such as a policy of the cluster.
 pub const DEADLINE_ANNOTATION: &str = "loadtest.artillery.io/active-deadline-seconds";
 
-/// The file below the worker files' mount path that holds the value of [`START_ANNOTATION`].
+/// The file in a worker's start volume that holds the value of [`START_ANNOTATION`].
 pub const START_FILE: &str = "start-at";
-/// The port on which a worker listens as soon as it is ready to begin its load.
-pub const READY_PORT: i32 = 8899;
-/// The port on which a worker listens as soon as it has read the start instant.
-pub const START_ACK_PORT: i32 = 8898;
+/// The port of a worker's HTTP server for probes.
+pub const PROBE_PORT: u16 = 8899;
+/// The path that the server answers as soon as the worker is ready to begin its load.
+pub const READY_PATH: &str = "/ready";
+/// The path that the server answers as soon as the worker has read the start instant.
+pub const STARTED_PATH: &str = "/started";
 
 /// The variable that lists the plugins Artillery loads besides those of the script.
 pub const ARTILLERY_PLUGINS: &str = "ARTILLERY_PLUGINS";

@@ -1,12 +1,16 @@
-// An Artillery plugin that starts the load of all workers of a test at the same time, however long each worker takes to load.
-// Mounted as /opt/loadtest/artillery-plugin-loadtest-together/index.js and enabled by environment variables:
+// Starts the load of all workers of a test at the same time, however long each worker takes to load. The file is mounted as
+// /opt/loadtest/artillery-plugin-loadtest-together/index.js and used twice: as an Artillery plugin, and as a preload, so that
+// it answers the probes of the kubelet from the first moments of the process. Both are enabled by environment variables:
 //
+//   NODE_OPTIONS=--require=/opt/loadtest/artillery-plugin-loadtest-together/index.js
 //   ARTILLERY_PLUGIN_PATH=/opt/loadtest
 //   ARTILLERY_PLUGINS={"loadtest-together":{"scope":"artillery-plugin-"}}
 //   LOADTEST_START_FILE      a file that will contain the start time, such as 2026-11-25T10:00:00.123Z. It is empty or
 //                            missing until then. The worker does not wait if this variable is unset
-//   LOADTEST_READY_PORT      a TCP port that accepts connections once this worker is ready to start
-//   LOADTEST_START_ACK_PORT  a TCP port that accepts connections once this worker has read the start time
+//   LOADTEST_PORT            the port of the HTTP server for the probes. GET /ready is answered with 200 once this worker is
+//                            ready to start, GET /started once it has read the start time. Until then the response is held
+//                            back, so a probe waits instead of failing
+//   LOADTEST_START_TIMEOUT   seconds after the start of the process; a worker without a start time exits then
 //   LOADTEST_WORKERS, JOB_COMPLETION_INDEX    the number of workers and the index of this one; used in log lines only
 //
 // Artillery sends each of its threads a `prepare` message, which loads the script. When all threads are prepared, it sends
@@ -14,11 +18,15 @@
 // The main thread defers the `run` messages until the start time. So a worker is ready after its `before` hook, whose
 // requests are not synchronized, and phases, report periods and durations count from the start time. Artillery waits for its
 // threads without a timeout.
+//
+// For other code in the main thread, `global.loadtestStart` has these times in ms since 1970, by the clock of this worker:
+//   receivedAt    when the worker read the start time
+//   startTime     the start time
+//   startedAt     when the worker started its load; undefined until then
 'use strict';
 
 const fs = require('node:fs');
-const net = require('node:net');
-const { once } = require('node:events');
+const http = require('node:http');
 const { setTimeout: sleep } = require('node:timers/promises');
 const { isMainThread, Worker } = require('node:worker_threads');
 
@@ -27,6 +35,12 @@ const POLL_MS = 50;
 const MAX_SLEEP_MS = 1000;
 // Delays the log line, because all workers of a node start at the same moment and logging would compete with the load.
 const LOG_DELAY_MS = 300;
+// Held responses are few: those of the kubelet's two probes.
+const MAX_CONNECTIONS = 32;
+const HEADERS_TIMEOUT_MS = 5000;
+const MAX_TIMER_MS = 2 ** 31 - 1;
+// The main module of Artillery's process. Other programs of an image's entry point, such as npx, are preloaded too.
+const ARTILLERY_MAIN = /(^|\/)artillery(\/bin\/run)?(\.[cm]?js)?$/;
 const TIMESTAMP = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/;
 
 /** The start time in ms since 1970. Undefined for an empty text. Throws for any other text that is not a timestamp. */
@@ -58,13 +72,102 @@ function workerName({ LOADTEST_WORKERS: workers, JOB_COMPLETION_INDEX: index }) 
   return workers && index ? `Load test worker ${Number(index) + 1} of ${workers}` : 'This load test worker';
 }
 
+/** The HTTP server for the kubelet's probes, and the time limit for the start time. */
+class Probes {
+  constructor({ port, timeoutMs, name, exit = (code) => process.exit(code) }) {
+    Object.assign(this, { port, timeoutMs, name, exit, isOpen: false });
+    // The responses that wait for each state. Undefined once the state is reached.
+    this.held = { '/ready': new Set(), '/started': new Set() };
+    this.connections = new Set();
+  }
+
+  /** Opens the port and starts the time limit. Neither keeps the process alive. */
+  open() {
+    if (this.isOpen) return;
+    this.isOpen = true;
+    const server = http.createServer({ headersTimeout: HEADERS_TIMEOUT_MS }, (request, response) => this.respond(request, response));
+    server.on('connection', (socket) => this.limit(socket));
+    server.on('clientError', (_error, socket) => socket.destroy());
+    server.on('error', (error) => {
+      console.error(`${this.name} cannot report that it is ready: ${error.message}. No other process of the pod may use this port.`);
+      this.exit(1);
+    });
+    server.unref();
+    // Without an address this binds immediately: connections wait in the backlog while Artillery loads.
+    server.listen(this.port);
+    if (this.timeoutMs === undefined) return;
+    const remaining = this.timeoutMs - performance.now();
+    this.timer = setTimeout(() => this.timeOut(), Math.min(Math.max(remaining, 0), MAX_TIMER_MS));
+    this.timer.unref();
+  }
+
+  respond(request, response) {
+    const held = this.held[request.url];
+    const isKnown = request.method === 'GET' && Object.hasOwn(this.held, request.url);
+    response.on('error', () => {});
+    response.setHeader('connection', 'close');
+    if (!isKnown) {
+      response.writeHead(404).end();
+    } else if (held) {
+      held.add(response);
+      response.on('close', () => held.delete(response));
+    } else {
+      response.end(request.url.slice(1));
+    }
+  }
+
+  /** Bounds the connections. The oldest is closed, because a probe of the kubelet that still waits is among the newest. */
+  limit(socket) {
+    socket.unref();
+    this.connections.add(socket);
+    socket.on('close', () => this.connections.delete(socket));
+    if (this.connections.size <= MAX_CONNECTIONS) return;
+    const [oldest] = this.connections;
+    this.connections.delete(oldest);
+    oldest.destroy();
+  }
+
+  /** Answers the probes of a path, now and from now on. */
+  reach(path) {
+    const held = this.held[path];
+    this.held[path] = undefined;
+    for (const response of held ?? []) response.end(path.slice(1));
+  }
+
+  /** Ends the time limit. */
+  stopTimer() {
+    clearTimeout(this.timer);
+  }
+
+  timeOut() {
+    const seconds = Math.round(this.timeoutMs / 1000);
+    console.error(`No start time arrived within ${seconds}s: the operator or the LoadTest is gone. The load was not sent.`);
+    this.exit(1);
+  }
+}
+
+/** The probes of this process. Undefined if this worker does not wait for a start time. */
+const probes = isMainThread && process.env.LOADTEST_START_FILE ? sharedProbes(process.env) : undefined;
+
+function sharedProbes(env) {
+  // Artillery can load a second instance of this file besides the preload.
+  const key = Symbol.for('loadtest.probes');
+  globalThis[key] ??= new Probes({
+    port: portFromEnv('LOADTEST_PORT', env),
+    timeoutMs: env.LOADTEST_START_TIMEOUT ? Number(env.LOADTEST_START_TIMEOUT) * 1000 : undefined,
+    name: workerName(env),
+  });
+  return globalThis[key];
+}
+
+if (probes && ARTILLERY_MAIN.test(process.argv[1] ?? '')) probes.open();
+
 class Plugin {
   constructor() {
-    const { env } = process;
-    const file = env.LOADTEST_START_FILE;
-    if (!file || !isMainThread) return;
-    const ports = { readyPort: portFromEnv('LOADTEST_READY_PORT', env), ackPort: portFromEnv('LOADTEST_START_ACK_PORT', env) };
-    deferRun(new StartBarrier({ file, ...ports, name: workerName(env) }));
+    if (!probes) return;
+    // The preload has opened them already, unless the image runs Artillery in another way.
+    probes.open();
+    deferRun(new StartBarrier({ file: process.env.LOADTEST_START_FILE, probes, name: probes.name }));
   }
 }
 
@@ -90,24 +193,23 @@ function deferRun(barrier) {
 }
 
 class StartBarrier {
-  constructor({ file, readyPort, ackPort, name }) {
-    Object.assign(this, { file, readyPort, ackPort, name, released: false, cancelled: false });
+  constructor({ file, probes, name }) {
+    Object.assign(this, { file, probes, name, released: false, cancelled: false });
   }
 
   cancel() {
     this.cancelled = true;
+    this.probes.stopTimer();
   }
 
   async wait(start) {
-    await this.listen(this.readyPort, (error) => {
-      console.error(`${this.name} cannot report that it is ready: ${error.message}. No other process of the pod may use this port.`);
-      process.exit(1);
-    });
+    this.probes.reach('/ready');
     console.log(`${this.name} is ready and waits for the start time`);
     const startTime = await this.readStartTime();
-    this.listen(this.ackPort, (error) => {
-      console.error(`${this.name} cannot acknowledge the start time: ${error.message}. It starts its load nevertheless.`);
-    });
+    if (this.cancelled) return;
+    this.probes.stopTimer();
+    global.loadtestStart = { receivedAt: Date.now(), startTime, startedAt: undefined };
+    this.probes.reach('/started');
     for (;;) {
       if (this.cancelled) return;
       const remaining = startTime - Date.now();
@@ -116,18 +218,10 @@ class StartBarrier {
     }
     this.released = true;
     start();
-    const delay = Date.now() - startTime;
+    const startedAt = Date.now();
+    global.loadtestStart.startedAt = startedAt;
     await sleep(LOG_DELAY_MS);
-    console.log(`${this.name} started its load ${delay} ms after the start time ${new Date(startTime).toISOString()}`);
-  }
-
-  /** Opens a port for a `tcpSocket` probe of the kubelet. */
-  async listen(port, onError) {
-    const server = net.createServer((socket) => socket.destroy());
-    server.on('error', () => {});
-    server.unref();
-    server.listen(port);
-    await once(server, 'listening').catch(onError);
+    console.log(`${this.name} started its load ${startedAt - startTime} ms after the start time ${new Date(startTime).toISOString()}`);
   }
 
   async readStartTime() {
@@ -144,4 +238,4 @@ class StartBarrier {
   }
 }
 
-module.exports = { Plugin, LEGACY_METRICS_FORMAT: false, parseStartTime, portFromEnv, workerName };
+module.exports = { Plugin, LEGACY_METRICS_FORMAT: false, Probes, parseStartTime, portFromEnv, workerName };

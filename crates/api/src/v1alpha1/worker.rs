@@ -34,7 +34,7 @@ pub struct WorkerTemplate {
     pub resources: Option<ResourceRequirements>,
 
     /// Environment variables. The script reads them as {{ $env.NAME }}. JOB_COMPLETION_INDEX, WORKER_ID and names
-    /// that begin with LOADTEST_ are reserved for the operator.
+    /// that begin with LOADTEST_ are reserved for the operator. LOADTEST_POD_NAME is the pod's name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
 
@@ -46,7 +46,7 @@ pub struct WorkerTemplate {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
 
-    /// Labels that a node must have to run a worker.
+    /// Labels that a node must have to run a worker. Default: kubernetes.io/os: linux.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
 
@@ -78,7 +78,7 @@ pub struct WorkerTemplate {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_account_name: Option<String>,
 
-    /// Security context of the pods, within Pod Security restricted.
+    /// Security context of the pods, within Pod Security restricted, with the sysctls that it allows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod_security_context: Option<PodSecurityContext>,
 
@@ -90,7 +90,9 @@ pub struct WorkerTemplate {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 
-    /// Annotations of the pods.
+    /// Annotations of the pods. By default cluster-autoscaler.kubernetes.io/safe-to-evict is false and
+    /// karpenter.sh/do-not-disrupt is true. With a synchronized start, the annotations of Istio and Linkerd exclude
+    /// port 8899 from the mesh. An empty value omits a default annotation.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 
@@ -108,11 +110,13 @@ pub struct WorkerTemplate {
     pub dns_config: Option<PodDNSConfig>,
 
     /// Volumes of the pods: configMap, secret, emptyDir, persistentVolumeClaim, or projected from configMap, secret
-    /// and downwardAPI. The names data, tmp, loadtest, test-script, claim-files and image-files are reserved.
+    /// and downwardAPI. The names data, tmp, loadtest, loadtest-start, test-script, claim-files and image-files are
+    /// reserved.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,
 
-    /// Mounts of the worker container. The paths /data, /tmp, /opt/loadtest and /sources are reserved.
+    /// Mounts of the worker container. The paths /data, /tmp, /opt/loadtest, /opt/loadtest-start and /sources are
+    /// reserved.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub volume_mounts: Vec<VolumeMount>,
 
