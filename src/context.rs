@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use kube::Client;
-use loadtest_script::Analysis;
+use loadtest_script::{Analysis, FilesHash};
 use tokio::sync::watch;
 
 use crate::cache::TtlCache;
@@ -15,8 +15,9 @@ use crate::config::WorkerConfig;
 use crate::runtime::lock;
 use crate::runtime::metrics::Metrics;
 
-/// How long a script is kept: many tests of one script that are created at once read it once.
-const SCRIPT_CACHE_TTL: Duration = Duration::from_secs(2);
+/// How long a script is kept: many tests of one script that are created at once read it once. Not longer, because a test that is
+/// created after its script was edited must find the edit.
+const SCRIPT_CACHE_TTL: Duration = Duration::from_millis(500);
 
 /// How long a namespace is assumed to have the worker files.
 const WORKER_FILES_CACHE_TTL: Duration = Duration::from_secs(60);
@@ -63,6 +64,8 @@ pub(crate) struct CachedConfigMap {
     pub keys: Vec<String>,
     /// The analysis of the script, where this `ConfigMap` holds it.
     pub analysis: Arc<Analysis>,
+    /// The hash of its files.
+    pub hash: FilesHash,
 }
 
 /// Which watches have delivered their first complete list.

@@ -35,7 +35,7 @@ pub(crate) struct EnvInputs<'a> {
 
 /// Files that a worker compares with a hash of them.
 pub(crate) struct HashedFiles {
-    /// The hash, by [`loadtest_script::files_hash`].
+    /// The hash, by [`loadtest_script::FilesHash`].
     pub hash: String,
     /// The folder in which they are mounted.
     pub folder: &'static str,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
-use k8s_openapi::jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::jiff::SignedDuration;
 use kube::{Resource, ResourceExt};
 use loadtest_api::labels::{
     COMPONENT_LABEL, DEADLINE_ANNOTATION, JOB_COMPONENT, PART_OF, PART_OF_LABEL, TEST_NAME_LABEL,

@@ -135,10 +135,9 @@ fn spec(
         folders: files.folders,
         hashed_files: script
             .files_hash
-            .clone()
             .zip(files.config_maps)
             .map(|(hash, folder)| HashedFiles {
-                hash,
+                hash: hash.to_string(),
                 folder,
                 source: config_map_source(test),
             }),
@@ -146,7 +145,7 @@ fn spec(
     let (startup_probe, readiness_probe) = test
         .spec
         .starts_together()
-        .then(worker_files::probes)
+        .then(|| worker_files::probes(&test.spec))
         .unzip();
     let container = Container {
         name: test.name_any(),

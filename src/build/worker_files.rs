@@ -12,6 +12,8 @@ use loadtest_api::labels::{
     WORKER_FILES_COMPONENT,
 };
 
+use loadtest_api::v1alpha1::LoadTestSpec;
+
 use crate::runtime::hash::fnv1a;
 
 /// The mount path of the files in a worker.
@@ -145,7 +147,14 @@ pub fn start_volume(name: &str) -> Volume {
 ///
 /// The probes are HTTP requests, because the proxy of a service mesh can accept TCP connections on any port.
 #[must_use]
-pub(crate) fn probes() -> (Probe, Probe) {
+pub(crate) fn probes(spec: &LoadTestSpec) -> (Probe, Probe) {
+    // Long enough for many workers on one node to load; short enough for a worker that the kubelet cannot reach to be reported
+    // before the start deadline.
+    let startup_timeout = spec
+        .count
+        .saturating_add(10)
+        .min(i32::try_from(spec.start_deadline_seconds / 3).unwrap_or(i32::MAX))
+        .clamp(5, 60);
     let get = |path: &str| Probe {
         http_get: Some(HTTPGetAction {
             path: Some(path.into()),
@@ -159,8 +168,7 @@ pub(crate) fn probes() -> (Probe, Probe) {
             // On a busy node the process needs a moment to open the port, and no worker is ready earlier.
             initial_delay_seconds: Some(2),
             period_seconds: Some(1),
-            // Many workers on one node may take so long to load.
-            timeout_seconds: Some(60),
+            timeout_seconds: Some(startup_timeout),
             // The probe never gives up, because `startDeadlineSeconds` limits the time of a start.
             failure_threshold: Some(i32::MAX),
             ..get(READY_PATH)

@@ -214,8 +214,20 @@ impl Decision<'_> {
                 };
             }
         }
-        let Some(ttl) = self.test.spec.ttl_seconds_after_finished else {
-            return Plan::default();
+        let spec = &self.test.spec;
+        let job_ttl = spec
+            .job_ttl_seconds_after_finished
+            .or(spec.ttl_seconds_after_finished);
+        let ended = owned.filter(|job| job.outcome.is_some());
+        let set_ttl = ended
+            .zip(job_ttl)
+            .filter(|(job, ttl)| job.ttl != Some(*ttl))
+            .map(|(job, ttl)| patch(job, JobField::Ttl(ttl)));
+        let Some(ttl) = spec.ttl_seconds_after_finished else {
+            return Plan {
+                action: set_ttl,
+                ..Plan::default()
+            };
         };
         let completion = self.current.completion_time.as_ref();
         let due = saturating_add(
@@ -228,11 +240,8 @@ impl Decision<'_> {
                 ..Plan::default()
             };
         }
-        let action = owned
-            .filter(|job| job.outcome.is_some() && job.ttl != Some(ttl))
-            .map(|job| patch(job, JobField::Ttl(ttl)));
         Plan {
-            action,
+            action: set_ttl,
             requeue_at: Some(due),
             ..Plan::default()
         }

@@ -12,6 +12,11 @@ use crate::state::{FailedCall, StartBlocker, WorkerState, WorkerStatus};
 /// How many objects a message lists at most.
 pub(super) const MAX_LISTED: usize = 5;
 
+/// The exit code of Artillery after a test that ran and did not meet its conditions.
+///
+/// Source: Artillery 2, `lib/cmds/run.ts` and the plugins `ensure` and `expect` (`suggestedExitCode`).
+const CONDITIONS_NOT_MET: i32 = 21;
+
 /// How many characters of a worker's log line a message quotes at most.
 const MAX_LINE: usize = 300;
 
@@ -248,6 +253,14 @@ pub(super) fn start_not_acknowledged(pods: &str, at: Timestamp) -> String {
     )
 }
 
+pub(super) fn clock_skew(node: &str, offset: i64) -> String {
+    let (by, direction) = (offset.abs(), if offset > 0 { "ahead" } else { "behind" });
+    format!(
+        "The clock of node {node} is about {by}s {direction}. Its workers begin their load that much too early or too late, and \
+         durations are off. Synchronize the clocks of the nodes (NTP)."
+    )
+}
+
 pub(super) fn running_too_long(
     pods: &str,
     expected: SignedDuration,
@@ -385,11 +398,19 @@ fn describe_failure(worker: &WorkerStatus) -> String {
         );
     }
     let code = exit_code.map(|code| format!(" with exit code {code}"));
+    let explanation = (*exit_code == Some(CONDITIONS_NOT_MET)).then(|| {
+        " (Artillery: a condition of ensure or an expectation of expect was not met)".to_owned()
+    });
     let cause = (reason != "Error").then(|| format!(" ({reason})"));
-    let line = most_informative_line(message.as_deref()).map(|line| format!(": {line}"));
+    let line = match exit_code {
+        // The log ends with the report then.
+        Some(CONDITIONS_NOT_MET) => error_line(message.as_deref()),
+        _ => most_informative_line(message.as_deref()),
+    };
+    let line = line.map(|line| format!(": {line}"));
     let hint = (reason == "OOMKilled")
         .then_some(". It needs more memory, or fewer virtual users per worker");
-    let parts = [code, cause, line, hint.map(str::to_owned)];
+    let parts = [code, explanation, cause, line, hint.map(str::to_owned)];
     format!(
         "{index} (pod {}) failed{}",
         worker.pod,
@@ -400,11 +421,34 @@ fn describe_failure(worker: &WorkerStatus) -> String {
 /// The line of a log's end that explains most: the last one that names an error, or else the last one with a word in it. An
 /// error that Node.js prints ends with its stack and its properties.
 pub(super) fn most_informative_line(log: Option<&str>) -> Option<String> {
-    let lines = || log.unwrap_or_default().lines().map(str::trim).rev();
-    let error = lines().find(|line| {
-        line.contains("Error: ") || line.starts_with("Error") || line.starts_with("error")
-    });
-    let line = error.or_else(|| lines().find(|line| line.chars().any(char::is_alphanumeric)))?;
+    error_line(log).or_else(|| {
+        let mut lines = log.unwrap_or_default().lines().map(str::trim).rev();
+        let line = lines.find(|line| line.chars().any(char::is_alphanumeric))?;
+        Some(line.chars().take(MAX_LINE).collect())
+    })
+}
+
+/// The last line of a log that names an error: `TypeError: ...`, `Error [ERR_MODULE_NOT_FOUND]: ...`, `error: ...`.
+fn error_line(log: Option<&str>) -> Option<String> {
+    let names_error = |line: &&str| {
+        let is_name = |word: &str| {
+            let word = word.trim_end_matches(':');
+            word.ends_with("Error") || word.eq_ignore_ascii_case("error")
+        };
+        // The name of an error ends with a colon, or its code follows in brackets.
+        let mut words = line.split_whitespace().peekable();
+        while let Some(word) = words.next() {
+            let has_end = word.ends_with(':') || words.peek().is_some_and(|w| w.starts_with('['));
+            if is_name(word) && has_end {
+                return true;
+            }
+        }
+        ["Error", "error", "fatal", "Cannot find module", "npm ERR!"]
+            .iter()
+            .any(|start| line.starts_with(start))
+    };
+    let mut lines = log.unwrap_or_default().lines().map(str::trim).rev();
+    let line = lines.find(|line| names_error(line) && !line.starts_with("at "))?;
     Some(line.chars().take(MAX_LINE).collect())
 }
 
@@ -475,6 +519,16 @@ pub(super) fn verdict_event(passed: bool, message: &str) -> String {
         "Load test did not pass"
     };
     format!("{verdict}: {}", lower_first(message))
+}
+
+/// The message of the condition `StartSynchronized`.
+pub(super) fn start_skewed(milliseconds: i64) -> String {
+    #[allow(clippy::cast_precision_loss)]
+    let seconds = milliseconds as f64 / 1000.0;
+    format!(
+        "The workers began their load {seconds:.1}s apart by their clocks, so the load was not complete from its first second. \
+         Check the clocks and the load of the nodes."
+    )
 }
 
 pub(super) fn no_pod(index: i32) -> String {

@@ -34,6 +34,9 @@ pub const MAX_WORKER_EVENTS: usize = 50;
 /// How much longer than the script's phases a worker may run: for its own start, and for the last virtual users.
 const OVERRUN_GRACE_PERIOD: SignedDuration = SignedDuration::from_secs(60);
 
+/// The difference of clocks from which it is reported, in seconds. Start times are precise to one second.
+const MIN_CLOCK_OFFSET: i64 = 3;
+
 /// How long a status stays unchanged when only the text of a message differs. More than the one second in which the recorded
 /// duration is precise.
 const MESSAGE_INTERVAL: SignedDuration = SignedDuration::from_secs(3);
@@ -309,6 +312,16 @@ impl Decision<'_> {
         if let Some(message) = self.unacknowledged_after_start(workers) {
             return Some((Reason::StartNotAcknowledged, message));
         }
+        self.overrun(workers).or_else(|| {
+            let skewed = all().find(|w| w.clock_offset.abs() >= MIN_CLOCK_OFFSET)?;
+            let node = skewed.node.as_deref().unwrap_or("of a worker");
+            let message = messages::clock_skew(node, skewed.clock_offset);
+            Some((Reason::ClockSkew, message))
+        })
+    }
+
+    /// Workers that run longer than the script's phases can explain.
+    fn overrun(&self, workers: &[Arc<WorkerStatus>]) -> Option<(Reason, String)> {
         let expected = self
             .current
             .expected_duration
@@ -326,7 +339,11 @@ impl Decision<'_> {
                 saturating_add(end, OVERRUN_GRACE_PERIOD) <= self.now
             })
         };
-        let late: Vec<_> = all().filter(runs_too_long).collect();
+        let late: Vec<_> = workers
+            .iter()
+            .map(Arc::as_ref)
+            .filter(runs_too_long)
+            .collect();
         let first = late.first()?;
         let namespace = self.test.namespace().unwrap_or_default();
         Some((

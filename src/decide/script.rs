@@ -55,7 +55,7 @@ pub fn judge_script(
             watch: None,
         });
     }
-    let (config_maps, analysis) = match script {
+    let (config_maps, analysis, files_hash) = match script {
         ScriptState::NotRead => return Ok(ScriptInfo::default()),
         ScriptState::ConfigMapMissing(name) => {
             let namespace = test.namespace().unwrap_or_default();
@@ -69,7 +69,8 @@ pub fn judge_script(
         ScriptState::Read {
             config_maps,
             analysis,
-        } => (config_maps, analysis),
+            files_hash,
+        } => (config_maps, analysis, *files_hash),
     };
     let own = config_maps
         .iter()
@@ -127,7 +128,7 @@ pub fn judge_script(
         expected_duration: analysis.expected_duration.filter(|_| is_whole_script),
         needs_folder: places.keys().any(is_typescript),
         ensure: analysis.ensure.clone().filter(|_| is_whole_script),
+        files_hash: Some(files_hash),
         warnings,
-        files_hash: None,
     })
 }

@@ -12,6 +12,9 @@ use super::messages::{self, MAX_LISTED};
 use super::{Decision, EventRecord, FinalPhase};
 use crate::state::{WorkerState, WorkerStatus};
 
+/// How far apart workers may begin their load that begin together, in milliseconds. Normally it is some tens.
+const MAX_START_SKEW_MS: i64 = 1000;
+
 /// The merged results of the workers.
 #[derive(Default)]
 struct WorkerResults {
@@ -97,6 +100,19 @@ impl Decision<'_> {
             message,
         )];
         conditions.extend(results.as_ref().map(|results| merged.condition(results)));
+        let skew = results.as_ref().and_then(|r| r.start_skew_milliseconds);
+        if let Some(skew) =
+            skew.filter(|ms| *ms > MAX_START_SKEW_MS && self.test.spec.starts_together())
+        {
+            let message = messages::start_skewed(skew);
+            events.push(EventRecord::warning(Reason::StartSkewed, message.clone()));
+            conditions.push(ConditionUpdate::new(
+                ConditionType::StartSynchronized,
+                Some(false),
+                Reason::StartSkewed,
+                message,
+            ));
+        }
         status.results = results.map(Box::new);
         conditions
     }

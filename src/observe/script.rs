@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 use kube::api::Api;
 use loadtest_api::v1alpha1::{LoadTest, TEST_SCRIPT_KEY};
-use loadtest_script::{Analysis, analyze};
+use loadtest_script::{Analysis, FilesHash, analyze};
 
 use crate::context::{CachedConfigMap, Context, ScriptKey};
 use crate::error::Error;
@@ -22,7 +22,10 @@ pub(super) async fn read_script(ctx: &Context, test: &LoadTest) -> Result<Script
         Some(inline) => Arc::new(analyze(inline, TEST_SCRIPT_KEY, environment)),
         None => Arc::new(Analysis::default()),
     };
-    let mut config_maps = Vec::new();
+    let (mut config_maps, mut files_hash) = (Vec::new(), FilesHash::default());
+    if let Some(inline) = &spec.inline {
+        files_hash.add(TEST_SCRIPT_KEY, inline.as_bytes());
+    }
     for name in spec.config_maps() {
         let is_script = spec.config_map() == Some(name);
         let script = is_script.then(|| (spec.file().to_owned(), environment.map(str::to_owned)));
@@ -32,6 +35,7 @@ pub(super) async fn read_script(ctx: &Context, test: &LoadTest) -> Result<Script
         if is_script {
             analysis = config_map.analysis.clone();
         }
+        files_hash.merge(config_map.hash);
         config_maps.push(ConfigMapFiles {
             name: name.to_owned(),
             keys: config_map.keys.clone(),
@@ -40,6 +44,7 @@ pub(super) async fn read_script(ctx: &Context, test: &LoadTest) -> Result<Script
     Ok(ScriptState::Read {
         config_maps,
         analysis,
+        files_hash,
     })
 }
 
@@ -69,7 +74,15 @@ async fn read_config_map(
         found.data.unwrap_or_default(),
         found.binary_data.unwrap_or_default(),
     );
+    let mut hash = FilesHash::default();
+    for (name, text) in &texts {
+        hash.add(name, text.as_bytes());
+    }
+    for (name, bytes) in &binaries {
+        hash.add(name, &bytes.0);
+    }
     let mut read = CachedConfigMap {
+        hash,
         keys: texts.keys().chain(binaries.keys()).cloned().collect(),
         ..CachedConfigMap::default()
     };

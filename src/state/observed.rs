@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use loadtest_script::Analysis;
+use loadtest_script::{Analysis, FilesHash};
 
 use super::{JobStatus, StartBlocker, WorkerStatus};
 
@@ -68,6 +68,8 @@ pub enum ScriptState {
         config_maps: Vec<ConfigMapFiles>,
         /// The analysis of the script; empty where the script is in a volume.
         analysis: Arc<Analysis>,
+        /// The hash of all these files and of an inline script.
+        files_hash: FilesHash,
     },
 }
 

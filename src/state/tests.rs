@@ -224,3 +224,23 @@ fn an_init_container_that_fails_is_named_by_the_failed_worker() {
         ("certs", Some(3))
     );
 }
+
+#[test]
+fn the_clock_of_a_node_is_compared_with_those_of_others() {
+    let now: k8s_openapi::jiff::Timestamp = "2026-01-01T00:00:10Z".parse().unwrap();
+    let pod = |since: &str| {
+        let pod = json!({
+            "metadata": {"name": "t-0-abcde", "uid": "u", "creationTimestamp": "2026-01-01T00:00:05Z"},
+            "status": {"phase": "Running", "containerStatuses": [{"name": "t", "state": {"running": {"startedAt": since}}}]},
+        });
+        WorkerStatus::from_pod(&serde_json::from_value(pod).unwrap(), "t").merge_earlier(None, now)
+    };
+    assert_eq!(pod("2026-01-01T00:00:07Z").clock_offset, 0);
+    assert_eq!(pod("2025-12-31T23:59:45Z").clock_offset, -20);
+    let ahead = pod("2026-01-01T00:00:40Z");
+    assert_eq!(ahead.clock_offset, 30);
+    // The view of an hour later still shows the same start.
+    let later = "2026-01-01T01:00:00Z".parse().unwrap();
+    let again = pod("2026-01-01T00:00:40Z").merge_earlier(Some(&ahead), later);
+    assert_eq!(again.clock_offset, 30);
+}

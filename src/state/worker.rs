@@ -43,6 +43,9 @@ pub struct WorkerStatus {
     pub start: StartHandshake,
     /// The measurements in the container's termination message.
     pub snapshot: Option<Arc<Snapshot>>,
+    /// How far the clock of the pod's node is ahead of the operator's or the API server's, in seconds; negative if it is behind.
+    /// 0 where nothing shows a difference.
+    pub clock_offset: i64,
     /// Whether the pod has other containers.
     pub has_sidecars: bool,
     /// Whether other containers keep the pod running after the worker's container has ended.
@@ -192,6 +195,13 @@ impl WorkerStatus {
                 .and_then(|t| t.message.as_deref())
                 .and_then(Snapshot::from_message)
                 .map(Arc::new),
+            clock_offset: running
+                .and_then(|r| r.started_at.as_ref())
+                .zip(meta.creation_timestamp.as_ref())
+                // No container starts before its pod exists.
+                .map_or(0, |(started, created)| {
+                    (started.0.as_second() - created.0.as_second()).min(0)
+                }),
             has_sidecars: pod.status.container_statuses.len()
                 + pod.status.init_container_statuses.len()
                 > 1,
@@ -224,6 +234,14 @@ impl WorkerStatus {
     pub(crate) fn merge_earlier(mut self, earlier: Option<&Self>, now: Timestamp) -> Self {
         let earlier = earlier.filter(|earlier| self.uid == earlier.uid);
         self.start = self.start.merge_earlier(earlier.map(|e| &e.start), now);
+        self.clock_offset = match (earlier, self.running_since) {
+            (Some(earlier), _) if earlier.running_since == self.running_since => {
+                earlier.clock_offset
+            }
+            // No container starts after its start was reported.
+            (_, Some(since)) if since > now => since.as_second() - now.as_second(),
+            _ => self.clock_offset,
+        };
         if let Some(earlier) = earlier {
             if let (Some(deleted), Some(earlier)) = (&mut self.deleted, &earlier.deleted) {
                 deleted.version = earlier.version;

@@ -1,14 +1,18 @@
 //! A hash of the files of a test, which each worker compares with the files that it finds.
 
+use std::fmt;
+
 const OFFSET_BASES: [u32; 2] = [0x811c_9dc5, 0x9747_b28c];
 const PRIME: u32 = 0x0100_0193;
 
-/// Returns the hash of files, each given as its name and its content: 16 hex digits. The order of the files does not
-/// matter. `worker/preload/files-hash.cjs` computes the same.
-pub fn files_hash<'a>(files: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
-    let mut sums = [0_u32; 2];
-    for (name, content) in files {
-        for (sum, base) in sums.iter_mut().zip(OFFSET_BASES) {
+/// The hash of files: 16 hex digits. The order of the files does not matter. `worker/preload/files-hash.cjs` computes the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FilesHash([u32; 2]);
+
+impl FilesHash {
+    /// Adds a file.
+    pub fn add(&mut self, name: &str, content: &[u8]) {
+        for (sum, base) in self.0.iter_mut().zip(OFFSET_BASES) {
             let bytes = name.bytes().chain([0]).chain(content.iter().copied());
             let hash = bytes.fold(base, |hash, byte| {
                 (hash ^ u32::from(byte)).wrapping_mul(PRIME)
@@ -16,7 +20,19 @@ pub fn files_hash<'a>(files: impl Iterator<Item = (&'a str, &'a [u8])>) -> Strin
             *sum = sum.wrapping_add(hash);
         }
     }
-    format!("{:08x}{:08x}", sums[0], sums[1])
+
+    /// Adds all files of another hash.
+    pub fn merge(&mut self, other: Self) {
+        for (sum, other) in self.0.iter_mut().zip(other.0) {
+            *sum = sum.wrapping_add(other);
+        }
+    }
+}
+
+impl fmt::Display for FilesHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}{:08x}", self.0[0], self.0[1])
+    }
 }
 
 #[cfg(test)]
@@ -24,7 +40,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use serde_json::Value;
 
-    use super::files_hash;
+    use super::FilesHash;
 
     /// The cases of `worker/test/files-hash.test.mjs`.
     const CASES: &str = include_str!("../../../worker/test/fixtures/files-hash.json");
@@ -41,14 +57,18 @@ mod tests {
         let cases: Vec<Value> = serde_json::from_str(CASES).unwrap();
         assert!(!cases.is_empty());
         for case in cases {
-            let files: Vec<(&str, Vec<u8>)> = case["files"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|file| (file[0].as_str().unwrap(), content(&file[1])))
-                .collect();
-            let hash = files_hash(files.iter().map(|(name, content)| (*name, &content[..])));
-            assert_eq!(hash, case["hash"].as_str().unwrap(), "{}", case["name"]);
+            let mut hash = FilesHash::default();
+            for file in case["files"].as_array().unwrap() {
+                let mut one = FilesHash::default();
+                one.add(file[0].as_str().unwrap(), &content(&file[1]));
+                hash.merge(one);
+            }
+            assert_eq!(
+                hash.to_string(),
+                case["hash"].as_str().unwrap(),
+                "{}",
+                case["name"]
+            );
         }
     }
 }

@@ -18,7 +18,7 @@ mod tests;
 mod yaml;
 
 pub use cli_args::args_override_script;
-pub use files_hash::files_hash;
+pub use files_hash::FilesHash;
 pub use lint::Problem;
 pub use target::Target;
 
@@ -36,8 +36,8 @@ pub struct ScriptInfo {
     pub ensure: Option<Vec<Threshold>>,
     /// What is suspicious about the test, but does not keep it from running.
     pub warnings: Vec<String>,
-    /// The hash of its files, by [`files_hash`]. None if the operator does not know all of them.
-    pub files_hash: Option<String>,
+    /// The hash of its files in `ConfigMap`s and of an inline script, if they were read.
+    pub files_hash: Option<FilesHash>,
 }
 
 /// The result of analyzing a script.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 use super::*;
+use loadtest_script::FilesHash;
 use serde_json::Value;
 
 /// Builds the pod template of a test with these fields.
@@ -98,7 +99,7 @@ fn probes_wait_for_the_answer_of_a_worker_with_a_synchronized_start() {
     let container = &pod["spec"]["containers"][0];
     assert_eq!(
         container["startupProbe"],
-        json!({"httpGet": {"path": "/ready", "port": 8899}, "periodSeconds": 1, "timeoutSeconds": 60,
+        json!({"httpGet": {"path": "/ready", "port": 8899}, "periodSeconds": 1, "timeoutSeconds": 12,
             "initialDelaySeconds": 2, "failureThreshold": i32::MAX})
     );
     assert_eq!(
@@ -146,9 +147,11 @@ fn start_file_and_code_are_in_separate_volumes() {
 
 #[test]
 fn files_hash_is_compared_with_the_mounted_config_maps() {
+    let mut files_hash = FilesHash::default();
+    files_hash.add("test-script.yaml", b"config: {}");
     let hash = |spec: &Value, needs_folder: bool| {
         let script = ScriptInfo {
-            files_hash: Some("0123456789abcdef".into()),
+            files_hash: Some(files_hash),
             needs_folder,
             ..ScriptInfo::default()
         };
@@ -156,7 +159,7 @@ fn files_hash_is_compared_with_the_mounted_config_maps() {
         ["", "_FOLDER", "_SOURCE"].map(|end| variable(&pod, &format!("LOADTEST_FILES_HASH{end}")))
     };
     let expected =
-        |folder: &str, source: &str| ["0123456789abcdef", folder, source].map(Value::from);
+        |folder: &str, source: &str| [&*files_hash.to_string(), folder, source].map(Value::from);
     assert_eq!(hash(&json!({}), false), expected("/data", "ConfigMap s"));
     assert_eq!(
         hash(&json!({}), true),

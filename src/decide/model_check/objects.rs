@@ -89,6 +89,7 @@ pub(super) fn worker((index, pod): (usize, &Pod)) -> WorkerStatus {
         index: u32::try_from(index).ok(),
         node: None,
         started,
+        clock_offset: 0,
         has_sidecars: false,
         running_since: None,
         ended: (state == WorkerState::Succeeded).then(|| at(20)),

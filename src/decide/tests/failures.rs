@@ -258,3 +258,34 @@ fn a_deleted_job_counts_with_its_last_known_state() {
     assert_eq!(status.duration.as_deref(), Some("9s"));
     assert!(!creates(&lost));
 }
+
+#[test]
+fn the_line_of_a_log_that_names_the_error_is_quoted() {
+    let module = "node:internal/modules/esm/resolve:275\n    throw new ERR_MODULE_NOT_FOUND(\n          ^\n\n\
+        Error [ERR_MODULE_NOT_FOUND]: Cannot find module '/data/procesor.js' imported from /a.js\n    \
+        at finalizeResolution (node:internal/modules/esm/resolve:275:11) {\n  code: 'ERR_MODULE_NOT_FOUND',\n  \
+        url: 'file:///data/procesor.js'\n}\n\nNode.js v24.0.0\n";
+    let type_error =
+        "TypeError: x is not a function\n    at f (/data/p.js:1:2)\n    at g\n{ url: 1 }\n";
+    let plain = "vusers.created: 10\nall done\n---\n";
+    for (log, line) in [
+        (
+            module,
+            "Error [ERR_MODULE_NOT_FOUND]: Cannot find module '/data/procesor.js' imported from /a.js",
+        ),
+        (type_error, "TypeError: x is not a function"),
+        (plain, "all done"),
+    ] {
+        assert_eq!(
+            messages::most_informative_line(Some(log)).as_deref(),
+            Some(line)
+        );
+    }
+    let report = failed(0, 21, "vusers.session_length:\n  p99: 3\n");
+    let message = messages::worker_failed(&report, 0, 0, None, "t");
+    assert!(
+        message.contains("expectation of expect was not met"),
+        "{message}"
+    );
+    assert!(!message.contains("p99"), "{message}");
+}

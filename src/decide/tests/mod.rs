@@ -7,7 +7,7 @@ use crate::state::{
     WorkerState, WorkerStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use loadtest_script::Analysis;
+use loadtest_script::{Analysis, FilesHash};
 use serde_json::json;
 
 mod coordinated_start;
@@ -75,6 +75,7 @@ fn worker(index: u32, state: WorkerState) -> WorkerStatus {
             ack_deadline: Some(at(0)),
         },
         snapshot: None,
+        clock_offset: 0,
         has_sidecars: false,
         pod_outlives_worker: false,
         deleted: None,
@@ -114,6 +115,7 @@ fn read_script(analysis: Analysis) -> ScriptState {
             keys: vec!["test-script.yaml".into()],
         }],
         analysis: Arc::new(analysis),
+        files_hash: FilesHash::default(),
     }
 }
 

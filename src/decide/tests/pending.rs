@@ -77,6 +77,7 @@ fn a_blocked_test_reports_the_reason_once_and_watches_the_dependency() {
                 keys: vec![],
             }],
             analysis: Arc::default(),
+            files_hash: FilesHash::default(),
         },
         ..seen(JobState::Absent, vec![])
     };

@@ -48,11 +48,12 @@ pub(crate) const FIXED_FIELDS: [(&str, Presence); 11] = [
 
 /// Fields of the spec that can change while the test runs. Further rules guard `suspend` and `stop`.
 #[cfg(test)]
-pub(crate) const MUTABLE_FIELDS: [&str; 5] = [
+pub(crate) const MUTABLE_FIELDS: [&str; 6] = [
     "stop",
     "suspend",
     "startDeadlineSeconds",
     "activeDeadlineSeconds",
+    "jobTtlSecondsAfterFinished",
     "ttlSecondsAfterFinished",
 ];
 
@@ -120,7 +121,7 @@ fn not_suspended_once_started() -> String {
     validation = Rule::new("size(self.metadata.name) + 1 + size(string((has(self.spec.count) ? self.spec.count : 1) - 1)) <= 63")
         .message("metadata.name is too long: with '-' and the index of the last worker it must fit into the 63 characters of a host name"),
     validation = Rule::new(fixed_once_started())
-        .message("the test has a Job: only spec.stop, startDeadlineSeconds, activeDeadlineSeconds and ttlSecondsAfterFinished can still change; create a new LoadTest for anything else"),
+        .message("the test has a Job: only spec.stop, startDeadlineSeconds, activeDeadlineSeconds, jobTtlSecondsAfterFinished and ttlSecondsAfterFinished can still change; create a new LoadTest for anything else"),
     validation = Rule::new(not_suspended_once_started())
         .message("the test has a Job and cannot be suspended, because its workers would repeat their load: set spec.stop to true to end it"),
     validation = Rule::new("!has(oldSelf.spec.stop) || !oldSelf.spec.stop || (has(self.spec.stop) && self.spec.stop)")
@@ -198,6 +199,12 @@ pub struct LoadTestSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub active_deadline_seconds: Option<i64>,
+
+    /// Seconds after its end until the Job and pods of the test are deleted. The LoadTest stays, with its results. Default:
+    /// ttlSecondsAfterFinished, or never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub job_ttl_seconds_after_finished: Option<i32>,
 
     /// Seconds after its end until the test is deleted with its Job and pods. Default: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -92,6 +92,8 @@ pub enum ConditionType {
     Passed,
     /// The results of all workers are complete. Set on a finished test that had started.
     ResultsComplete,
+    /// The workers began their load at the same instant. Set only on a finished test whose workers did not.
+    StartSynchronized,
     /// All events of the test are recorded. Set only while they cannot be.
     EventsRecorded,
 }
@@ -139,6 +141,10 @@ pub enum Reason {
     Running,
     /// Workers have not acknowledged the start time although it has passed.
     StartNotAcknowledged,
+    /// The clock of a node differs from that of the operator or the API server.
+    ClockSkew,
+    /// Workers did not begin their load at the same instant.
+    StartSkewed,
     /// Workers run longer than the script's phases can explain.
     RunningTooLong,
     /// All workers succeeded.
