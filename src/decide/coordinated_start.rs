@@ -36,8 +36,13 @@ pub(super) enum StartBarrier {
         /// The start instant, if one was sent.
         at: Option<Timestamp>,
     },
-    /// Some workers are not ready; this lists them.
-    Waiting(String),
+    /// Some workers are not ready.
+    Waiting {
+        /// Their pods, for a message.
+        workers: String,
+        /// How many are ready.
+        ready: usize,
+    },
     /// The instant is to be sent to all workers, or to those that do not have it.
     Release(SendStartTime),
 }
@@ -47,7 +52,7 @@ impl StartBarrier {
     pub(super) fn waiting_for(&self) -> Option<String> {
         match self {
             Self::Released { .. } => None,
-            Self::Waiting(workers) => Some(messages::barrier_not_ready(workers)),
+            Self::Waiting { workers, ready } => Some(messages::barrier_not_ready(workers, *ready)),
             Self::Release(start) => Some(messages::barrier_sending(start.pods.len())),
         }
     }
@@ -72,7 +77,10 @@ impl Decision<'_> {
             .filter(|w| w.start.state == StartState::Loading)
             .collect();
         if instant.is_none() && !loading.is_empty() {
-            return StartBarrier::Waiting(list_workers(&loading));
+            return StartBarrier::Waiting {
+                workers: list_workers(&loading),
+                ready: workers.len() - loading.len(),
+            };
         }
         StartBarrier::Release(SendStartTime {
             at: instant.unwrap_or_else(|| start_instant(self.now, waiting.len())),
@@ -131,7 +139,7 @@ impl Decision<'_> {
                 .is_some_and(|due| saturating_add(due.max(at), ACK_GRACE_PERIOD) <= self.now)
         };
         let late: Vec<_> = without_ack(workers).filter(is_late).collect();
-        (!late.is_empty()).then(|| messages::start_not_acknowledged(&list_workers(&late), at))
+        (!late.is_empty()).then(|| messages::start_not_acknowledged(&late, at))
     }
 }
 

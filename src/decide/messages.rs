@@ -5,6 +5,7 @@
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use loadtest_api::duration;
+use loadtest_api::labels::TEST_NAME_LABEL;
 use loadtest_api::v1alpha1::Reason;
 
 use crate::state::{FailedCall, StartBlocker, WorkerState, WorkerStatus};
@@ -138,8 +139,8 @@ pub(super) fn waiting_for_barrier(count: i32, waiting_for: &str) -> String {
     format!("All {count} workers are running; the synchronized start waits for {waiting_for}.")
 }
 
-pub(super) fn barrier_not_ready(workers: &str) -> String {
-    format!("{workers} to become ready")
+pub(super) fn barrier_not_ready(workers: &str, ready: usize) -> String {
+    format!("{workers} to become ready ({ready} ready so far)")
 }
 
 pub(super) fn barrier_sending(count: usize) -> String {
@@ -223,10 +224,17 @@ pub(super) fn with_advice(message: &str, advice: &str) -> String {
     format!("{}. {advice}", message.trim_end_matches(['.', ' ']))
 }
 
-pub(super) fn barrier_deadline_exceeded(seconds: i64, waiting_for: &str) -> String {
+/// The pods are deleted when the test ends, so the advice does not refer to their logs.
+pub(super) fn barrier_deadline_exceeded(
+    seconds: i64,
+    waiting_for: &str,
+    namespace: &str,
+    test: &str,
+) -> String {
     format!(
         "The synchronized start did not happen within {seconds}s (startDeadlineSeconds): it waited for {waiting_for}. \
-         Check the workers' logs, or set spec.start: Immediate."
+         Create the test again and follow the logs while its workers start (kubectl logs -n {namespace} -f -l \
+         {TEST_NAME_LABEL}={test}), or set spec.start: Immediate."
     )
 }
 
@@ -240,17 +248,28 @@ pub(super) fn workers_not_started(seconds: i64, blocker: Option<&str>) -> String
 
 pub(super) const STOPPING: &str = "Stopping the workers: spec.stop is true.";
 
-pub(super) fn node_lost(pods: &str, first: &str) -> String {
+pub(super) fn node_lost(pods: &[&WorkerStatus], first: &str) -> String {
+    let (worker, node, it) = match pods.len() {
+        1 => ("Worker pod", "its node has", "the pod is"),
+        _ => ("Worker pods", "their nodes have", "the pods are"),
+    };
     format!(
-        "Worker pod {pods} should have terminated, but its node has not confirmed it. The test ends when the node recovers or \
-         the pod is force-deleted: kubectl delete pod --force {first}"
+        "{worker} {} should have terminated, but {node} not confirmed it. The test ends when the node recovers or {it} \
+         force-deleted: kubectl delete pod --force {first}",
+        list_workers(pods)
     )
 }
 
-pub(super) fn start_not_acknowledged(pods: &str, at: Timestamp) -> String {
-    format!(
-        "Worker {pods} has not acknowledged the start time {at}. Check its log and the load on its node."
-    )
+pub(super) fn start_not_acknowledged(pods: &[&WorkerStatus], at: Timestamp) -> String {
+    let pods_listed = list_workers(pods);
+    match pods.len() {
+        1 => format!(
+            "Worker {pods_listed} has not acknowledged the start time {at}. Check its log and the load on its node."
+        ),
+        _ => format!(
+            "Workers {pods_listed} have not acknowledged the start time {at}. Check their logs and the load on their nodes."
+        ),
+    }
 }
 
 pub(super) fn clock_skew(node: &str, offset: i64) -> String {
@@ -262,14 +281,19 @@ pub(super) fn clock_skew(node: &str, offset: i64) -> String {
 }
 
 pub(super) fn running_too_long(
-    pods: &str,
+    pods: &[&WorkerStatus],
     expected: SignedDuration,
     namespace: &str,
     first: &str,
 ) -> String {
+    let (worker, is) = match pods.len() {
+        1 => ("Worker", "is"),
+        _ => ("Workers", "are"),
+    };
     format!(
-        "Worker {pods} is still running; the script's phases should have finished after {}. See kubectl logs -n {namespace} \
+        "{worker} {} {is} still running; the script's phases should have finished after {}. See kubectl logs -n {namespace} \
          {first}. To end the test, set spec.stop: true.",
+        list_workers(pods),
         duration::format(expected)
     )
 }

@@ -130,7 +130,9 @@ impl<'a> Run<'a> {
         if self.all_started || may_start || self.start_deadline > self.decision.now {
             return None;
         }
-        let seconds = self.decision.test.spec.start_deadline_seconds;
+        let test = self.decision.test;
+        let namespace = test.namespace().unwrap_or_default();
+        let seconds = test.spec.start_deadline_seconds;
         let waiting_for = self.barrier.as_ref().and_then(StartBarrier::waiting_for);
         if let Some(failed) = &self.failed_call {
             let message = messages::workers_not_started(seconds, Some(failed));
@@ -138,7 +140,12 @@ impl<'a> Run<'a> {
         }
         let (reason, message) = match (waiting_for, &self.blocker) {
             (Some(waiting_for), blocker) => {
-                let message = messages::barrier_deadline_exceeded(seconds, &waiting_for);
+                let message = messages::barrier_deadline_exceeded(
+                    seconds,
+                    &waiting_for,
+                    &namespace,
+                    &test.name_any(),
+                );
                 match blocker {
                     Some(blocker) => (blocker.reason, messages::joined(&message, &blocker.message)),
                     None => (Reason::StartDeadlineExceeded, message),

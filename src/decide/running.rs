@@ -10,7 +10,7 @@ use loadtest_api::duration;
 use loadtest_api::v1alpha1::{LoadTest, LoadTestStatus, Phase, Reason, StopCause};
 
 use super::coordinated_start::StartBarrier;
-use super::messages::{self, list_workers};
+use super::messages;
 use super::progress::{Run, normal_startup};
 use super::{
     Action, Decision, EventRecord, FinalPhase, JobField, JobPatch, Plan, TERMINATE_NOW_SECONDS,
@@ -304,10 +304,7 @@ impl Decision<'_> {
         let all = || workers.iter().map(Arc::as_ref);
         let lost: Vec<_> = all().filter(on_lost_node).collect();
         if let Some(first) = lost.first() {
-            return Some((
-                Reason::NodeLost,
-                messages::node_lost(&list_workers(&lost), &first.pod),
-            ));
+            return Some((Reason::NodeLost, messages::node_lost(&lost, &first.pod)));
         }
         if let Some(message) = self.unacknowledged_after_start(workers) {
             return Some((Reason::StartNotAcknowledged, message));
@@ -348,7 +345,7 @@ impl Decision<'_> {
         let namespace = self.test.namespace().unwrap_or_default();
         Some((
             Reason::RunningTooLong,
-            messages::running_too_long(&list_workers(&late), expected, &namespace, &first.pod),
+            messages::running_too_long(&late, expected, &namespace, &first.pod),
         ))
     }
 

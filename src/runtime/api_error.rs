@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-/// The timeout of one request. The client itself has none.
-pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// The timeout of one request. The client itself has none. It is longer than the default timeout of admission webhooks, 10 s, so
+/// that the API server can still report which webhook did not answer.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// Why a request to the API server failed.
 #[derive(Debug, Error)]
@@ -14,7 +15,7 @@ pub(crate) enum ApiError {
     #[error(transparent)]
     Client(#[from] kube::Error),
     /// The API server did not answer in time.
-    #[error("the API server did not answer within {}s", .0.as_secs())]
+    #[error("the API server did not answer within {}s; a slow admission webhook is a possible cause", .0.as_secs())]
     Timeout(Duration),
 }
 

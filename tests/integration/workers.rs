@@ -139,7 +139,7 @@ async fn worker_template_is_applied_to_the_pod() {
         .unwrap();
     assert_eq!(
         options["value"],
-        "--require=/opt/loadtest/cpus.cjs --require=/opt/loadtest/worker-id.cjs --max-old-space-size=99"
+        "--require=/opt/loadtest/files-hash.cjs --require=/opt/loadtest/cpus.cjs --require=/opt/loadtest/worker-id.cjs --max-old-space-size=99"
     );
     env.pods("all", 1).await;
     let shown = env

@@ -71,8 +71,7 @@ fn all_workers_receive_one_instant_when_all_are_ready() {
     );
     assert_eq!(progress(&test).0, "Starting", "most are ready in a moment");
     step(&mut test, &ours(vec![waits(0, true), waits(1, false)]), 5);
-    let message =
-        "All 2 workers are running; the synchronized start waits for t-1-x to become ready.";
+    let message = "All 2 workers are running; the synchronized start waits for t-1-x to become ready (1 ready so far).";
     assert_eq!(
         (progress(&test), test.status.as_ref().unwrap().phase),
         (("WaitingForWorkers", message), Some(Phase::Starting))
@@ -245,7 +244,7 @@ fn start_deadline_fails_the_test_and_lists_workers_that_are_not_ready() {
     let (reason, message) = progress(&test);
     assert_eq!(reason, "StartDeadlineExceeded");
     assert!(
-        message.contains("did not happen within 30s (startDeadlineSeconds): it waited for t-1-x on n1 to become ready"),
+        message.contains("did not happen within 30s (startDeadlineSeconds): it waited for t-1-x on n1 to become ready (1 ready so far)"),
         "{message}"
     );
 }
