@@ -173,6 +173,8 @@ fn spec(
     };
     let sidecar = |sidecar: Container| Container {
         restart_policy: Some("Always".into()),
+        // A sidecar that keeps the worker from starting is reported with the end of its log.
+        termination_message_policy: Some("FallbackToLogsOnError".into()),
         security_context: Some(container_security(sidecar.security_context.clone())),
         ..sidecar
     };

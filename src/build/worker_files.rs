@@ -148,13 +148,12 @@ pub fn start_volume(name: &str) -> Volume {
 /// The probes are HTTP requests, because the proxy of a service mesh can accept TCP connections on any port.
 #[must_use]
 pub(crate) fn probes(spec: &LoadTestSpec) -> (Probe, Probe) {
-    // Long enough for many workers on one node to load; short enough for a worker that the kubelet cannot reach to be reported
-    // before the start deadline.
-    let startup_timeout = spec
-        .count
-        .saturating_add(10)
-        .min(i32::try_from(spec.start_deadline_seconds / 3).unwrap_or(i32::MAX))
-        .clamp(5, 60);
+    // The kubelet tries a probe three times before it reports a failure. That is long enough for many workers on one node to load,
+    // and short enough for a worker that the kubelet cannot reach to be reported before the start deadline.
+    let startup_timeout = (spec.count / 2)
+        .saturating_add(4)
+        .min(i32::try_from(spec.start_deadline_seconds / 9).unwrap_or(i32::MAX))
+        .clamp(2, 20);
     let get = |path: &str| Probe {
         http_get: Some(HTTPGetAction {
             path: Some(path.into()),

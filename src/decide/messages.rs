@@ -102,7 +102,8 @@ pub(super) fn script_warning(place: &str, warning: &str) -> String {
 }
 
 pub(super) fn invalid_threshold(problem: &str) -> String {
-    format!("Invalid spec.thresholds: {problem}. No worker starts until it is corrected.")
+    let end = if problem.ends_with('?') { "" } else { "." };
+    format!("Invalid spec.thresholds: {problem}{end} No worker starts until it is corrected.")
 }
 
 pub(super) const INLINE_SCRIPT: &str = "spec.testScript.inline";
@@ -182,8 +183,8 @@ pub(super) fn pod_blocked(pod: &str, others: usize, why: &str) -> String {
 
 /// What a user can do about a blocker of a pod, where it is known.
 pub(super) fn advice(blocker: &StartBlocker, namespace: &str, pod: Option<&str>) -> Option<String> {
-    if let (Some(container), Some(pod)) = (&blocker.container, pod) {
-        let name = &container.name;
+    if let Some(container) = &blocker.container {
+        let (name, pod) = (&container.name, pod?);
         return Some(if container.exit_code.is_some() {
             format!("See: kubectl logs -n {namespace} {pod} -c {name} --previous")
         } else {
@@ -211,10 +212,11 @@ pub(super) fn advice(blocker: &StartBlocker, namespace: &str, pod: Option<&str>)
         Reason::ContainerNotStarting => {
             "Check the workers' image and what their container refers to."
         }
-        Reason::ProbeFailed => {
+        Reason::ProbeFailed if error.contains(":8899/") => {
             "The node's kubelet must reach port 8899 of the workers' pods: check the network policies of the namespace and \
-             the node's firewall."
+             the node's firewall. A worker that is still loading looks the same: its log shows this."
         }
+        Reason::ProbeFailed => "Check the container whose probe fails.",
         _ => return None,
     };
     Some(advice.to_owned())

@@ -9,7 +9,7 @@ use loadtest_api::v1alpha1::{FailurePolicy, Phase, Reason};
 use super::coordinated_start::StartBarrier;
 use super::running::refresh_interval;
 use super::{Decision, messages, saturating_add};
-use crate::state::{JobStatus, Observed, StartBlocker, WorkerState, WorkerStatus};
+use crate::state::{JobStatus, Observed, WorkerState, WorkerStatus};
 
 /// How long after the Job's start pods may be missing or waiting before that is reported. Where few tests run it is half of the
 /// refresh interval.
@@ -59,7 +59,7 @@ pub(super) struct Run<'a> {
     /// Set while workers that have all started wait for each other.
     pub(super) barrier: Option<StartBarrier>,
     all_started: bool,
-    blocker: Option<StartBlocker>,
+    blocker: Option<Blocker>,
     /// The call that keeps the workers from starting.
     failed_call: Option<String>,
     pub(super) start_deadline: Timestamp,
@@ -147,13 +147,16 @@ impl<'a> Run<'a> {
                     &test.name_any(),
                 );
                 match blocker {
-                    Some(blocker) => (blocker.reason, messages::joined(&message, &blocker.message)),
+                    Some(blocker) => (
+                        blocker.reason,
+                        messages::joined(&message, &blocker.final_message),
+                    ),
                     None => (Reason::StartDeadlineExceeded, message),
                 }
             }
             (None, Some(blocker)) => (
                 blocker.reason,
-                messages::workers_not_started(seconds, Some(&blocker.message)),
+                messages::workers_not_started(seconds, Some(&blocker.final_message)),
             ),
             (None, None) => (
                 Reason::StartDeadlineExceeded,
@@ -219,8 +222,17 @@ pub(super) fn normal_startup(running_jobs: usize) -> SignedDuration {
     NORMAL_STARTUP.min(refresh_interval(running_jobs) / 2)
 }
 
+/// What keeps the workers from starting.
+struct Blocker {
+    reason: Reason,
+    /// The message while the pods exist.
+    message: String,
+    /// The message for the end of the test, which deletes them.
+    final_message: String,
+}
+
 /// What keeps the workers from starting: what one of them reports, or what events do.
-fn start_blocker(decision: &Decision, observed: &Observed) -> Option<StartBlocker> {
+fn start_blocker(decision: &Decision, observed: &Observed) -> Option<Blocker> {
     let mut blocked: Vec<_> = observed
         .workers
         .iter()
@@ -241,11 +253,13 @@ fn start_blocker(decision: &Decision, observed: &Observed) -> Option<StartBlocke
     };
     let namespace = decision.test.namespace().unwrap_or_default();
     let pod = blocked.first().map(|(worker, _)| worker.pod.as_str());
-    let advice = messages::advice(first, &namespace, pod);
-    Some(StartBlocker {
-        message: advice.map_or(message.clone(), |advice| {
-            messages::with_advice(&message, &advice)
-        }),
-        ..first.clone()
+    let with_advice = |pod| match messages::advice(first, &namespace, pod) {
+        Some(advice) => messages::with_advice(&message, &advice),
+        None => message.clone(),
+    };
+    Some(Blocker {
+        reason: first.reason,
+        message: with_advice(pod),
+        final_message: with_advice(None),
     })
 }

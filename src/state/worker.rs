@@ -472,14 +472,15 @@ impl StartBlocker {
     #[must_use]
     pub(crate) fn from_event(event_reason: &str, message: &str) -> Option<Self> {
         let reason = match event_reason {
+            // A kubelet that has not received a new ConfigMap yet tries again at once.
+            "FailedMount" if message.contains("failed to sync") => return None,
             "FailedCreate" => Reason::PodCreationFailed,
             "FailedMount" | "FailedAttachVolume" | "FailedMapVolume" => Reason::VolumeNotMounted,
             "FailedScheduling" => Reason::Unschedulable,
             "FailedCreatePodSandBox" | "FailedPodSandBoxStatus" | "Failed" | "BackOff" => {
                 Reason::ContainerNotStarting
             }
-            // A slow worker's probe times out while it waits for the answer. This is normal.
-            "Unhealthy" if !message.contains("while awaiting headers") => Reason::ProbeFailed,
+            "Unhealthy" => Reason::ProbeFailed,
             _ => return None,
         };
         Some(Self {

@@ -310,16 +310,21 @@ async fn policy_limits_the_operator_to_the_start_annotations_of_its_own_pods() {
             {"loadtest.artillery.io/start-at": at, "loadtest.artillery.io/start-attempt": "1"}}})
     };
     env.until("the policy is effective", async || {
-        let error = patch(&pod, json!({"metadata": {"labels": {"a": "b"}}}))
-            .await
-            .err()?;
+        let error = patch(
+            &pod,
+            json!({"metadata": {"labels": {"artillery.io/test-name": "b"}}}),
+        )
+        .await
+        .err()?;
         error
             .contains("may only change the annotation")
             .then_some(())
     })
     .await;
     for other in [
-        json!({"metadata": {"annotations": {"other": "x"}}}),
+        json!({"metadata": {"annotations": {"loadtest.artillery.io/test-script": "x"}}}),
+        json!({"metadata": {"labels": {"artillery.io/component": null}}}),
+        json!({"metadata": {"labels": {"batch.kubernetes.io/job-name": "other"}}}),
         json!({"metadata": {"annotations": {"batch.kubernetes.io/job-completion-index": "7"}}}),
         json!({"metadata": {"annotations": {"batch.kubernetes.io/job-completion-index": null}}}),
         json!({"metadata": {"ownerReferences": null}}),
@@ -334,6 +339,10 @@ async fn policy_limits_the_operator_to_the_start_annotations_of_its_own_pods() {
         );
     }
     patch(&pod, start("2026-01-01T00:00:00.120Z"))
+        .await
+        .unwrap();
+    // As a policy of others would add them to the operator's own request.
+    patch(&pod, json!({"metadata": {"annotations": {"policies.example.com/seen": "x"}, "labels": {"team": "a"}}}))
         .await
         .unwrap();
     let foreign = json!({"metadata": {"name": "foreign"}, "spec": {"automountServiceAccountToken": false,

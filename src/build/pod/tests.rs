@@ -99,7 +99,7 @@ fn probes_wait_for_the_answer_of_a_worker_with_a_synchronized_start() {
     let container = &pod["spec"]["containers"][0];
     assert_eq!(
         container["startupProbe"],
-        json!({"httpGet": {"path": "/ready", "port": 8899}, "periodSeconds": 1, "timeoutSeconds": 12,
+        json!({"httpGet": {"path": "/ready", "port": 8899}, "periodSeconds": 1, "timeoutSeconds": 5,
             "initialDelaySeconds": 2, "failureThreshold": i32::MAX})
     );
     assert_eq!(

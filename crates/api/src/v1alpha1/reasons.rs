@@ -133,7 +133,7 @@ pub enum Reason {
     VolumeNotMounted,
     /// The API server rejects the pods, because of a quota or Pod Security.
     PodCreationFailed,
-    /// The kubelet cannot reach a worker, so that it never becomes ready.
+    /// A probe of a worker's pod fails: the kubelet cannot reach it, or it takes very long to load.
     ProbeFailed,
     /// Workers run and are not ready to begin their load, or have not received the start time.
     WaitingForWorkers,
