@@ -25,7 +25,7 @@ const MAX_LINE: usize = 300;
 
 pub(super) fn request_failed(failed: &FailedCall) -> String {
     let error = failed.error.trim_end_matches(['.', ' ']);
-    format!("Cannot {}: {error}. The operator retries.", failed.what)
+    format!("Cannot {}: {error}.", failed.what)
 }
 
 pub(super) fn events_not_recorded(error: &str) -> String {
