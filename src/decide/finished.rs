@@ -1,25 +1,17 @@
-//! How tests end, and what is cleaned up afterwards.
+//! How tests end.
 
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use loadtest_api::duration;
-use loadtest_api::v1alpha1::{
-    ConditionType, FailedWorker, FailurePolicy, LoadTestStatus, Phase, Reason,
-};
+use loadtest_api::v1alpha1::{FailedWorker, FailurePolicy, LoadTestStatus, Phase, Reason};
 
-use super::messages::{self, most_informative_line};
-use super::running::SIDECAR_GRACE_PERIOD;
-use super::{
-    Action, Decision, EventRecord, FinalPhase, JobField, JobPatch, Plan, TERMINATE_NOW_SECONDS,
-    saturating_add,
-};
-use crate::state::{JobOutcome, JobState, JobStatus, Observed, WorkerState, WorkerStatus};
-
-/// How long after its end missing events of a test are recorded.
-const FINAL_EVENT_PERIOD: SignedDuration = SignedDuration::from_mins(10);
+use super::log_line::most_informative_line;
+use super::messages;
+use super::{Decision, FinalPhase, Plan};
+use crate::state::{JobOutcome, JobStatus, WorkerState, WorkerStatus};
 
 /// How many failed workers a status lists at most.
 const MAX_FAILED_WORKERS: usize = 10;
@@ -128,179 +120,6 @@ impl Decision<'_> {
             status: Some(status),
             ..Plan::default()
         }
-    }
-
-    /// What a finished test still needs: its Job must not run on, and both are deleted when their time to live is over.
-    pub(super) fn clean_up(&self, observed: &Observed) -> Plan {
-        let mut plan = self.remaining_change(observed);
-        if plan.action.is_none()
-            && self.current.observed_generation != self.test.metadata.generation
-        {
-            // A field that matters after the end was edited. Everything else stays as it was recorded.
-            plan.action = self.test.metadata.generation.map(Action::RecordGeneration);
-        }
-        if self.misses_events() && self.now < self.final_event_deadline() {
-            let events = self.final_events();
-            let status = LoadTestStatus {
-                conditions: self.with_events_recorded(),
-                ..self.current.clone()
-            };
-            plan = Plan {
-                events,
-                status: self.if_changed(status),
-                back_off: self.failed_events.is_some(),
-                ..plan
-            };
-        }
-        if let Some(failed) = &observed.failed_call {
-            plan.events.push(EventRecord::of_failed_call(failed));
-        }
-        plan
-    }
-
-    /// The test is deleted, and finalizers may keep it, or its Job. It sends no more load.
-    pub(super) fn deleted(observed: &Observed) -> Plan {
-        let running = match &observed.job {
-            JobState::Owned(job) if job.outcome.is_none() && !job.failing => Some(job),
-            _ => None,
-        };
-        let running = running.filter(|job| job.deadline != Some(TERMINATE_NOW_SECONDS));
-        let failed = observed.failed_call.as_ref();
-        Plan {
-            events: failed
-                .map(EventRecord::of_failed_call)
-                .into_iter()
-                .collect(),
-            action: running.map(|job| {
-                Action::PatchJob(JobPatch {
-                    uid: job.uid.clone(),
-                    field: JobField::ActiveDeadline(TERMINATE_NOW_SECONDS),
-                })
-            }),
-            ..Plan::default()
-        }
-    }
-
-    fn remaining_change(&self, observed: &Observed) -> Plan {
-        let (job, workers) = (&observed.job, &observed.workers);
-        let owned = match job {
-            JobState::Owned(job) => Some(job),
-            _ => None,
-        };
-        let patch = |job: &JobStatus, field| {
-            Action::PatchJob(JobPatch {
-                uid: job.uid.clone(),
-                field,
-            })
-        };
-        // A creation that was in flight when the test ended, or a Job that was suspended: it must not send load later.
-        let runs_on = owned.filter(|job| {
-            job.outcome.is_none() && !job.failing && job.deadline != Some(TERMINATE_NOW_SECONDS)
-        });
-        if let Some(job) = runs_on {
-            let completed = self.current.phase == Some(Phase::Completed);
-            let in_grace = |w: &Arc<WorkerStatus>| w.pod_outlives_worker && !self.outlives_grace(w);
-            if completed && workers.iter().any(in_grace) {
-                return Plan {
-                    requeue_at: Some(saturating_add(self.now, SIDECAR_GRACE_PERIOD)),
-                    ..Plan::default()
-                };
-            }
-            if !completed || workers.iter().any(|w| self.outlives_grace(w)) {
-                let terminate = JobField::ActiveDeadline(TERMINATE_NOW_SECONDS);
-                return Plan {
-                    action: Some(patch(job, terminate)),
-                    ..Plan::default()
-                };
-            }
-        }
-        let spec = &self.test.spec;
-        let job_ttl = spec
-            .job_ttl_seconds_after_finished
-            .or(spec.ttl_seconds_after_finished);
-        let ended = owned.filter(|job| job.outcome.is_some());
-        let set_ttl = ended
-            .zip(job_ttl)
-            .filter(|(job, ttl)| job.ttl != Some(*ttl))
-            .map(|(job, ttl)| patch(job, JobField::Ttl(ttl)));
-        let Some(ttl) = spec.ttl_seconds_after_finished else {
-            return Plan {
-                action: set_ttl,
-                ..Plan::default()
-            };
-        };
-        let completion = self.current.completion_time.as_ref();
-        let due = saturating_add(
-            completion.map_or(self.now, |t| t.0),
-            SignedDuration::from_secs(i64::from(ttl)),
-        );
-        if due <= self.now {
-            return Plan {
-                action: Some(Action::DeleteTest),
-                ..Plan::default()
-            };
-        }
-        Plan {
-            action: set_ttl,
-            requeue_at: Some(due),
-            ..Plan::default()
-        }
-    }
-
-    /// Until when missing events of a finished test are recorded.
-    fn final_event_deadline(&self) -> Timestamp {
-        let failed_since = self.current.condition(ConditionType::EventsRecorded);
-        let since = [
-            self.current.completion_time.as_ref().map(|t| t.0),
-            failed_since.map(|c| c.last_transition_time.0),
-        ];
-        let since = since.into_iter().flatten().max();
-        saturating_add(since.unwrap_or(Timestamp::MIN), FINAL_EVENT_PERIOD)
-    }
-
-    /// The conditions once all events are recorded; those of now, if one cannot be.
-    fn with_events_recorded(&self) -> Vec<Condition> {
-        let recorded = |c: &&Condition| {
-            self.failed_events.is_some() || c.type_ != ConditionType::EventsRecorded.as_str()
-        };
-        let conditions = self.current.conditions.iter();
-        conditions.filter(recorded).cloned().collect()
-    }
-
-    /// The event about the end of a test, and about its verdict, as its status records them.
-    fn final_events(&self) -> Vec<EventRecord> {
-        let ends = [
-            (FinalPhase::Completed, ConditionType::Completed),
-            (FinalPhase::Failed, ConditionType::Failed),
-            (FinalPhase::Stopped, ConditionType::Stopped),
-        ];
-        let end = ends
-            .iter()
-            .find(|(end, _)| self.current.phase == Some(end.phase()));
-        let end = end.and_then(|(end, type_)| {
-            let condition = self.current.condition(*type_)?;
-            Some(end.event(&condition.message))
-        });
-        let has_thresholds = self.current.thresholds.iter().flatten().next().is_some();
-        let passed = self.current.condition(ConditionType::Passed);
-        let verdict = passed.filter(|c| {
-            self.current.phase == Some(Phase::Completed) && (has_thresholds || c.status != "True")
-        });
-        let verdict = verdict.and_then(|condition| {
-            let reason = Reason::parse(&condition.reason)?;
-            Some(EventRecord::of_verdict(
-                condition.status == "True",
-                reason,
-                &condition.message,
-            ))
-        });
-        let created = messages::created_event(&self.test.name_any());
-        let created = self
-            .current
-            .start_time
-            .is_some()
-            .then(|| EventRecord::normal(Reason::Created, created));
-        created.into_iter().chain(end).chain(verdict).collect()
     }
 
     /// Why a Job failed: because of which worker, with the end of its log; or because the Job was to end.

@@ -8,6 +8,7 @@ use loadtest_api::duration;
 use loadtest_api::labels::TEST_NAME_LABEL;
 use loadtest_api::v1alpha1::Reason;
 
+use super::log_line::{error_line, most_informative_line};
 use crate::state::{FailedCall, StartBlocker, WorkerState, WorkerStatus};
 
 /// How many objects a message lists at most.
@@ -17,9 +18,6 @@ pub(super) const MAX_LISTED: usize = 5;
 ///
 /// Source: Artillery 2, `lib/cmds/run.ts` and the plugins `ensure` and `expect` (`suggestedExitCode`).
 const CONDITIONS_NOT_MET: i32 = 21;
-
-/// How many characters of a worker's log line a message quotes at most.
-const MAX_LINE: usize = 300;
 
 // Calls to the API server
 
@@ -442,40 +440,6 @@ fn describe_failure(worker: &WorkerStatus) -> String {
         worker.pod,
         parts.into_iter().flatten().collect::<String>()
     )
-}
-
-/// The line of a log's end that explains most: the last one that names an error, or else the last one with a word in it. An
-/// error that Node.js prints ends with its stack and its properties.
-pub(super) fn most_informative_line(log: Option<&str>) -> Option<String> {
-    error_line(log).or_else(|| {
-        let mut lines = log.unwrap_or_default().lines().map(str::trim).rev();
-        let line = lines.find(|line| line.chars().any(char::is_alphanumeric))?;
-        Some(line.chars().take(MAX_LINE).collect())
-    })
-}
-
-/// The last line of a log that names an error: `TypeError: ...`, `Error [ERR_MODULE_NOT_FOUND]: ...`, `error: ...`.
-fn error_line(log: Option<&str>) -> Option<String> {
-    let names_error = |line: &&str| {
-        let is_name = |word: &str| {
-            let word = word.trim_end_matches(':');
-            word.ends_with("Error") || word.eq_ignore_ascii_case("error")
-        };
-        // The name of an error ends with a colon, or its code follows in brackets.
-        let mut words = line.split_whitespace().peekable();
-        while let Some(word) = words.next() {
-            let has_end = word.ends_with(':') || words.peek().is_some_and(|w| w.starts_with('['));
-            if is_name(word) && has_end {
-                return true;
-            }
-        }
-        ["Error", "error", "fatal", "Cannot find module", "npm ERR!"]
-            .iter()
-            .any(|start| line.starts_with(start))
-    };
-    let mut lines = log.unwrap_or_default().lines().map(str::trim).rev();
-    let line = lines.find(|line| names_error(line) && !line.starts_with("at "))?;
-    Some(line.chars().take(MAX_LINE).collect())
 }
 
 // Events. The texts of Created, Running and the prefixes of the others are those of the original operator.

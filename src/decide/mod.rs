@@ -6,8 +6,10 @@
 //!
 //! Start with [`decide`]; [`messages`] holds every sentence that users read.
 
+mod clean_up;
 mod coordinated_start;
 mod finished;
+mod log_line;
 mod messages;
 mod pending;
 mod plan;

@@ -283,3 +283,31 @@ fn waiting_for_the_start_does_not_count_as_load() {
     step(&mut test, &both, 360);
     assert_eq!(progress(&test).0, "RunningTooLong");
 }
+
+#[test]
+fn workers_that_are_ready_start_even_after_the_deadline() {
+    // The operator was away while the workers waited.
+    let mut test = test(2);
+    step(&mut test, &seen(JobState::Absent, vec![]), 0);
+    let ready = |index| WorkerStatus {
+        start: StartHandshake {
+            state: StartState::Ready,
+            ..StartHandshake::default()
+        },
+        ..worker(index, WorkerState::Running)
+    };
+    let late = step(&mut test, &ours(vec![ready(0), ready(1)]), 700);
+    assert!(matches!(late.action, Some(Action::SendStartTime(_))));
+    assert_eq!(test.phase(), Some(Phase::Starting));
+    let failed = Observed {
+        failed_call: Some(crate::state::FailedCall {
+            what: "send the start time to the workers' pods",
+            error: "frozen".into(),
+        }),
+        ..ours(vec![ready(0), ready(1)])
+    };
+    step(&mut test, &failed, 701);
+    assert_eq!(test.phase(), Some(Phase::Stopping));
+    let message = &test.status.as_ref().unwrap().conditions[0].message;
+    assert!(message.contains("frozen"), "{message}");
+}

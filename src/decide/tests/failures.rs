@@ -277,7 +277,7 @@ fn the_line_of_a_log_that_names_the_error_is_quoted() {
         (plain, "all done"),
     ] {
         assert_eq!(
-            messages::most_informative_line(Some(log)).as_deref(),
+            log_line::most_informative_line(Some(log)).as_deref(),
             Some(line)
         );
     }
