@@ -187,7 +187,7 @@ impl Decision<'_> {
             );
         }
         let event = EventRecord::warning(reason, message.clone()).about(message.clone());
-        // What the record says about the Job must stay: it may have been created by the call that failed.
+        // What is recorded about the Job must stay: it may have been created by the call that failed.
         let phase = match self.current.phase {
             Some(Phase::Starting) if reason == Reason::RequestFailed => Phase::Starting,
             _ => Phase::Pending,

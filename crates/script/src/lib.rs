@@ -48,7 +48,7 @@ pub struct Analysis {
     /// The thresholds of its `ensure`. None if only Artillery can read the script: JavaScript,
     /// TypeScript, or YAML that Artillery's parser accepts and the operator's does not.
     pub ensure: Option<Vec<Threshold>>,
-    /// What it says about its target.
+    /// The target that it names.
     pub target: Target,
     /// The first problem found in it.
     pub problem: Option<Problem>,

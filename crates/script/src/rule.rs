@@ -38,7 +38,7 @@ const RESERVED: [&str; 11] = [
 enum Failure {
     /// The expression cannot be evaluated.
     Unreadable(String),
-    /// The expression may name a metric with unusual characters, which only the results can tell.
+    /// The expression may name a metric with unusual characters, which only the results show.
     Undecided,
 }
 

@@ -2,7 +2,7 @@
 
 use crate::yaml::{Node, Value};
 
-/// What a script says about its target.
+/// The target that a script names.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Target {
     /// Whether Artillery does not run the script unless a target is given otherwise.

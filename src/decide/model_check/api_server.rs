@@ -8,7 +8,7 @@ impl State {
     pub(super) fn serve(&mut self, request: &Request, late: bool, names: &Names) -> bool {
         match *request {
             Request::Events(ref events) => {
-                self.said.extend(events);
+                self.recorded.extend(events);
                 true
             }
             Request::Status {
@@ -17,7 +17,7 @@ impl State {
                 status,
             } => {
                 let Some(test) = self
-                    .world
+                    .cluster
                     .test
                     .filter(|t| t.uid == uid && t.version == version)
                 else {
@@ -32,7 +32,7 @@ impl State {
                     status: Some(status),
                     ..test
                 };
-                self.world.test = Some(test);
+                self.cluster.test = Some(test);
                 self.job_since_write = false;
                 if !late {
                     self.written = Some(test);
@@ -40,9 +40,9 @@ impl State {
                 true
             }
             Request::Create { owner } => {
-                if self.world.job.is_some() {
+                if self.cluster.job.is_some() {
                     // After a conflict, the Job is read live, as `apply` does.
-                    self.view.job = self.world.job;
+                    self.view.job = self.cluster.job;
                     return false;
                 }
                 let index = usize::from(owner - 1);
@@ -58,8 +58,8 @@ impl State {
                     failing: None,
                     outcome: None,
                 };
-                self.world.job = Some(job);
-                self.world.pods.clear();
+                self.cluster.job = Some(job);
+                self.cluster.pods.clear();
                 self.job_since_write = true;
                 if !late && self.view.lost.is_none_or(|lost| lost.uid != uid) {
                     self.view.job = Some(job);
@@ -68,22 +68,22 @@ impl State {
                 true
             }
             Request::Start { job, ref pods } => {
-                if self.world.job.is_some_and(|j| j.uid == job) {
+                if self.cluster.job.is_some_and(|j| j.uid == job) {
                     for index in pods {
                         if let Some(pod) = self
-                            .world
+                            .cluster
                             .pods
                             .get_mut(*index)
                             .filter(|p| **p == Pod::Running)
                         {
-                            *pod = Pod::Told;
+                            *pod = Pod::StartSent;
                         }
                     }
                 }
                 true
             }
             Request::End { job } => {
-                if let Some(there) = self.world.job.as_mut().filter(|j| j.uid == job) {
+                if let Some(there) = self.cluster.job.as_mut().filter(|j| j.uid == job) {
                     assert_ne!(there.owner, 0, "I7: a foreign Job was written to");
                     there.at_once = true;
                 }

@@ -9,31 +9,31 @@ impl State {
         }
     }
 
-    /// Asserts the invariants of a settled state, in which no step is left.
-    pub(super) fn check_settled(&self, names: &Names, from: &Self) {
-        let Some(test) = self.world.test else {
+    /// Asserts the invariants of a final state, in which no step is left.
+    pub(super) fn check_final(&self, names: &Names, from: &Self) {
+        let Some(test) = self.cluster.test else {
             assert!(
-                self.world.job.is_none_or(|j| j.owner == 0),
+                self.cluster.job.is_none_or(|j| j.owner == 0),
                 "I8: a Job outlives its test: {self:#?}"
             );
             return;
         };
         let phase = names.phase(test);
-        let blocked = self.world.job.is_some_and(|j| j.owner == 0) || !self.script;
+        let blocked = self.cluster.job.is_some_and(|j| j.owner == 0) || !self.script;
         match phase {
             Some(phase) if phase.is_terminal() => {
                 let reasons: Vec<_> = self
-                    .said
+                    .recorded
                     .iter()
                     .map(|id| names.events[usize::from(*id)])
                     .collect();
-                let told = match phase {
+                let expected = match phase {
                     Phase::Completed => Reason::Completed,
                     Phase::Stopped => Reason::Stopped,
                     _ => Reason::Failed,
                 };
                 assert!(
-                    reasons.contains(&(test.uid, told)),
+                    reasons.contains(&(test.uid, expected)),
                     "missing event of the final phase: {self:#?}"
                 );
             }
@@ -46,19 +46,19 @@ impl State {
                 );
             }
             Some(Phase::Suspended) => assert!(
-                self.world.job.is_some_and(|j| j.suspended),
+                self.cluster.job.is_some_and(|j| j.suspended),
                 "I11: the test is not suspended: {self:#?}"
             ),
             _ => panic!("I11: the test hangs in {phase:?}: {self:#?}\nfrom {from:#?}"),
         }
         // A Job that a late request created after the end of the test must be stopped.
         if let Some(job) = self
-            .world
+            .cluster
             .job
             .filter(|j| j.owner == test.uid && phase != Some(Phase::Suspended))
         {
-            let all_done = self.world.pods.len() == self.workers
-                && self.world.pods.iter().all(|p| *p == Pod::Succeeded);
+            let all_done = self.cluster.pods.len() == self.workers
+                && self.cluster.pods.iter().all(|p| *p == Pod::Succeeded);
             assert!(
                 job.outcome.is_some() || job.suspended && (job.at_once || all_done),
                 "I2: a Job keeps running: {self:#?}\nfrom {from:#?}"

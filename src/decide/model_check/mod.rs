@@ -63,7 +63,7 @@ enum Pod {
     /// The container runs. With several workers, it waits for the start instant.
     Running,
     /// The worker has received the start instant.
-    Told,
+    StartSent,
     Succeeded,
     Failed,
     /// The pod was deleted, manually or because another worker failed.
@@ -110,13 +110,13 @@ enum Request {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct State {
-    world: Objects,
+    cluster: Objects,
     script: bool,
     /// Whether the start deadline has passed.
     late: bool,
     /// Whether a Job of the test's name was created or deleted since the last write of the test.
     job_since_write: bool,
-    said: BTreeSet<Id>,
+    recorded: BTreeSet<Id>,
     /// The number of Jobs created for the first and the second test, in total and by late requests.
     created: [u8; 2],
     created_late: [u8; 2],
@@ -137,7 +137,7 @@ struct State {
 struct Sight {
     view: Objects,
     test: Test,
-    world_job: Option<Job>,
+    cluster_job: Option<Job>,
     history: bool,
     script: bool,
     late: bool,
@@ -147,7 +147,7 @@ struct Sight {
 #[derive(Default)]
 struct Names {
     plans: HashMap<Sight, Vec<Request>>,
-    settled: HashMap<State, State>,
+    final_states: HashMap<State, State>,
     statuses: Vec<LoadTestStatus>,
     by_text: HashMap<String, Id>,
     events: Vec<(u8, Reason)>,
@@ -165,13 +165,13 @@ impl Names {
         id
     }
 
-    fn event(&mut self, uid: u8, say: &EventRecord) -> Id {
-        let text = format!("event {uid} {:?} {}", say.reason, say.dedup_key);
+    fn event(&mut self, uid: u8, record: &EventRecord) -> Id {
+        let text = format!("event {uid} {:?} {}", record.reason, record.dedup_key);
         if let Some(id) = self.by_text.get(&text) {
             return *id;
         }
         let id = Id::try_from(self.events.len()).unwrap();
-        self.events.push((uid, say.reason));
+        self.events.push((uid, record.reason));
         self.by_text.insert(text, id);
         id
     }
@@ -191,14 +191,14 @@ impl State {
             stop: false,
         };
         Self {
-            world: Objects {
+            cluster: Objects {
                 test: Some(test),
                 ..Objects::default()
             },
             script: true,
             late: false,
             job_since_write: false,
-            said: BTreeSet::new(),
+            recorded: BTreeSet::new(),
             created: [0; 2],
             created_late: [0; 2],
             view: Objects::default(),
@@ -284,7 +284,7 @@ impl State {
     }
 
     /// Runs without faults and user actions until no step is left.
-    fn settled(&self, names: &mut Names) -> Self {
+    fn final_states(&self, names: &mut Names) -> Self {
         let mut state = Self {
             faults: 0,
             users: 0,
@@ -292,7 +292,7 @@ impl State {
         };
         let mut path = Vec::new();
         let end = loop {
-            if let Some(end) = names.settled.get(&state) {
+            if let Some(end) = names.final_states.get(&state) {
                 break end.clone();
             }
             assert!(path.len() < 200, "the run does not terminate: {state:#?}");
@@ -310,7 +310,7 @@ impl State {
             }
         };
         names
-            .settled
+            .final_states
             .extend(path.into_iter().map(|state| (state, end.clone())));
         end
     }
@@ -324,7 +324,7 @@ fn explore(workers: usize, lag: bool, faults: u8, users: u8) -> HashSet<Option<P
     let first = State::new(workers, lag, faults, users);
     let mut seen: HashSet<State> = HashSet::from([first.clone()]);
     let mut queue = VecDeque::from([first]);
-    let mut settled: HashSet<State> = HashSet::new();
+    let mut final_states: HashSet<State> = HashSet::new();
     let (mut steps, mut ends) = (0_usize, HashSet::new());
     while let Some(state) = queue.pop_front() {
         for (_, next) in state.steps(&mut names) {
@@ -334,17 +334,17 @@ fn explore(workers: usize, lag: bool, faults: u8, users: u8) -> HashSet<Option<P
                 queue.push_back(next);
             }
         }
-        let end = state.settled(&mut names);
-        if settled.insert(end.clone()) {
-            end.check_settled(&names, &state);
-            ends.insert(end.world.test.and_then(|t| names.phase(t)));
+        let end = state.final_states(&mut names);
+        if final_states.insert(end.clone()) {
+            end.check_final(&names, &state);
+            ends.insert(end.cluster.test.and_then(|t| names.phase(t)));
         }
     }
     println!(
-        "model check: {workers} workers, {} views, {faults} faults, {users} user actions: {} states, {steps} steps, {} settled states, {:.1}s",
+        "model check: {workers} workers, {} views, {faults} faults, {users} user actions: {} states, {steps} steps, {} final_states states, {:.1}s",
         if lag { "lagging" } else { "prompt" },
         seen.len(),
-        settled.len(),
+        final_states.len(),
         begun.elapsed().as_secs_f64()
     );
     ends

@@ -37,7 +37,7 @@ pub(super) fn test_job(job: Job, pods: &[Pod]) -> JobStatus {
         owner_uid: Some(job.owner.to_string()),
         created: Some(at(1)),
         started: job.started.then(|| at(1)),
-        active: count(Pod::Running) + count(Pod::Told) + count(Pod::Pending),
+        active: count(Pod::Running) + count(Pod::StartSent) + count(Pod::Pending),
         succeeded: count(Pod::Succeeded),
         failed: i32::from(job.failing.is_some()),
         suspended: job.suspended,
@@ -61,7 +61,7 @@ pub(super) fn failed(reason: &str) -> JobOutcome {
 pub(super) fn worker((index, pod): (usize, &Pod)) -> WorkerStatus {
     let (state, started, deleted) = match *pod {
         Pod::Pending => (WorkerState::Pending { blocker: None }, false, None),
-        Pod::Running | Pod::Told => (WorkerState::Running, true, None),
+        Pod::Running | Pod::StartSent => (WorkerState::Running, true, None),
         Pod::Succeeded => (WorkerState::Succeeded, true, None),
         Pod::Failed => (
             WorkerState::Failed {
@@ -96,10 +96,10 @@ pub(super) fn worker((index, pod): (usize, &Pod)) -> WorkerStatus {
         start: StartHandshake {
             state: match pod {
                 Pod::Running => StartState::Ready,
-                Pod::Told => StartState::Acknowledged,
+                Pod::StartSent => StartState::Acknowledged,
                 _ => StartState::Loading,
             },
-            instant: (*pod == Pod::Told).then(|| at(3)),
+            instant: (*pod == Pod::StartSent).then(|| at(3)),
             attempt: u8::MAX,
             sent_at: None,
             ack_deadline: Some(Timestamp::MIN),

@@ -17,8 +17,8 @@ impl State {
         let sight = Sight {
             view: self.view.clone(),
             test,
-            world_job: self.world.job,
-            history: self.job_since_write || self.world.test != Some(test),
+            cluster_job: self.cluster.job,
+            history: self.job_since_write || self.cluster.test != Some(test),
             script: self.script,
             late: self.late,
         };
@@ -27,7 +27,7 @@ impl State {
             names.plans.insert(sight, plan);
             return self.reconcile(names);
         }
-        let unsaid = |request: &&Request| !matches!(request, Request::Events(events) if events.is_subset(&self.said));
+        let unsaid = |request: &&Request| !matches!(request, Request::Events(events) if events.is_subset(&self.recorded));
         Some(names.plans[&sight].iter().filter(unsaid).cloned().collect())
     }
 
@@ -46,11 +46,13 @@ impl State {
                 JobState::Deleted(Some(test_job(job, &self.view.pods)))
             }
             // A Job that the store does not contain is read live, as `observe` does.
-            _ => match (names.phase(test), self.world.job) {
+            _ => match (names.phase(test), self.cluster.job) {
                 (Some(phase), Some(job)) if !phase.is_terminal() => ours(job),
                 (Some(phase), None) if !phase.is_terminal() => match object.recorded_job() {
                     JobRecord::Existed => JobState::Deleted(None),
-                    JobRecord::Unclear if self.job_since_write || self.world.test != Some(test) => {
+                    JobRecord::Unclear
+                        if self.job_since_write || self.cluster.test != Some(test) =>
+                    {
                         JobState::Deleted(None)
                     }
                     _ => JobState::Absent,
@@ -88,7 +90,7 @@ impl State {
             requests.push(Request::Events(
                 plan.events
                     .iter()
-                    .map(|say| names.event(test.uid, say))
+                    .map(|record| names.event(test.uid, record))
                     .collect(),
             ));
         }
@@ -101,8 +103,8 @@ impl State {
         }
         match plan.action {
             Some(Action::CreateJob(_)) => requests.push(Request::Create { owner: test.uid }),
-            Some(Action::PatchJob(steer)) => requests.push(Request::End {
-                job: steer.uid.parse().unwrap(),
+            Some(Action::PatchJob(patch)) => requests.push(Request::End {
+                job: patch.uid.parse().unwrap(),
             }),
             Some(Action::SendStartTime(start)) => {
                 let Some(job) = self.view.job else {
@@ -126,7 +128,7 @@ impl State {
         // The restarted operator relists everything. Deleted objects are not in a list.
         self.view = Objects {
             lost: None,
-            ..self.world.clone()
+            ..self.cluster.clone()
         };
     }
 }

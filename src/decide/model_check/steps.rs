@@ -4,33 +4,33 @@ use super::*;
 
 impl State {
     pub(super) fn see_test(&mut self) {
-        self.view.test = self.world.test;
+        self.view.test = self.cluster.test;
     }
 
     pub(super) fn see_job(&mut self) {
-        if self.view.job != self.world.job {
-            if self.world.job.is_none() {
+        if self.view.job != self.cluster.job {
+            if self.cluster.job.is_none() {
                 self.view.lost = self.view.job;
             }
-            self.view.job = self.world.job;
+            self.view.job = self.cluster.job;
         }
     }
 
     pub(super) fn see_pods(&mut self) {
         // The store keeps pods by Job, so pods of another Job are ignored.
-        if self.view.job.map(|j| j.uid) == self.world.job.map(|j| j.uid) {
-            self.view.pods.clone_from(&self.world.pods);
+        if self.view.job.map(|j| j.uid) == self.cluster.job.map(|j| j.uid) {
+            self.view.pods.clone_from(&self.cluster.pods);
         }
     }
 
     /// Adds the steps of the Job controller, the kubelet, the garbage collector and time.
     pub(super) fn world_steps(&self, add: &mut Add) {
-        if let Some(job) = self.world.job {
-            let orphan = job.owner != 0 && self.world.test.map(|t| t.uid) != Some(job.owner);
+        if let Some(job) = self.cluster.job {
+            let orphan = job.owner != 0 && self.cluster.test.map(|t| t.uid) != Some(job.owner);
             if orphan {
                 add("garbage collected", &mut |s| {
-                    s.world.job = None;
-                    s.world.pods.clear();
+                    s.cluster.job = None;
+                    s.cluster.pods.clear();
                     s.job_since_write = true;
                 });
             }
@@ -38,9 +38,9 @@ impl State {
                 self.job_steps(job, add);
             }
         }
-        let not_started = self.world.pods.contains(&Pod::Pending);
+        let not_started = self.cluster.pods.contains(&Pod::Pending);
         if !self.late
-            && (not_started || !self.script || self.world.job.is_some_and(|j| j.owner == 0))
+            && (not_started || !self.script || self.cluster.job.is_some_and(|j| j.owner == 0))
         {
             add("time passes", &mut |s| s.late = true);
         }
@@ -48,18 +48,18 @@ impl State {
 
     pub(super) fn job_steps(&self, job: Job, add: &mut Add) {
         let change = |s: &mut Self, f: &dyn Fn(&mut Job)| {
-            let mut job = s.world.job.unwrap();
+            let mut job = s.cluster.job.unwrap();
             f(&mut job);
-            s.world.job = Some(job);
+            s.cluster.job = Some(job);
             s.job_since_write = true;
         };
         if !job.started && !job.suspended && job.failing.is_none() {
             add("job starts", &mut |s| {
                 change(s, &|j| j.started = true);
-                s.world.pods.resize(s.workers, Pod::Pending);
+                s.cluster.pods.resize(s.workers, Pod::Pending);
                 // The Job controller recreates pods that a suspension stopped. Their load is then sent twice.
                 for pod in s
-                    .world
+                    .cluster
                     .pods
                     .iter_mut()
                     .filter(|p| matches!(p, Pod::Gone { .. }))
@@ -72,19 +72,19 @@ impl State {
         if job.suspended && job.failing.is_none() {
             return;
         }
-        for index in 0..self.world.pods.len() {
-            let becomes: &[Pod] = match self.world.pods[index] {
+        for index in 0..self.cluster.pods.len() {
+            let becomes: &[Pod] = match self.cluster.pods[index] {
                 Pod::Pending => &[Pod::Running],
                 // A single worker does not wait for a start instant.
                 Pod::Running if self.workers > 1 => &[Pod::Failed],
-                Pod::Running | Pod::Told => &[Pod::Succeeded, Pod::Failed],
+                Pod::Running | Pod::StartSent => &[Pod::Succeeded, Pod::Failed],
                 _ => &[],
             };
             for pod in becomes {
-                add("pod", &mut |s| s.world.pods[index] = *pod);
+                add("pod", &mut |s| s.cluster.pods[index] = *pod);
             }
         }
-        let pods = &self.world.pods;
+        let pods = &self.cluster.pods;
         if job.failing.is_none() {
             if pods.iter().all(|p| *p == Pod::Succeeded) {
                 add("job complete", &mut |s| {
@@ -104,7 +104,7 @@ impl State {
             }
         } else if pods
             .iter()
-            .any(|p| matches!(p, Pod::Pending | Pod::Running | Pod::Told))
+            .any(|p| matches!(p, Pod::Pending | Pod::Running | Pod::StartSent))
         {
             add("pods stopped", &mut |s| s.stop_pods());
         } else {
@@ -113,8 +113,8 @@ impl State {
     }
 
     pub(super) fn stop_pods(&mut self) {
-        for pod in &mut self.world.pods {
-            if matches!(pod, Pod::Pending | Pod::Running | Pod::Told) {
+        for pod in &mut self.cluster.pods {
+            if matches!(pod, Pod::Pending | Pod::Running | Pod::StartSent) {
                 *pod = Pod::Gone {
                     ran: *pod != Pod::Pending,
                     by_hand: false,
@@ -130,11 +130,11 @@ impl State {
                 change(s);
             });
         };
-        if let Some(test) = self.world.test {
-            act("test deleted", &mut |s| s.world.test = None);
+        if let Some(test) = self.cluster.test {
+            act("test deleted", &mut |s| s.cluster.test = None);
             if !test.stop && !names.phase(test).is_some_and(Phase::is_terminal) {
                 act("stop", &mut |s| {
-                    s.world.test = Some(Test {
+                    s.cluster.test = Some(Test {
                         stop: true,
                         version: test.version + 1,
                         ..test
@@ -142,9 +142,9 @@ impl State {
                 });
             }
         }
-        if self.world.test.is_some_and(|t| t.uid == 1) {
+        if self.cluster.test.is_some_and(|t| t.uid == 1) {
             act("test recreated", &mut |s| {
-                s.world.test = Some(Test {
+                s.cluster.test = Some(Test {
                     uid: 2,
                     version: 100,
                     status: None,
@@ -152,17 +152,17 @@ impl State {
                 });
             });
         }
-        match self.world.job {
+        match self.cluster.job {
             Some(job) => {
                 act("job deleted", &mut |s| {
-                    s.world.job = None;
-                    s.world.pods.clear();
+                    s.cluster.job = None;
+                    s.cluster.pods.clear();
                     s.job_since_write = true;
                 });
                 if job.owner != 0 && job.outcome.is_none() {
                     act("job suspended", &mut |s| {
                         s.stop_pods();
-                        s.world.job = Some(Job {
+                        s.cluster.job = Some(Job {
                             suspended: !job.suspended,
                             started: false,
                             ..job
@@ -171,13 +171,13 @@ impl State {
                     });
                 }
                 if let Some(index) = self
-                    .world
+                    .cluster
                     .pods
                     .iter()
-                    .position(|p| matches!(p, Pod::Running | Pod::Told))
+                    .position(|p| matches!(p, Pod::Running | Pod::StartSent))
                 {
                     act("pod deleted", &mut |s| {
-                        s.world.pods[index] = Pod::Gone {
+                        s.cluster.pods[index] = Pod::Gone {
                             ran: true,
                             by_hand: true,
                         }
@@ -186,7 +186,7 @@ impl State {
             }
             None => act("foreign job", &mut |s| {
                 let owner = 0;
-                s.world.job = Some(Job {
+                s.cluster.job = Some(Job {
                     uid: 99,
                     owner,
                     started: true,

@@ -238,7 +238,7 @@ fn start_deadline_fails_the_test_and_lists_workers_that_are_not_ready() {
     assert_eq!(step(&mut test, &both, 29).requeue_at, Some(at(30)));
     let late = step(&mut test, &both, 30);
     assert_eq!(
-        (steer(&late), started(&late)),
+        (patched_field(&late), started(&late)),
         (Some(JobField::ActiveDeadline(TERMINATE_NOW_SECONDS)), None)
     );
     let (reason, message) = progress(&test);

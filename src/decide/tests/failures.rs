@@ -143,7 +143,7 @@ fn a_failure_names_the_worker_and_separates_failed_from_stopped() {
         1,
         "exactly one condition holds"
     );
-    // A failure that was over before anybody looked still tells its beginning.
+    // The start time of a failure that was over before the first observation is recorded all the same.
     assert_eq!(
         plan.events.iter().map(|e| e.reason.as_str()).next(),
         Some("Created")
@@ -161,7 +161,7 @@ fn failure_message_quotes_the_error_line() {
         reason: "BackoffLimitExceeded".into(),
         message: "limit".into(),
     };
-    for (wrote, told) in [
+    for (wrote, reported) in [
         (
             "\nError: Cannot find module './p.js'\n    at node:internal/x:1\n  code: 'MODULE_NOT_FOUND',\n  requireStack: []\n}\n",
             "Error: Cannot find module './p.js'",
@@ -185,7 +185,7 @@ fn failure_message_quotes_the_error_line() {
                 .message
                 .as_deref()
                 .unwrap_or_default(),
-            told
+            reported
         );
     }
 }

@@ -109,7 +109,7 @@ fn a_stopped_test_terminates_its_job_and_is_neither_completed_nor_failed() {
     );
     // A creation that was on its way is ended.
     assert_eq!(
-        steer(&plan(&early, &seen(JobState::Owned(job()), vec![]), 1)),
+        patched_field(&plan(&early, &seen(JobState::Owned(job()), vec![]), 1)),
         Some(JobField::ActiveDeadline(TERMINATE_NOW_SECONDS))
     );
 
@@ -125,7 +125,10 @@ fn a_stopped_test_terminates_its_job_and_is_neither_completed_nor_failed() {
     let mut test = with(test, &json!({"stop": true}));
     let stopping = step(&mut test, &both(), 10);
     assert_eq!(
-        (stopping.status.as_ref().unwrap().phase, steer(&stopping)),
+        (
+            stopping.status.as_ref().unwrap().phase,
+            patched_field(&stopping)
+        ),
         (
             Some(Phase::Stopping),
             Some(JobField::ActiveDeadline(TERMINATE_NOW_SECONDS))
@@ -216,10 +219,14 @@ fn injected_sidecars_do_not_block_completion() {
         let both = vec![lingering(state), worker(1, WorkerState::Running)];
         step(&mut test, &seen(JobState::Owned(job()), both), seconds)
     };
-    assert_eq!(steer(&failed(69)), None, "the pod may be about to end");
+    assert_eq!(
+        patched_field(&failed(69)),
+        None,
+        "the pod may be about to end"
+    );
     let ends = failed(70);
     assert_eq!(
-        steer(&ends),
+        patched_field(&ends),
         Some(JobField::ActiveDeadline(TERMINATE_NOW_SECONDS))
     );
     let condition = &ends.status.unwrap().conditions[0];
@@ -238,9 +245,12 @@ fn injected_sidecars_do_not_block_completion() {
         Some(Phase::Completed)
     );
     let left = step(&mut done, &succeeded, 61);
-    assert_eq!((steer(&left), left.requeue_at), (None, Some(at(71))));
     assert_eq!(
-        steer(&step(&mut done, &succeeded, 71)),
+        (patched_field(&left), left.requeue_at),
+        (None, Some(at(71)))
+    );
+    assert_eq!(
+        patched_field(&step(&mut done, &succeeded, 71)),
         Some(JobField::ActiveDeadline(TERMINATE_NOW_SECONDS))
     );
     let slow = seen(
@@ -251,8 +261,8 @@ fn injected_sidecars_do_not_block_completion() {
         }],
     );
     assert_eq!(
-        steer(&step(&mut done, &slow, 500)),
+        patched_field(&step(&mut done, &slow, 500)),
         None,
-        "a Job that is told slowly ends by itself"
+        "a Job that is reported slowly ends by itself"
     );
 }

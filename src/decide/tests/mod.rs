@@ -145,9 +145,9 @@ fn creates(plan: &Plan) -> bool {
     matches!(plan.action, Some(Action::CreateJob(_)))
 }
 
-fn steer(plan: &Plan) -> Option<JobField> {
+fn patched_field(plan: &Plan) -> Option<JobField> {
     match &plan.action {
-        Some(Action::PatchJob(steer)) => Some(steer.field),
+        Some(Action::PatchJob(patch)) => Some(patch.field),
         _ => None,
     }
 }

@@ -56,16 +56,16 @@ fn a_blocked_test_reports_the_reason_once_and_watches_the_dependency() {
         script: ScriptState::ConfigMapMissing("script".into()),
         ..seen(JobState::Absent, vec![])
     };
-    let told = step(&mut test, &missing, 0);
+    let reported = step(&mut test, &missing, 0);
     assert_eq!(
-        (reasons(&told), told.watch.clone()),
+        (reasons(&reported), reported.watch.clone()),
         (
             vec!["MissingTestScript"],
             Some(Dependency::ConfigMap("script".into()))
         )
     );
-    assert!(told.events[0].warning && !creates(&told));
-    assert_eq!(told.requeue_at, Some(at(30)), "in case nobody wakes it");
+    assert!(reported.events[0].warning && !creates(&reported));
+    assert_eq!(reported.requeue_at, Some(at(30)), "in case nobody wakes it");
     assert!(
         step(&mut test, &missing, 1).status.is_none(),
         "no write while nothing changes"

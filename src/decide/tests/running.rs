@@ -216,9 +216,9 @@ fn a_changed_deadline_is_patched_into_the_job() {
             vec![worker(0, WorkerState::Running)],
         )
     };
-    assert_eq!(steer(&plan(&test, &runs(Some(60)), 1)), None);
+    assert_eq!(patched_field(&plan(&test, &runs(Some(60)), 1)), None);
     assert_eq!(
-        steer(&plan(
+        patched_field(&plan(
             &with(test, &json!({"activeDeadlineSeconds": 90})),
             &runs(Some(60)),
             1
@@ -234,7 +234,7 @@ fn above_fifty_workers_one_event_reports_all() {
             .map(|i| worker(i, WorkerState::Running))
             .collect::<Vec<_>>()
     };
-    let told = |count: i32, n: u32| {
+    let reported = |count: i32, n: u32| {
         reasons(&plan(
             &test(count),
             &seen(JobState::Owned(job()), workers(n)),
@@ -242,5 +242,8 @@ fn above_fifty_workers_one_event_reports_all() {
         ))
         .len()
     };
-    assert_eq!((told(50, 50), told(51, 50), told(51, 51)), (51, 1, 2));
+    assert_eq!(
+        (reported(50, 50), reported(51, 50), reported(51, 51)),
+        (51, 1, 2)
+    );
 }

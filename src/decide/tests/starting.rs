@@ -18,8 +18,8 @@ fn a_start_blocker_is_reported_at_once_and_again_only_when_it_changes() {
         )
     };
     let no_image = || stuck(Reason::ImageNotPullable, "ImagePullBackOff: no such image");
-    let told = step(&mut test, &no_image(), 1);
-    let condition = &told.status.as_ref().unwrap().conditions[0];
+    let reported = step(&mut test, &no_image(), 1);
+    let condition = &reported.status.as_ref().unwrap().conditions[0];
     assert_eq!(
         (condition.reason.as_str(), condition.status.as_str()),
         ("ImageNotPullable", "True")
@@ -30,7 +30,7 @@ fn a_start_blocker_is_reported_at_once_and_again_only_when_it_changes() {
          Check the workers' image (status.image) and that the nodes can pull it."
     );
     assert_eq!(
-        (reasons(&told), told.requeue_at),
+        (reasons(&reported), reported.requeue_at),
         (vec!["Created"], Some(at(5))),
         "not warned of at once"
     );
@@ -79,7 +79,7 @@ fn warnings_explain_workers_that_do_not_start() {
         Some("p1")
     );
     let blocker = StartBlocker::from_event("FailedCreate", "exceeded quota: q");
-    let told = plan(
+    let reported = plan(
         &test,
         &Observed {
             blocker,
@@ -89,13 +89,13 @@ fn warnings_explain_workers_that_do_not_start() {
     )
     .status
     .unwrap();
-    assert_eq!(told.conditions[0].reason, "PodCreationFailed");
+    assert_eq!(reported.conditions[0].reason, "PodCreationFailed");
     assert!(
-        told.conditions[0]
+        reported.conditions[0]
             .message
             .contains("exceeded quota: q. Raise the namespace's quota"),
         "{}",
-        told.conditions[0].message
+        reported.conditions[0].message
     );
 }
 
@@ -120,7 +120,7 @@ fn start_deadline_fails_the_test_with_the_observed_reason() {
     );
     let late = step(&mut test, &stuck, 30);
     assert_eq!(
-        (late.status.as_ref().unwrap().phase, steer(&late)),
+        (late.status.as_ref().unwrap().phase, patched_field(&late)),
         (
             Some(Phase::Stopping),
             Some(JobField::ActiveDeadline(TERMINATE_NOW_SECONDS))
@@ -195,7 +195,7 @@ fn a_queued_job_waits_and_a_job_suspended_later_fails_the_test() {
     );
     // And whoever resumes it now does not send load again.
     assert_eq!(
-        steer(&plan(&test, &seen(JobState::Owned(job()), vec![]), 6020)),
+        patched_field(&plan(&test, &seen(JobState::Owned(job()), vec![]), 6020)),
         Some(JobField::ActiveDeadline(TERMINATE_NOW_SECONDS))
     );
 }

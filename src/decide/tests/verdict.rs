@@ -93,9 +93,9 @@ fn an_unmet_threshold_is_reported_with_its_value() {
         (status.phase, status.verdict),
         (Some(Phase::Completed), Some(Verdict::Failed))
     );
-    let told = plan.events.last().unwrap();
+    let reported = plan.events.last().unwrap();
     assert_eq!(
-        (told.warning, told.message.as_str()),
+        (reported.warning, reported.message.as_str()),
         (
             true,
             "Load test did not pass: thresholds not met: http.requests is 30, not < 25."
