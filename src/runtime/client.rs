@@ -26,6 +26,7 @@ use tower::{BoxError, ServiceBuilder};
 use tower_http::timeout::TimeoutBody;
 
 use crate::runtime::api_error::{ApiError, with_timeout};
+use crate::runtime::proxy::reject_proxy;
 use crate::runtime::request_metrics::request_info;
 
 /// The API server ends a watch after this many seconds. The watch then restarts, so that a dead connection is noticed.
@@ -46,14 +47,9 @@ const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Builds a client that does not retry requests.
 ///
 /// # Errors
-/// Fails if credentials or certificates are unusable, or if a proxy is configured, which is not supported.
+/// Fails if credentials or certificates are unusable, or if a proxy is configured for the API server, which is not supported.
 pub fn build_client(config: &Config) -> Result<Client, Box<dyn Error>> {
-    if let Some(proxy) = &config.proxy_url {
-        return Err(format!(
-            "proxies to the API server are not supported, but the kubeconfig sets proxy-url {proxy}"
-        )
-        .into());
-    }
+    reject_proxy(config)?;
     let tls = config.rustls_client_config()?;
     let mut builder = legacy::Client::builder(TokioExecutor::new());
     builder

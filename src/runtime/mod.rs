@@ -10,6 +10,7 @@ pub mod leader_election;
 pub mod logging;
 pub mod metrics;
 pub mod metrics_auth;
+mod proxy;
 pub mod request_metrics;
 pub mod tls;
 
