@@ -7,8 +7,10 @@
 mod support;
 
 mod failures;
+mod fake_kubectl;
 mod messages;
 mod operator_identity;
+mod pipelines;
 mod published;
 mod rbac_audit;
 mod results;

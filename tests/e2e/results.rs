@@ -1,6 +1,5 @@
 //! Merged results of all workers, thresholds, and the synchronized start.
 
-use std::process::Command;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -10,6 +9,7 @@ use loadtest_api::v1alpha1::Results;
 use loadtest_api::v1alpha1::{LoadTest, Verdict};
 use serde_json::json;
 
+use crate::pipelines::ci_gate;
 use crate::security::as_user;
 use crate::support::{TestEnv, condition};
 use crate::{
@@ -21,34 +21,21 @@ fn results(test: &LoadTest) -> &Results {
     test.status.as_ref().unwrap().results.as_ref().unwrap()
 }
 
-/// Runs `hack/ci-gate.sh`. Returns its exit code and its output.
-fn ci_gate(env: &TestEnv, test: &str, timeout: &str) -> (i32, String) {
-    let output = Command::new("hack/ci-gate.sh")
-        .args([test, timeout, "-n", &env.namespace])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .unwrap();
-    (
-        output.status.code().unwrap(),
-        String::from_utf8(output.stdout).unwrap(),
-    )
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thresholds_are_evaluated_over_all_workers_and_gate_a_pipeline() {
     let mut env = TestEnv::new(&cluster()).await;
     env.start_operator(&[]).await;
     apply_with_target(&env, "thresholds").await;
-    let (code, output) = ci_gate(&env, "thresholds", "150s");
+    let gate = ci_gate(&["thresholds", "150s", "-n", &env.namespace]);
     let test = env.api::<LoadTest>().get("thresholds").await.unwrap();
     assert_eq!(
-        (code, condition(&test, "Passed").2.as_str()),
+        (gate.code, condition(&test, "Passed").2.as_str()),
         (0, "5 thresholds are met."),
-        "{output}"
+        "{gate:?}"
     );
     assert!(
-        output.contains("VERDICT") && output.ends_with("Passed: 5 thresholds are met.\n"),
-        "{output}"
+        gate.stdout.contains("VERDICT") && gate.stdout.ends_with("Passed: 5 thresholds are met.\n"),
+        "{gate:?}"
     );
     kubectl(&[
         "wait",
@@ -84,8 +71,8 @@ async fn thresholds_are_evaluated_over_all_workers_and_gate_a_pipeline() {
         json!({"testScript": other.test_script, "thresholds": other.thresholds}),
     )
     .await;
-    let (code, output) = ci_gate(&env, "not-met", "150s");
-    assert_eq!(code, 1, "{output}");
+    let gate = ci_gate(&["not-met", "150s", "-n", &env.namespace]);
+    assert_eq!(gate.code, 1, "{gate:?}");
     let not_met = env.api::<LoadTest>().get("not-met").await.unwrap();
     let (status, reason, message) = condition(&not_met, "Passed");
     assert_eq!(
@@ -107,28 +94,6 @@ async fn thresholds_are_evaluated_over_all_workers_and_gate_a_pipeline() {
             "Completed",
             "ThresholdsNotMet"
         ]
-    );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ci_gate_timeout_reports_why_the_test_has_not_ended() {
-    let mut env = TestEnv::new(&cluster()).await;
-    env.start_operator(&[]).await;
-    env.load_test_with(
-        "late",
-        1,
-        json!({"testScript": {"config": {"configMap": "nowhere"}}}),
-    )
-    .await;
-    env.until_phase("late", "Pending").await;
-    let (code, output) = ci_gate(&env, "late", "1s");
-    assert_eq!(code, 2, "{output}");
-    assert!(
-        output.contains(&format!(
-            "Not ended: ConfigMap {}/nowhere not found",
-            env.namespace
-        )),
-        "{output}"
     );
 }
 
