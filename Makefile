@@ -1,6 +1,7 @@
 # The image to build, push and deploy.
 IMAGE_REPO_OWNER ?= ghcr.io/artilleryio
-IMG ?= $(IMAGE_REPO_OWNER)/artillery-operator-alpha:latest
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+IMG ?= $(IMAGE_REPO_OWNER)/artillery-operator-alpha:v$(VERSION)
 # The Rust target of the operator in the image. It must be installed (rustup target add ...). A foreign target also needs a linker,
 # such as gcc-aarch64-linux-gnu with CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc.
 TARGET ?= $(shell uname -m)-unknown-linux-gnu

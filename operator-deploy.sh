@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the operator into the cluster of the current kubeconfig, or updates an existing installation.
 # Environment variables:
-#   IMG             the operator's image, if it is not the published one
+#   IMG             the operator's image, if it is not the one of config/manager
 #   NAMESPACES=a,b  limits the operator to these namespaces, and its permissions to Roles in them
 #   TIMEOUT         how long to wait for the operator to become ready (120s)
 set -euo pipefail
@@ -9,7 +9,8 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/hack/lib.sh"
 no_arguments "$@"
 cd "$(dirname "${BASH_SOURCE[0]}")"
-IMG=${IMG:-ghcr.io/artilleryio/artillery-operator-alpha:latest}
+DEFAULT_IMG=$(sed -n 's/^ *image: //p' config/manager/manager.yaml)
+IMG=${IMG:-$DEFAULT_IMG}
 NAMESPACES=${NAMESPACES:-}
 NAMESPACE=artillery-operator-system
 DEPLOYMENT=artillery-operator-controller-manager
@@ -28,7 +29,7 @@ if [ -n "$NAMESPACES" ]; then
   done
 fi
 kubectl kustomize $FOLDER |
-  sed -e "s|image: controller:latest|image: $IMG|" -e "/name: NAMESPACES/{n;s|value: .*|value: \"$NAMESPACES\"|;}" |
+  sed -e "s|image: $DEFAULT_IMG\$|image: $IMG|" -e "/name: NAMESPACES/{n;s|value: .*|value: \"$NAMESPACES\"|;}" |
   kubectl apply -f -
 if ! kubectl -n $NAMESPACE rollout status deployment/$DEPLOYMENT --timeout="${TIMEOUT:-120s}"; then
   echo >&2

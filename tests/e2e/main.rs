@@ -8,6 +8,7 @@ mod support;
 
 mod failures;
 mod fake_kubectl;
+mod installation;
 mod messages;
 mod operator_identity;
 mod pipelines;

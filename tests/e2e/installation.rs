@@ -1,0 +1,105 @@
+//! What `operator-deploy.sh` and the kustomizations install. These tests need kubectl, and no cluster.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::fake_kubectl::FakeKubectl;
+use crate::kubectl;
+
+/// Replies as a cluster of version `$SERVER_VERSION` in which everything succeeds, and stores the objects that are applied.
+const CLUSTER: &str = r#"
+case "$*" in
+"get --raw /version") printf '{\n  "major": "1",\n  "gitVersion": "%s"\n}' "$SERVER_VERSION" ;;
+"auth can-i "*) echo yes ;;
+"kustomize "*) exec "$REAL_KUBECTL" "$@" ;;
+"apply -f -") cat >>"${0%/*}/applied" ;;
+esac
+"#;
+
+/// Returns the image that the project publishes in this version.
+fn default_image() -> String {
+    format!(
+        "ghcr.io/artilleryio/artillery-operator-alpha:v{}",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+fn repository_file(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+/// Returns the objects of a stream of YAML documents.
+pub fn objects(text: &str) -> Vec<Value> {
+    serde_yaml::Deserializer::from_str(text)
+        .map(|object| Value::deserialize(object).unwrap())
+        .collect()
+}
+
+/// Returns the images of all containers.
+fn images(objects: &[Value]) -> BTreeSet<&str> {
+    objects
+        .iter()
+        .filter_map(|object| object["spec"]["template"]["spec"]["containers"].as_array())
+        .flatten()
+        .map(|container| container["image"].as_str().unwrap())
+        .collect()
+}
+
+#[test]
+fn kustomizations_use_the_published_image_of_this_version() {
+    let image = default_image();
+    for folder in ["config/default", "config/namespaced"] {
+        let objects = objects(&kubectl(&["kustomize", folder]));
+        assert_eq!(images(&objects), BTreeSet::from([&*image]), "{folder}");
+    }
+    assert!(repository_file("docs/operator/install.md").contains(&format!("`{image}`")));
+}
+
+#[test]
+fn cluster_scoped_objects_have_no_namespace() {
+    for object in objects(&kubectl(&["kustomize", "config/default"])) {
+        let kind = object["kind"].as_str().unwrap();
+        let cluster_scoped = kind.starts_with("Cluster")
+            || kind.starts_with("ValidatingAdmission")
+            || ["CustomResourceDefinition", "Namespace", "PriorityClass"].contains(&kind);
+        let namespace = object["metadata"]["namespace"].as_str();
+        let expected = (!cluster_scoped).then_some("artillery-operator-system");
+        assert_eq!(namespace, expected, "{}", object["metadata"]);
+    }
+}
+
+#[test]
+fn deploy_script_installs_the_image_and_the_namespaces_of_its_variables() {
+    let other = "registry.example:5000/operator@sha256:0123";
+    let cases: [(&str, &[(&str, &str)], &str); 3] = [
+        ("default", &[], &default_image()),
+        ("image", &[("IMG", other)], other),
+        (
+            "namespaced",
+            &[("IMG", other), ("NAMESPACES", "a,b")],
+            other,
+        ),
+    ];
+    for (name, variables, image) in cases {
+        let cluster = FakeKubectl::new(&format!("deploy-{name}"), CLUSTER);
+        let variables = [variables, &[("SERVER_VERSION", "v1.34.4")]].concat();
+        let output = cluster.run("./operator-deploy.sh", &[], &variables);
+        assert_eq!(output.code, 0, "{output:?}");
+        assert!(
+            output.stdout.contains(&format!("image {image},")),
+            "{output:?}"
+        );
+        let applied = objects(&cluster.file("applied"));
+        assert_eq!(images(&applied), BTreeSet::from([image]), "{name}");
+        let deployment = applied.iter().find(|o| o["kind"] == "Deployment").unwrap();
+        let env = &deployment["spec"]["template"]["spec"]["containers"][0]["env"];
+        let namespaces = variables.iter().find(|(name, _)| *name == "NAMESPACES");
+        assert_eq!(
+            env[0]["value"].as_str(),
+            namespaces.map(|(_, value)| *value)
+        );
+    }
+}
