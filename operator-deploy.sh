@@ -13,9 +13,12 @@ DEFAULT_IMG=$(sed -n 's/^ *image: //p' config/manager/manager.yaml)
 IMG=${IMG:-$DEFAULT_IMG}
 NAMESPACES=${NAMESPACES:-}
 NAMESPACE=artillery-operator-system
+# The first version that serves ValidatingAdmissionPolicy as admissionregistration.k8s.io/v1 (config/policy).
+MINIMUM_KUBERNETES=1.30
 DEPLOYMENT=artillery-operator-controller-manager
 
 require_cluster
+require_kubernetes $MINIMUM_KUBERNETES
 require_permission create customresourcedefinitions.apiextensions.k8s.io
 require_permission create clusterroles.rbac.authorization.k8s.io
 echo "Installing the Artillery operator, image $IMG, into $(kubectl config current-context)"

@@ -72,6 +72,16 @@ require_cluster() {
     die "cannot reach the cluster of the current kubeconfig (KUBECONFIG=${KUBECONFIG:-~/.kube/config}): ${error##*$'\n'}"
 }
 
+# require_kubernetes MAJOR.MINOR: exits if the cluster of the current kubeconfig is older than this version.
+require_kubernetes() {
+  local reply
+  # Every version of kubectl prints this reply unchanged, unlike that of `kubectl version`.
+  reply=$(kubectl get --raw /version 2>&1) || die "cannot read the version of the cluster: ${reply##*$'\n'}"
+  [[ $reply =~ \"gitVersion\":\ *\"(v([0-9]+)\.([0-9]+)[^\"]*)\" ]] || die "cannot find the version of the cluster in this reply: $reply"
+  [ $((BASH_REMATCH[2] * 1000 + BASH_REMATCH[3])) -ge $((${1%.*} * 1000 + ${1#*.})) ] ||
+    die "Kubernetes v$1 or newer is required, but the cluster has ${BASH_REMATCH[1]}. Nothing was changed."
+}
+
 # require_permission VERB RESOURCE: exits unless the current user may do this in the whole cluster.
 require_permission() {
   [ "$(kubectl auth can-i "$1" "$2" 2>/dev/null)" = yes ] ||

@@ -103,3 +103,51 @@ fn deploy_script_installs_the_image_and_the_namespaces_of_its_variables() {
         );
     }
 }
+
+#[test]
+fn deploy_script_rejects_clusters_older_than_the_documented_version() {
+    let script = repository_file("operator-deploy.sh");
+    let minimum = script
+        .lines()
+        .find_map(|line| line.strip_prefix("MINIMUM_KUBERNETES="))
+        .unwrap();
+    for page in [
+        "README.md",
+        "docs/operator/install.md",
+        "docs/operator/clusters.md",
+    ] {
+        let documented = format!("Kubernetes {minimum} or newer");
+        assert!(repository_file(page).contains(&documented), "{page}");
+    }
+    for (version, code) in [
+        ("v1.30.0", 0),
+        ("v1.30.14-eks-1234567", 0),
+        ("v1.31.2+k3s1", 0),
+        ("v1.100.0", 0),
+        ("v2.0.0", 0),
+        ("v1.29.15", 1),
+        ("v1.9.0", 1),
+        ("v1.29.99-gke.1", 1),
+        ("v0.0.0-master+$Format:%H$", 1),
+        ("", 1),
+    ] {
+        let cluster = FakeKubectl::new("version", CLUSTER);
+        let output = cluster.run("./operator-deploy.sh", &[], &[("SERVER_VERSION", version)]);
+        assert_eq!(output.code, code, "{version}: {output:?}");
+        if code == 0 {
+            continue;
+        }
+        let message = if version.is_empty() {
+            "cannot find the version of the cluster in this reply: {".to_owned()
+        } else {
+            format!(
+                "operator-deploy.sh: Kubernetes v{minimum} or newer is required, but the cluster has {version}. Nothing was changed.\n"
+            )
+        };
+        assert!(output.stderr.contains(&message), "{output:?}");
+        assert_eq!(
+            cluster.calls(),
+            ["version --request-timeout=10s", "get --raw /version"]
+        );
+    }
+}
