@@ -74,16 +74,15 @@ fn cluster_scoped_objects_have_no_namespace() {
 #[test]
 fn deploy_script_installs_the_image_and_the_namespaces_of_its_variables() {
     let other = "registry.example:5000/operator@sha256:0123";
-    let cases: [(&str, &[(&str, &str)], &str); 3] = [
-        ("default", &[], &default_image()),
+    for (name, variables, image) in [
+        ("default", &[][..], &*default_image()),
         ("image", &[("IMG", other)], other),
         (
             "namespaced",
             &[("IMG", other), ("NAMESPACES", "a,b")],
             other,
         ),
-    ];
-    for (name, variables, image) in cases {
+    ] {
         let cluster = FakeKubectl::new(&format!("deploy-{name}"), CLUSTER);
         let variables = [variables, &[("SERVER_VERSION", "v1.34.4")]].concat();
         let output = cluster.run("./operator-deploy.sh", &[], &variables);

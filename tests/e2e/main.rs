@@ -9,6 +9,7 @@ mod support;
 mod failures;
 mod fake_kubectl;
 mod installation;
+mod kustomize;
 mod messages;
 mod operator_identity;
 mod pipelines;
