@@ -17,10 +17,10 @@ echo "== generated files"
 hack/generate.sh --check
 echo "== layers"
 hack/check-layers.sh
-echo "== tests named in docs/invariants.md"
+echo "== tests named in the docs"
 # shellcheck disable=SC2016 # backticks of Markdown
-grep -oE '`[a-z_/.-]+[.]rs::[a-z0-9_]+`' docs/invariants.md | tr -d '`' | while IFS= read -r test; do
-  grep -qE "fn ${test##*::}\\b" "${test%%::*}" || die "docs/invariants.md names $test, which does not exist"
+grep -oE '`[a-z_/.-]+[.]rs::[a-z0-9_]+`' docs/invariants.md docs/operator/your-cluster.md | tr -d '`' | while IFS=: read -r page test; do
+  grep -qE "fn ${test##*::}\\b" "${test%%::*}" || die "$page names $test, which does not exist"
 done
 echo "== shell scripts"
 # -x also checks the files that a script sources.

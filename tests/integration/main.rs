@@ -20,3 +20,4 @@ mod shards;
 mod spec_changes;
 mod third_parties;
 mod workers;
+mod your_cluster;
