@@ -7,5 +7,6 @@ pub mod crd;
 pub mod duration;
 pub mod labels;
 pub mod reference;
+pub mod schema;
 pub mod text;
 pub mod v1alpha1;
