@@ -25,6 +25,9 @@ const WORKER_FILES_CACHE_TTL: Duration = Duration::from_secs(60);
 /// How long the number of running Jobs is kept: counting them visits all.
 const RUNNING_COUNT_TTL: Duration = Duration::from_secs(5);
 
+/// The fields of the status that the installed CRD does not have.
+pub type MissingStatusFields = Arc<[String]>;
+
 /// What every reconcile needs.
 pub(crate) struct Context {
     /// The client. It does not retry.
@@ -41,6 +44,8 @@ pub(crate) struct Context {
     pub worker_files: TtlCache<String, ()>,
     /// The warnings that the cluster's controllers recorded.
     pub warnings: WarningsCache,
+    /// What the API server would drop of a status.
+    pub missing_fields: watch::Receiver<MissingStatusFields>,
     store: Mutex<Store>,
     running_jobs: TtlCache<(), usize>,
     synced: watch::Sender<HasSynced>,
@@ -82,7 +87,12 @@ pub(crate) struct HasSynced {
 impl Context {
     /// A context that knows nothing yet.
     #[must_use]
-    pub(crate) fn new(client: Client, config: WorkerConfig, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        client: Client,
+        config: WorkerConfig,
+        metrics: Arc<Metrics>,
+        missing_fields: watch::Receiver<MissingStatusFields>,
+    ) -> Self {
         Self {
             client,
             config,
@@ -91,6 +101,7 @@ impl Context {
             scripts: TtlCache::new(SCRIPT_CACHE_TTL),
             worker_files: TtlCache::new(WORKER_FILES_CACHE_TTL),
             warnings: WarningsCache::default(),
+            missing_fields,
             store: Mutex::default(),
             running_jobs: TtlCache::new(RUNNING_COUNT_TTL),
             synced: watch::Sender::default(),

@@ -14,6 +14,7 @@ use artillery_operator::runtime::metrics::Metrics;
 use artillery_operator::runtime::metrics_auth::Authorizer;
 use artillery_operator::runtime::tls::Tls;
 use artillery_operator::runtime::{logging, request_metrics};
+use artillery_operator::watch::crd::watch_crd;
 use artillery_operator::watch::watches::{Telemetry, WatchScope};
 use clap::Parser;
 use futures::future::{self, FutureExt};
@@ -77,6 +78,7 @@ async fn run(config: Config) -> Result<(), Box<dyn Error>> {
         kubernetes = version.git_version,
         "starting artillery-operator"
     );
+    let missing_fields = watch_crd(client.clone(), metrics.clone()).await;
     health.set_ready();
 
     let (stop, mut stopped) = watch::channel(());
@@ -131,6 +133,7 @@ async fn run(config: Config) -> Result<(), Box<dyn Error>> {
             scope,
             config.worker.clone(),
             telemetry.clone(),
+            missing_fields.clone(),
             shutdown,
         )
     }))

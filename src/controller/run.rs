@@ -3,17 +3,18 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use futures::stream::FuturesUnordered;
+use futures::stream::{self, FuturesUnordered};
 use futures::{Stream, StreamExt};
 use kube::Client;
 use loadtest_api::v1alpha1::Phase;
+use tokio::sync::watch;
 
 use super::backoff::Backoff;
 use super::reconcile::Reconciler;
 use super::workqueue::{Priority, Workqueue};
-use crate::cache::ObjectRef;
+use crate::cache::{ObjectRef, object_ref};
 use crate::config::WorkerConfig;
-use crate::context::{Context, HasSynced};
+use crate::context::{Context, HasSynced, MissingStatusFields};
 use crate::watch::dependencies::DependencyWatches;
 use crate::watch::watches::{self, Telemetry, WatchScope};
 
@@ -29,10 +30,12 @@ pub async fn run(
     scope: WatchScope,
     config: WorkerConfig,
     telemetry: Telemetry,
+    missing_fields: watch::Receiver<MissingStatusFields>,
     shutdown: impl Future<Output = ()> + Send,
 ) {
     let (dependencies, triggers) = DependencyWatches::new(client.clone());
-    let ctx = Arc::new(Context::new(client, config, telemetry.metrics.clone()));
+    let metrics = telemetry.metrics.clone();
+    let ctx = Arc::new(Context::new(client, config, metrics, missing_fields));
     let source = Arc::downgrade(&ctx);
     telemetry.metrics.add_source(move || {
         source
@@ -41,14 +44,27 @@ pub async fn run(
             .unwrap_or_default()
     });
     let changed = watches::watch_all(&ctx, &scope, &telemetry);
-    let triggered = triggers.map(|key| vec![key]);
+    let triggered = stream::select(triggers.map(|key| vec![key]), unstarted_tests(&ctx));
     let reconciler = Reconciler {
         ctx,
         dependencies,
         backoff: Backoff::default(),
     };
-    let to_reconcile = futures::stream::select(changed, triggered);
+    let to_reconcile = stream::select(changed, triggered);
     process_workqueue(to_reconcile, &reconciler, shutdown).await;
+}
+
+/// The tests that have not started, whenever other fields of the CRD are missing than before.
+fn unstarted_tests(ctx: &Arc<Context>) -> impl Stream<Item = Vec<ObjectRef>> + Unpin + use<> {
+    let begin = (ctx.clone(), ctx.missing_fields.clone());
+    let tests = stream::unfold(begin, |(ctx, mut missing)| async move {
+        missing.changed().await.ok()?;
+        let mut tests = ctx.store().tests();
+        tests.retain(|test| !test.phase().is_some_and(Phase::has_started));
+        let keys = tests.iter().map(|test| object_ref(&test.metadata));
+        Some((keys.collect(), (ctx, missing)))
+    });
+    tests.boxed()
 }
 
 /// Reconciles the tests that change, or whose requeue time has come, until `shutdown` completes.

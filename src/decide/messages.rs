@@ -4,6 +4,7 @@
 //! durations are written as in YAML.
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use loadtest_api::crd::APPLY_COMMAND;
 use loadtest_api::duration;
 use loadtest_api::labels::TEST_NAME_LABEL;
 use loadtest_api::v1alpha1::Reason;
@@ -47,6 +48,19 @@ pub(super) fn job_suspended_by_queue(job: &str) -> String {
     format!(
         "Job {job} is suspended, by a queueing system or manually. The test starts when it is resumed \
          (kubectl describe job {job})."
+    )
+}
+
+pub(super) fn crd_outdated(missing: &[String]) -> String {
+    let listed = missing[..missing.len().min(MAX_LISTED)].join(", ");
+    let more = match missing.len() - missing.len().min(MAX_LISTED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!(
+        "The installed CRD is older than the operator and would drop {listed}{more}. Apply the CRD of the operator's version \
+         {}: {APPLY_COMMAND}",
+        env!("CARGO_PKG_VERSION")
     )
 }
 

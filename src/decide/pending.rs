@@ -32,14 +32,18 @@ impl Decision<'_> {
         if self.test.spec.suspend == Some(true) {
             return self.suspended(messages::suspended_by_spec(&name), None);
         }
-        if let Some(failed) = &observed.failed_call {
-            return self.blocked_by_failed_call(failed);
-        }
         let no_watch = |reason, message| ScriptProblem {
             reason,
             message,
             watch: None,
         };
+        if !observed.missing_fields.is_empty() {
+            let message = messages::crd_outdated(&observed.missing_fields);
+            return self.blocked(no_watch(Reason::CrdOutdated, message));
+        }
+        if let Some(failed) = &observed.failed_call {
+            return self.blocked_by_failed_call(failed);
+        }
         match &observed.job {
             JobState::NotOwned => self.blocked(ScriptProblem {
                 watch: Some(Dependency::Job(name.clone())),

@@ -79,6 +79,7 @@ pub async fn observe(ctx: &Context, test: &LoadTest, now: Timestamp) -> (Observe
         blocker,
         failed_call: failure.as_ref().map(FailedCall::from),
         failed_events: None,
+        missing_fields: ctx.missing_fields.borrow().clone(),
         running_jobs,
     };
     (observed, failure)

@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use loadtest_api::v1alpha1::LoadTest;
 
 use crate::context::Context;
-use crate::decide::Plan;
+use crate::decide::{Action, Plan};
 use crate::error::Error;
 
 pub(crate) use events::record_events;
@@ -25,7 +25,10 @@ pub(crate) async fn record_status(
     now: Timestamp,
 ) -> Result<Arc<LoadTest>, Error> {
     match &plan.status {
-        Some(status) => status::write_status(ctx, test, status, now).await,
+        Some(status) => {
+            let starts = matches!(plan.action, Some(Action::CreateJob(_)));
+            status::write_status(ctx, test, status, starts, now).await
+        }
         None => Ok(test.clone()),
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, Patch, PatchParams, ValidationDirective};
 use loadtest_api::v1alpha1::{LoadTest, LoadTestStatus};
 use serde_json::json;
 
@@ -15,12 +15,15 @@ use crate::runtime::api_error::with_timeout;
 
 /// Writes the status of a test, if the test has not changed since it was observed. Returns the test as written.
 ///
+/// A status with which the test starts is rejected as a whole if the API server would drop a part of it.
+///
 /// # Errors
 /// The failed call; [`Error::is_conflict`] holds if the test has changed or was deleted.
 pub(super) async fn write_status(
     ctx: &Context,
     test: &LoadTest,
     status: &LoadTestStatus,
+    starts: bool,
     now: Timestamp,
 ) -> Result<Arc<LoadTest>, Error> {
     let api: Api<LoadTest> =
@@ -31,10 +34,13 @@ pub(super) async fn write_status(
         "uid": test.metadata.uid,
     });
     let patch = Patch::Merge(json!({"metadata": metadata, "status": status}));
-    let mut written =
-        with_timeout(api.patch_status(&test.name_any(), &PatchParams::default(), &patch))
-            .await
-            .map_err(Error::new(WRITE_STATUS))?;
+    let params = PatchParams {
+        field_validation: starts.then_some(ValidationDirective::Strict),
+        ..PatchParams::default()
+    };
+    let mut written = with_timeout(api.patch_status(&test.name_any(), &params, &patch))
+        .await
+        .map_err(Error::new(WRITE_STATUS))?;
     prune(&mut written);
     ctx.metrics
         .record_phase(test.phase(), status.phase, test.age(now));

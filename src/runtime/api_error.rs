@@ -84,7 +84,9 @@ impl ApiError {
     pub fn message(&self) -> String {
         match self {
             Self::Client(kube::Error::Api(status)) if !status.message.is_empty() => {
-                status.message.clone()
+                // The API server quotes the whole object before this.
+                let strict = status.message.rfind("strict decoding error: ");
+                status.message[strict.unwrap_or_default()..].to_owned()
             }
             Self::Client(kube::Error::Api(status)) => {
                 format!("the API server answered with status {}", status.code)

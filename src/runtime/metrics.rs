@@ -35,6 +35,7 @@ pub struct Metrics {
     api_requests: Family<ApiRequest, Counter>,
     invalid_load_tests: Counter,
     leader: Gauge,
+    missing_fields: Gauge,
     phase_changes: Family<PhaseLabel, Counter>,
     time_to_job: Histogram,
     time_to_running: Histogram,
@@ -117,6 +118,12 @@ impl Default for Metrics {
             "leader",
             "Whether this replica is the leader",
             leader.clone(),
+        );
+        let missing_fields = Gauge::default();
+        registry.register(
+            "crd_missing_fields",
+            "Fields of this version's CRD that the installed CRD does not have",
+            missing_fields.clone(),
         );
 
         let reconcile_duration = Histogram::new(exponential_buckets(0.001, 4.0, 8));
@@ -202,6 +209,7 @@ impl Default for Metrics {
             api_requests,
             invalid_load_tests,
             leader,
+            missing_fields,
             phase_changes,
             time_to_job,
             time_to_running,
@@ -247,6 +255,12 @@ impl Metrics {
     /// Records whether this replica is the leader.
     pub fn set_leader(&self, is_leader: bool) {
         self.leader.set(i64::from(is_leader));
+    }
+
+    /// Records how many fields the installed CRD does not have.
+    pub(crate) fn record_missing_fields(&self, count: usize) {
+        self.missing_fields
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Records the age of a test when its Job is created.

@@ -32,7 +32,7 @@ pub fn with_metrics(client: Client, metrics: Arc<Metrics>) -> Client {
 }
 
 /// The resources that the operator uses. Others are counted as `other`, which bounds the label's values.
-const RESOURCES: [&str; 9] = [
+const RESOURCES: [&str; 10] = [
     "loadtests",
     "loadtests/status",
     "jobs",
@@ -42,6 +42,7 @@ const RESOURCES: [&str; 9] = [
     "leases",
     "tokenreviews",
     "subjectaccessreviews",
+    "openapi",
 ];
 
 fn label(method: &Method, uri: &Uri) -> ApiRequest {
@@ -71,6 +72,7 @@ pub fn request_info(method: &Method, uri: &Uri) -> (&'static str, String) {
             rest
         }
         ["api", _, ref rest @ ..] | ["apis", _, _, ref rest @ ..] => rest,
+        ["openapi", _, ..] => &path[..2],
         ref other => other,
     };
     let watches = uri
@@ -140,6 +142,13 @@ mod tests {
                 "tokenreviews",
             ),
             ("GET", "/version", "get", "other"),
+            ("GET", "/openapi/v3", "get", "openapi"),
+            (
+                "GET",
+                "/openapi/v3/apis/loadtest.artillery.io/v1alpha1",
+                "get",
+                "openapi",
+            ),
             ("GET", "/api/v1/namespaces/n", "get", "other"),
             ("GET", "/api", "get", "other"),
             (

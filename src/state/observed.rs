@@ -23,6 +23,8 @@ pub struct Observed {
     pub failed_call: Option<FailedCall>,
     /// Why events could not be recorded in this reconcile.
     pub failed_events: Option<String>,
+    /// The fields of the status that the installed CRD does not have.
+    pub missing_fields: Arc<[String]>,
     /// How many Jobs run. The more there are, the less often the progress of each is written.
     pub running_jobs: usize,
 }

@@ -1,5 +1,6 @@
-//! The watches that feed the store, and those of objects that tests wait for.
+//! The watches that feed the store, those of objects that tests wait for, and the check of the CRD.
 
+pub mod crd;
 pub(crate) mod dependencies;
 mod load_test;
 pub mod watches;

@@ -111,10 +111,7 @@ fn do_work(what: &str, size: usize, times: usize) {
             workers,
             script: ScriptState::NotRead,
             has_worker_files: true,
-            blocker: None,
-            failed_call: None,
-            failed_events: None,
-            running_jobs: 0,
+            ..Observed::default()
         };
         let settings = WorkerConfig::default();
         test.status = decide(&test, &seen, &settings, now).status;

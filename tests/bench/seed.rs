@@ -155,10 +155,7 @@ async fn one(client: &Client, namespace: &str, name: String, count: usize, at: S
         workers,
         script: ScriptState::NotRead,
         has_worker_files: true,
-        blocker: None,
-        failed_call: None,
-        failed_events: None,
-        running_jobs: 0,
+        ..Observed::default()
     };
     let status = decide(&test, &seen, &WorkerConfig::default(), now)
         .status

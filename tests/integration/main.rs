@@ -9,6 +9,7 @@ mod support;
 mod admission;
 mod connection;
 mod coordinated_start;
+mod crd;
 mod failing_calls;
 mod leadership;
 mod lifecycle;

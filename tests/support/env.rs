@@ -131,6 +131,15 @@ impl TestEnv {
         );
     }
 
+    /// Waits until an operator has logged a text.
+    pub async fn until_logged(&self, index: usize, text: &str) {
+        let operator = &self.operators[index];
+        self.until(&format!("the log contains {text:?}"), async || {
+            operator.log().contains(text).then_some(())
+        })
+        .await;
+    }
+
     pub fn operator(&mut self, index: usize) -> &mut Operator {
         &mut self.operators[index]
     }

@@ -7,6 +7,9 @@ use kube::CustomResourceExt;
 
 use crate::v1alpha1::{LoadTest, worker_policy};
 
+/// The command that installs the CRD, in a copy of the repository.
+pub const APPLY_COMMAND: &str = "kubectl apply -k config/crd";
+
 /// The CRD. Its descriptions are the doc comments of the types, with each paragraph as one line: `kubectl explain` wraps them.
 #[must_use]
 pub fn crd() -> CustomResourceDefinition {

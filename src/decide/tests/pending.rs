@@ -109,6 +109,53 @@ fn a_blocked_test_reports_the_reason_once_and_watches_the_dependency() {
 }
 
 #[test]
+fn missing_status_fields_keep_a_test_pending_until_the_crd_has_them() {
+    let missing = |count: usize| Observed {
+        missing_fields: (0..count).map(|n| format!("status.f{n}")).collect(),
+        ..seen(JobState::Absent, vec![])
+    };
+    let mut test = with(test(1), &json!({"startDeadlineSeconds": 60}));
+    let blocked = step(&mut test, &missing(1), 0);
+    assert!(!creates(&blocked));
+    assert_eq!(reasons(&blocked), ["CrdOutdated"]);
+    assert_eq!(blocked.requeue_at, Some(at(30)));
+    let status = blocked.status.unwrap();
+    assert_eq!(
+        (status.phase, status.conditions[0].reason.as_str()),
+        (Some(Phase::Pending), "CrdOutdated")
+    );
+    let message = &status.conditions[0].message;
+    assert!(message.contains("would drop status.f0. "), "{message}");
+    assert!(message.contains("kubectl apply"), "{message}");
+    let more = step(&mut test, &missing(7), 1).status.unwrap();
+    let message = &more.conditions[0].message;
+    assert!(message.contains("status.f4 and 2 more. "), "{message}");
+
+    let mut late = test.clone();
+    let failed = step(&mut late, &missing(1), 60).status.unwrap();
+    assert_eq!(
+        (failed.phase, failed.conditions[2].reason.as_str()),
+        (Some(Phase::Failed), "CrdOutdated")
+    );
+    assert!(creates(&step(&mut test, &missing(0), 59)));
+}
+
+#[test]
+fn missing_status_fields_do_not_affect_a_test_that_runs() {
+    let mut test = test(1);
+    step(&mut test, &seen(JobState::Absent, vec![]), 0);
+    let workers = vec![worker(0, WorkerState::Running)];
+    let running = seen(JobState::Owned(job()), workers);
+    let outdated = Observed {
+        missing_fields: ["status.job".to_owned()].into(),
+        ..running.clone()
+    };
+    let (expected, plan) = (plan(&test, &running, 1), plan(&test, &outdated, 1));
+    assert_eq!(format!("{plan:?}"), format!("{expected:?}"));
+    assert_eq!(plan.status.unwrap().phase, Some(Phase::Running));
+}
+
+#[test]
 fn a_threshold_that_cannot_be_evaluated_keeps_the_test_from_starting() {
     for (threshold, hint) in [
         ("p95 < 200", "http.response_time.p95"),

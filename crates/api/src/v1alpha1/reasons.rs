@@ -117,6 +117,8 @@ pub enum Reason {
     JobRejected,
     /// A call to the API server fails; the message names the call and the error.
     RequestFailed,
+    /// The installed CRD is older than the operator: the API server would drop fields of the status.
+    CrdOutdated,
     /// The test or its Job is suspended.
     Suspended,
     /// The Job is being created, or not all workers have started.
