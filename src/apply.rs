@@ -55,12 +55,7 @@ pub async fn apply(
             record_generation(ctx, test, *generation).await
         }
         Some(Action::DeleteTest) => delete_test(ctx, test).await,
-        None => {
-            if test.is_finished() {
-                ctx.store().evict_workers(&object_ref(&test.metadata));
-            }
-            Ok(Applied::Done)
-        }
+        None => Ok(Applied::Done),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use loadtest_api::v1alpha1::{ConditionType, LoadTest, LoadTestStatus, Phase};
+use loadtest_api::v1alpha1::{LoadTest, LoadTestStatus, Phase};
 
 /// Drops what no decision reads. Of a finished test that is almost everything: only when it ended, when it is to be deleted and
 /// what metrics show is kept.
@@ -19,8 +19,7 @@ pub(crate) fn prune(test: &mut LoadTest) {
     test.spec.variables = BTreeMap::new();
     test.spec.worker = None;
     // A status that is written again must be whole.
-    let misses_events = |s: &LoadTestStatus| s.condition(ConditionType::EventsRecorded).is_some();
-    if test.status.as_ref().is_some_and(misses_events) {
+    if test.misses_events() {
         return;
     }
     test.status = test.status.take().map(|status| LoadTestStatus {

@@ -238,11 +238,11 @@ impl Store {
                 for key in &deleted {
                     self.tests.remove(key);
                 }
-                // Before the pods are listed: no decision needs the workers of finished tests.
+                // Before the pods are listed: no decision needs the workers of finished tests whose events are recorded.
                 let finished: Vec<ObjectRef> = self
                     .tests
                     .iter()
-                    .filter(|(_, test)| test.is_finished())
+                    .filter(|(_, test)| test.is_finished() && !test.misses_events())
                     .map(|(key, _)| key.clone())
                     .collect();
                 for key in &finished {

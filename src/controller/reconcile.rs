@@ -87,7 +87,13 @@ impl Reconciler {
             };
             match apply(ctx, &test, action).await {
                 Ok(Applied::Blocked(job)) if observed.job != *job => observed.job = *job,
-                Ok(_) => return Outcome { requeue, failure }, // client: one write
+                Ok(_) => {
+                    // client: one write
+                    if test.is_finished() && action.is_none() && plan.events.is_empty() {
+                        ctx.store().evict_workers(&object_ref(&test.metadata));
+                    }
+                    return Outcome { requeue, failure };
+                }
                 Err(error) => {
                     observed.failed_call = Some(FailedCall::from(&error));
                     (failure, may_act) = (Some(error), false);

@@ -27,8 +27,8 @@ impl Decision<'_> {
             // A field that matters after the end was edited. Everything else stays as it was recorded.
             plan.action = self.test.metadata.generation.map(Action::RecordGeneration);
         }
-        if self.misses_events() && self.now < self.final_event_deadline() {
-            let events = self.final_events();
+        if self.test.misses_events() && self.now < self.final_event_deadline() {
+            let events = self.final_events(&observed.workers);
             let status = LoadTestStatus {
                 conditions: self.with_events_recorded(),
                 ..self.current.clone()
@@ -155,8 +155,9 @@ impl Decision<'_> {
         conditions.filter(recorded).cloned().collect()
     }
 
-    /// The event about the end of a test, and about its verdict, as its status records them.
-    fn final_events(&self) -> Vec<EventRecord> {
+    /// The events about the start of a test, as far as its workers are known, and about its end and verdict, as its status
+    /// records them.
+    fn final_events(&self, workers: &[Arc<WorkerStatus>]) -> Vec<EventRecord> {
         let ends = [
             (FinalPhase::Completed, ConditionType::Completed),
             (FinalPhase::Failed, ConditionType::Failed),
@@ -182,12 +183,11 @@ impl Decision<'_> {
                 &condition.message,
             ))
         });
-        let created = messages::created_event(&self.test.name_any());
-        let created = self
-            .current
-            .start_time
-            .is_some()
-            .then(|| EventRecord::normal(Reason::Created, created));
-        created.into_iter().chain(end).chain(verdict).collect()
+        let mut events = match &self.current.start_time {
+            Some(_) => self.start_events(workers),
+            None => Vec::new(),
+        };
+        events.extend(end.into_iter().chain(verdict));
+        events
     }
 }

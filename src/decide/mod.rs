@@ -160,13 +160,6 @@ impl Decision<'_> {
         Some((Reason::parse(reason)?, message))
     }
 
-    /// Whether the status records that events of this test are missing.
-    fn misses_events(&self) -> bool {
-        self.current
-            .condition(ConditionType::EventsRecorded)
-            .is_some()
-    }
-
     fn start_deadline(&self) -> SignedDuration {
         SignedDuration::from_secs(self.test.spec.start_deadline_seconds.max(1))
     }

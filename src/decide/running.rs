@@ -364,7 +364,7 @@ impl Decision<'_> {
 
     /// The events of a test's start. When `Running` is recorded, all of them exist.
     pub(super) fn start_events(&self, workers: &[Arc<WorkerStatus>]) -> Vec<EventRecord> {
-        if self.current.phase == Some(Phase::Running) && !self.misses_events() {
+        if self.current.phase == Some(Phase::Running) && !self.test.misses_events() {
             return Vec::new();
         }
         let created = messages::created_event(&self.test.name_any());

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio::time::error::Elapsed;
 
 /// The timeout of one request. The client itself has none. It is longer than the default timeout of admission webhooks, 10 s, so
 /// that the API server can still report which webhook did not answer.
@@ -145,7 +146,28 @@ pub async fn within<T>(
     request: impl Future<Output = kube::Result<T>>,
 ) -> Result<T, ApiError> {
     match tokio::time::timeout(timeout, request).await {
+        // The client's own timeout, which ends at the same time.
+        Ok(Err(kube::Error::Service(error))) if error.is::<Elapsed>() => {
+            Err(ApiError::Timeout(REQUEST_TIMEOUT))
+        }
         Ok(result) => Ok(result?),
         Err(_) => Err(ApiError::Timeout(timeout)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn the_timeout_of_the_client_is_a_timeout_of_the_request() {
+        let never = std::future::pending::<()>();
+        let elapsed = tokio::time::timeout(Duration::ZERO, never).await;
+        let error = kube::Error::Service(elapsed.unwrap_err().into());
+        let failed = with_timeout(async { Err::<(), _>(error) }).await;
+        let error = failed.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Deadline);
+        assert_eq!(error.message(), "the API server did not answer within 10s");
     }
 }

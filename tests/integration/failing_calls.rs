@@ -232,7 +232,10 @@ async fn a_test_runs_and_ends_although_its_events_are_denied() {
             .is_some_and(|s| s.conditions.iter().all(|c| c.type_ != "EventsRecorded"))
     })
     .await;
-    assert_eq!(env.event_reasons("silent").await, ["Created", "Completed"]);
+    assert_eq!(
+        env.event_reasons("silent").await,
+        ["Created", "Running", "Completed"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -66,6 +66,28 @@ fn succeeded_workers_complete_the_test_before_the_job_reports_it() {
 }
 
 #[test]
+fn missing_events_of_a_finished_test_are_recorded_with_those_of_its_workers() {
+    let succeeded = |index| WorkerStatus {
+        ended: Some(at(7)),
+        ..worker(index, WorkerState::Succeeded)
+    };
+    let mut seen = seen(
+        ended(2, JobOutcome::Complete { at: at(8) }),
+        vec![succeeded(0), succeeded(1)],
+    );
+    let mut test = test(2);
+    seen.failed_events = Some("denied".into());
+    let end = step(&mut test, &seen, 8);
+    assert!(test.is_finished() && test.misses_events());
+    seen.failed_events = None;
+    let later = step(&mut test, &seen, 9);
+    assert_eq!(reasons(&later), reasons(&end));
+    assert_eq!(later.events, end.events);
+    assert!(!test.misses_events());
+    assert!(plan(&test, &seen, 10).events.is_empty());
+}
+
+#[test]
 fn finished_and_deleted_tests_need_nothing() {
     let mut test = test(1);
     step(

@@ -72,6 +72,13 @@ impl LoadTest {
         }
     }
 
+    /// Whether the status records that events of the test are missing.
+    #[must_use]
+    pub fn misses_events(&self) -> bool {
+        let recorded = |s: &LoadTestStatus| s.condition(ConditionType::EventsRecorded).is_some();
+        self.status.as_ref().is_some_and(recorded)
+    }
+
     /// Whether the API server rejected the last attempt to create the Job. Such a test never had one.
     #[must_use]
     pub fn last_create_was_rejected(&self) -> bool {
