@@ -10,7 +10,7 @@ usage: test-faults.sh [OPTION]...
 
 Records the operator's requests, then injects one fault into each of many runs. Without options it injects every known
 fault. Prints a table of the faults, and each violation with the history of the objects.
-  --subset      some faults of every kind, in about three minutes (all: about twenty)
+  --subset      some faults of every kind, in about three minutes (all: about twenty-five)
   --only NAME   the faults whose name contains NAME, such as 'completes: create jobs 1'; can be repeated
   --list        list the selected faults and exit
   --seed N      another subset, and another order

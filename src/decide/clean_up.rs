@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use kube::ResourceExt;
 use loadtest_api::v1alpha1::{ConditionType, LoadTestStatus, Phase, Reason};
 
 use super::running::SIDECAR_GRACE_PERIOD;
 use super::{
     Action, Decision, EventRecord, FinalPhase, JobField, JobPatch, Plan, TERMINATE_NOW_SECONDS,
-    messages, saturating_add,
+    saturating_add,
 };
 use crate::state::{JobState, JobStatus, Observed, WorkerStatus};
 

@@ -187,11 +187,33 @@ fn differences(run: &Run, end: &Value, clean: &Value) -> Option<String> {
         .filter(|e| {
             !expected.contains(e)
                 && !is_unschedulable(e)
+                && !reports(e, &run.fault)
                 && !(is_blocker(e)
                     && (run.fault.may_block_start() || run.scenario == Scenario::Waits))
         })
         .collect();
     (!unexpected.is_empty()).then(|| format!("these events are unexpected: {unexpected:?}"))
+}
+
+/// Whether this event reports a call that the fault made fail.
+fn reports(event: &str, fault: &Fault) -> bool {
+    let Some(failed) = event.strip_prefix("Warning RequestFailed: Cannot ") else {
+        return false;
+    };
+    let call = match fault {
+        Fault::Cluster(_, ClusterFault::PermissionsRevoked) => "",
+        Fault::Request(point, _) => match (point.verb.as_str(), point.resource.as_str()) {
+            ("get", "configmaps") => "read the ConfigMap",
+            ("create", "configmaps") => "create the worker files",
+            ("get" | "watch", "jobs") => "read the Job",
+            ("create", "jobs") => "create the Job",
+            ("patch", "loadtests/status") => "write the status",
+            ("patch", "pods") => "send the start time",
+            _ => return false,
+        },
+        _ => return false,
+    };
+    failed.starts_with(call)
 }
 
 #[cfg(test)]
@@ -250,6 +272,19 @@ mod tests {
                 [1, 0, 2]
             )
         ));
+        let failed = ended(
+            "Completed",
+            "Completed",
+            &[
+                "Created",
+                "Completed",
+                "Warning RequestFailed: Cannot create the Job: x.",
+            ],
+            [1, 1, 2],
+        );
+        assert!(!differs(conflict("jobs"), &failed));
+        assert!(differs(conflict("configmaps"), &failed));
+        assert!(differs(conflict("events"), &failed));
         let blocked = ended(
             "Completed",
             "Completed",

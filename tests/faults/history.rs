@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::TryStreamExt;
+use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams, WatchEvent, WatchParams};
 use tokio::sync::watch;
@@ -15,6 +16,7 @@ use crate::view::View;
 
 /// The watches of a namespace, and what they have recorded.
 pub struct History {
+    begun: (Instant, Timestamp),
     versions: Arc<Mutex<Vec<ObjectVersion>>>,
     changed: watch::Sender<usize>,
     watches: Vec<JoinHandle<()>>,
@@ -47,7 +49,7 @@ impl History {
             Arc::<Mutex<Vec<ObjectVersion>>>::default(),
             watch::Sender::new(0),
         );
-        let begun = Instant::now();
+        let begun @ (at, _) = (Instant::now(), Timestamp::now());
         let mut watches = Vec::new();
         for resource in kinds() {
             let api: Api<DynamicObject> =
@@ -57,14 +59,35 @@ impl History {
                 .await
                 .expect("a namespace can be listed");
             let version = from.metadata.resource_version.unwrap_or_default();
-            let record = record(resource.kind, begun, versions.clone(), changed.clone());
+            let record = record(resource.kind, at, versions.clone(), changed.clone());
             watches.push(tokio::spawn(watch_on(api, version, record)));
         }
         Self {
+            begun,
             versions,
             changed,
             watches,
         }
+    }
+
+    /// The time of a version that is delivered now.
+    pub fn now(&self) -> Duration {
+        self.begun.0.elapsed()
+    }
+
+    /// The same for another instant.
+    pub fn at(&self, instant: Instant) -> Duration {
+        instant.saturating_duration_since(self.begun.0)
+    }
+
+    /// The lines of a log that begin with their time, and when they were written.
+    pub fn lines<'l>(&self, log: &'l str) -> Vec<(Duration, &'l str)> {
+        let with_time = |line: &'l str| {
+            let time: Timestamp = line.split(' ').next()?.parse().ok()?;
+            let at = Duration::try_from(time.duration_since(self.begun.1));
+            Some((at.unwrap_or_default(), line))
+        };
+        log.lines().filter_map(with_time).collect()
     }
 
     /// All versions, ordered by revision.

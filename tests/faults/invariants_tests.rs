@@ -165,6 +165,30 @@ fn changed_time_order_and_generation_of_conditions_are_violations() {
 }
 
 #[test]
+fn only_the_last_condition_may_come_and_go() {
+    let missing = |version, position: usize| {
+        let mut seen = running(version, 0);
+        let events = condition("EventsRecorded", "False", &version.to_string());
+        let conditions = &mut seen.object["status"]["conditions"];
+        conditions.as_array_mut().unwrap().insert(position, events);
+        seen
+    };
+    let then = |version| [test(1, Value::Null), job(2, "job"), version];
+    let again = [missing(3, 3), running(4, 0), missing(5, 3)];
+    assert_eq!(
+        violated(&[&then(running(2, 0))[..], &again].concat()),
+        [""; 0]
+    );
+    assert_eq!(violated(&then(missing(3, 1))), ["I5"]);
+    let mut other_time = missing(4, 3);
+    other_time.object["status"]["conditions"][3]["lastTransitionTime"] = json!("9");
+    assert_eq!(
+        violated(&[&then(missing(3, 3))[..], &[other_time]].concat()),
+        ["I5"]
+    );
+}
+
+#[test]
 fn duplicate_event_is_a_violation() {
     assert_eq!(violated(&good_and(event(8, "Running", "a"))), ["I6"]);
     assert_eq!(violated(&good_and(event(8, "Running", "c"))), [""; 0]);
@@ -200,6 +224,13 @@ fn changed_or_deleted_foreign_job_is_a_violation() {
 #[test]
 fn results_without_a_job_are_a_violation() {
     assert_eq!(violated(&[test(1, Value::Null), running(2, 1)]), ["I9"]);
+    let without_job = |end| {
+        let mut ended = ended(2, end);
+        ended.object["status"]["succeeded"] = json!(0);
+        [test(1, Value::Null), ended]
+    };
+    assert_eq!(violated(&without_job("Completed")), ["I9"]);
+    assert_eq!(violated(&without_job("Failed")), [""; 0]);
 }
 
 #[test]

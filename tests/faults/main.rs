@@ -9,8 +9,11 @@
 mod audit_check;
 mod cluster_faults;
 mod end;
+mod failing_calls;
 mod history;
 mod invariants;
+mod permanent;
+mod permanent_run;
 mod plan;
 mod proxy;
 mod run;
@@ -53,7 +56,7 @@ Environment:
   KUBECONFIG    the administrator's kubeconfig (one file); the API server's audit log is audit.log beside it";
 
 /// The number of runs of the subset, which two processors execute within four minutes.
-const SUBSET_SIZE: usize = 150;
+const SUBSET_SIZE: usize = 180;
 
 /// How many runs exist for each busy one. Those that wait for silence cost nothing.
 const RUNS_PER_PERMIT: usize = 5;

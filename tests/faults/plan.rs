@@ -5,6 +5,8 @@ use std::fmt;
 
 use artillery_operator::runtime::hash::fnv1a;
 
+use crate::permanent::{self, Cause, Course};
+
 /// What the test of a run goes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scenario {
@@ -92,6 +94,8 @@ pub enum RequestFault {
     Conflict,
     /// The request is rejected with this status and this Retry-After.
     Rejected(u16, Option<u32>, Times),
+    /// This request and all later ones of its kind fail.
+    Permanent(Cause, Course),
 }
 
 /// A fault of a watch.
@@ -192,6 +196,9 @@ impl Fault {
                     .unwrap_or_default();
                 format!("{code}{wait} {times:?}")
             }
+            Self::Request(_, RequestFault::Permanent(cause, course)) => {
+                format!("permanent {cause:?}, test {course:?}")
+            }
             Self::Request(_, fault) => format!("{fault:?}"),
             Self::Watch(_, fault) => format!("watch {fault:?}"),
             Self::Cluster(_, fault) => format!("cluster {fault:?}"),
@@ -204,7 +211,10 @@ impl Fault {
             self,
             Self::Request(
                 _,
-                RequestFault::Delayed | RequestFault::BlackHoled | RequestFault::LeaseLost
+                RequestFault::Delayed
+                    | RequestFault::BlackHoled
+                    | RequestFault::LeaseLost
+                    | RequestFault::Permanent(Cause::Unanswered, _)
             ) | Self::Watch(_, WatchFault::BlackHoled)
         )
     }
@@ -367,6 +377,7 @@ pub fn all(learned: &[(Scenario, Vec<Point>)]) -> Vec<Run> {
             scenario: *scenario,
             fault,
         }));
+        runs.extend(permanent::runs(*scenario, &points));
         // The other scenarios differ from the first only before the Job exists.
         if matches!(scenario, Scenario::Completes | Scenario::Fails) {
             runs.extend(cluster_faults().into_iter().map(|(s, d)| Run {

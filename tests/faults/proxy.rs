@@ -69,6 +69,8 @@ struct State {
     points: Vec<Point>,
     sent: Vec<Sent>,
     begun: Option<Instant>,
+    /// When a call failed first whose requests fail for good.
+    failed: Option<Instant>,
     forbidden: bool,
     /// Requests for the lease are held back.
     without_lease: bool,
@@ -168,6 +170,11 @@ impl FaultProxy {
         self.shared.state().sent.clone()
     }
 
+    /// When a call failed first whose requests fail for good.
+    pub fn failed(&self) -> Option<Instant> {
+        self.shared.state().failed
+    }
+
     /// The foreign Jobs that were created for a fault, and deleted again.
     pub fn freed(&self) -> Vec<String> {
         self.shared.state().freed.clone()
@@ -243,6 +250,7 @@ impl Shared {
                     0
                 }
             }
+            Fault::Request(_, RequestFault::Permanent(..)) => usize::MAX,
             _ => at.occurrence + 1,
         };
         (point.occurrence < until).then(|| self.fault.clone())
@@ -298,6 +306,15 @@ impl Shared {
                     });
                 }
                 self.forward(point, request).await
+            }
+            RequestFault::Permanent(cause, _) => {
+                let failed = Instant::now() + cause.fails_after(point);
+                self.state().failed.get_or_insert(failed);
+                let Some((code, reason, message)) = cause.answer(point) else {
+                    self.progress.send_replace(Progress::Over);
+                    return std::future::pending().await;
+                };
+                Ok(proxy::rejection(code, reason, &message, None))
             }
             RequestFault::Rejected(code, retry_after, _) => Ok(rejection(code, retry_after, point)),
         }

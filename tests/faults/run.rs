@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use crate::cluster_faults::Next;
 use crate::end;
 use crate::history::History;
-use crate::invariants::{self, ObjectVersion, Violation, owner, violation};
+use crate::invariants::{self, ObjectVersion, Violation, misses_events, owner, violation};
+use crate::permanent::Permanent;
 use crate::plan::{ClusterFault, Fault, Point, Run, Scenario, Stage};
 use crate::proxy::{FaultProxy, Sent};
 use crate::supervisor::{self, Killer, Standby, SupervisedOperator};
@@ -59,7 +60,7 @@ pub struct RunResult {
 pub struct Execution<'a> {
     pub(crate) client: &'a Client,
     pub(crate) namespace: &'a str,
-    run: &'a Run,
+    pub(crate) run: &'a Run,
     pub(crate) timings: Timings,
     pub(crate) history: History,
     pub(crate) proxy: FaultProxy,
@@ -116,8 +117,23 @@ pub async fn execute<T>(
         None
     };
     let mut violations = Vec::new();
-    match execution.play().await {
-        Ok(()) => {}
+    let permanent = Permanent::of(run);
+    let mut stopped_at = None;
+    let played = match &permanent {
+        Some(permanent) => {
+            stopped_at = execution.play_permanent(permanent, &operator).await;
+            Ok(())
+        }
+        None => execution.play().await,
+    };
+    match played {
+        // Some events never are.
+        Ok(()) if permanent.is_some() => {}
+        // The run ends only when the events that failed have been recorded.
+        Ok(()) => {
+            let recorded = execution.until_events_are_recorded().await;
+            violations.extend(recorded.err().map(|waited| violation("I11", waited)));
+        }
         Err(waited) => violations.push(violation("I11", waited)),
     }
     execution.proxy.until_over(timings.limit).await;
@@ -133,9 +149,13 @@ pub async fn execute<T>(
             standby.operator.log()
         );
     }
+    if let Some(permanent) = &permanent {
+        violations.extend(execution.check_permanent(permanent, &log, stopped_at));
+    }
     // A test that has not ended may still cause writes.
-    if violations.is_empty() {
-        violations.extend(writes_after_the_end(&sent, quiet_from));
+    if violations.is_empty() && permanent.as_ref().is_none_or(Permanent::can_end) {
+        let keeps_test = permanent.as_ref().is_some_and(Permanent::keeps_test);
+        violations.extend(writes_after_the_end(&sent, quiet_from, keeps_test));
     }
     let (history, view) = (execution.history.all(), execution.history.view());
     execution.freed.extend(execution.proxy.freed());
@@ -144,11 +164,12 @@ pub async fn execute<T>(
         violations.push(violation("panic", line));
     }
     let end = end::normalized(&view, &history, NAME, &execution.uid, namespace);
-    if violations.is_empty() {
+    if violations.is_empty() && permanent.is_none() {
         violations.extend(end::check(run, &end, clean));
     }
-    let reached =
-        matches!(run.fault, Fault::None | Fault::Cluster(..)) || execution.proxy.was_reached();
+    let reached = matches!(run.fault, Fault::None | Fault::Cluster(..))
+        || permanent.is_some_and(|p| p.fails_in_cluster())
+        || execution.proxy.was_reached();
     let points = execution.proxy.points();
     drop((operator, standby));
     let namespaces: Api<Namespace> = Api::all(client.clone());
@@ -171,10 +192,14 @@ pub async fn execute<T>(
 }
 
 /// I10: the writes after the end of the run.
-fn writes_after_the_end(sent: &[Sent], quiet_from: Instant) -> Option<Violation> {
+///
+/// Where a test cannot be deleted, the event about that is sent again with each attempt.
+fn writes_after_the_end(sent: &[Sent], quiet_from: Instant, keeps_test: bool) -> Option<Violation> {
+    let is_repeated = |s: &&Sent| keeps_test && s.point.is("create", "events") && s.code == 409;
     let late: Vec<String> = sent
         .iter()
         .filter(|s| s.at > quiet_from && s.point.is_write() && s.point.resource != "leases")
+        .filter(|s| !is_repeated(s))
         .map(|s| {
             format!(
                 "{}: {}, after {:.1} s",
@@ -386,7 +411,15 @@ impl Execution<'_> {
         .await
     }
 
-    async fn create_script(&self) {
+    async fn until_events_are_recorded(&self) -> Result<(), String> {
+        self.until("the missing events", |_, view| {
+            let misses_events = view.get("LoadTest", NAME).is_some_and(misses_events);
+            (!misses_events).then_some(())
+        })
+        .await
+    }
+
+    pub(crate) async fn create_script(&self) {
         // Without phases the test has no expected duration, which a fault might exceed.
         let script: ConfigMap = from(json!({"metadata": {"name": "test-script"},
             "data": {"test-script.yaml": "config: {target: x}\nscenarios: [{flow: []}]"}}));
@@ -395,13 +428,21 @@ impl Execution<'_> {
     }
 
     pub(crate) async fn create_test(&mut self) {
-        let test: LoadTest = from(load_test(NAME, 2));
+        self.create_test_with(json!({})).await;
+    }
+
+    /// Creates the test with these fields of its spec besides.
+    pub(crate) async fn create_test_with(&mut self, fields: Value) {
+        let mut test = load_test(NAME, 2);
+        let spec = test["spec"].as_object_mut().unwrap();
+        spec.extend(fields.as_object().unwrap().clone());
+        let test: LoadTest = from(test);
         let tests: Api<LoadTest> = Api::namespaced(self.client.clone(), self.namespace);
         let created = tests.create(&PostParams::default(), &test).await.unwrap();
         self.uid = created.uid().unwrap();
     }
 
-    async fn exit(&self, pod: &Pod, code: i32) {
+    pub(crate) async fn exit(&self, pod: &Pod, code: i32) {
         let phase = if code == 0 { "Succeeded" } else { "Failed" };
         let message = if code == 0 {
             ""

@@ -1,14 +1,23 @@
 //! Changes that a third party makes to the operator's objects.
 
+use std::fmt::Debug;
+use std::time::Duration;
+
 use http::Request;
 use hyper::body::Bytes;
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration,
+};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, ResourceQuota};
-use kube::Client;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, ResourceQuota};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Client, Resource};
 use loadtest_api::v1alpha1::LoadTest;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::permanent::Cause;
 use crate::plan::Point;
 use crate::support::cluster::QUOTA;
 
@@ -86,6 +95,66 @@ pub async fn delete_quota(client: &Client, namespace: &str) {
     let quotas: Api<ResourceQuota> = Api::namespaced(client.clone(), namespace);
     quotas
         .delete(QUOTA, &DeleteParams::default())
+        .await
+        .unwrap();
+}
+
+/// Makes the API server reject the pods of a namespace, and waits until it does.
+pub async fn reject_pods(client: &Client, namespace: &str, cause: Cause) {
+    let in_namespace = json!({"matchLabels": {"kubernetes.io/metadata.name": namespace}});
+    let rule = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]});
+    if cause == Cause::WebhookDown {
+        let service = json!({"namespace": namespace, "name": "gone"});
+        let webhook = json!({"name": format!("{namespace}.example.com"), "admissionReviewVersions": ["v1"],
+            "sideEffects": "None", "clientConfig": {"service": service}, "rules": [rule], "namespaceSelector": in_namespace});
+        create::<ValidatingWebhookConfiguration>(client, namespace, json!({"webhooks": [webhook]}))
+            .await;
+    } else {
+        let spec = json!({"matchConstraints": {"resourceRules": [rule]}, "validations": [{"expression": "false"}]});
+        create::<ValidatingAdmissionPolicy>(client, namespace, json!({"spec": spec})).await;
+        let spec = json!({"policyName": namespace, "validationActions": ["Deny"],
+            "matchResources": {"namespaceSelector": in_namespace}});
+        create::<ValidatingAdmissionPolicyBinding>(client, namespace, json!({"spec": spec})).await;
+    }
+    let pod: Pod = serde_json::from_value(
+        json!({"metadata": {"name": "probe"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}),
+    )
+    .unwrap();
+    let (pods, dry_run) = (
+        Api::<Pod>::namespaced(client.clone(), namespace),
+        PostParams {
+            dry_run: true,
+            ..PostParams::default()
+        },
+    );
+    while pods.create(&dry_run, &pod).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Deletes what `reject_pods` has created.
+pub async fn accept_pods(client: &Client, namespace: &str, cause: Cause) {
+    let params = DeleteParams::default();
+    if cause == Cause::WebhookDown {
+        let webhooks: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
+        webhooks.delete(namespace, &params).await.unwrap();
+    } else {
+        let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(client.clone());
+        bindings.delete(namespace, &params).await.unwrap();
+        let policies: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
+        policies.delete(namespace, &params).await.unwrap();
+    }
+}
+
+/// Creates an object of the cluster with the name of a namespace.
+async fn create<K>(client: &Client, namespace: &str, mut object: Value)
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Serialize + Clone + Debug,
+{
+    object["metadata"] = json!({"name": namespace});
+    let object: K = serde_json::from_value(object).unwrap();
+    Api::all(client.clone())
+        .create(&PostParams::default(), &object)
         .await
         .unwrap();
 }

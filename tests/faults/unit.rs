@@ -2,6 +2,8 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod end;
+mod failing_calls;
 mod invariants;
+mod permanent;
 mod plan;
 mod view;
