@@ -49,9 +49,10 @@ impl OwnWrites {
 
     /// The latest state of a test: as watched, or as written where the watch lags behind.
     ///
-    /// A test is forgotten only when the watch itself shows it as finished. Until then an older view might still arrive.
+    /// A test is forgotten only when the watch itself shows it as finished, with all events. Until then an older view might still
+    /// arrive.
     pub(crate) fn latest(&self, key: &ObjectRef, watched: &Arc<LoadTest>) -> Arc<LoadTest> {
-        if watched.is_finished() {
+        if watched.is_finished() && !watched.misses_events() {
             self.forget(key);
             return watched.clone();
         }
@@ -175,6 +176,28 @@ mod tests {
             assert!(writes.latest(&key, &lagging).is_finished());
         }
         assert!(writes.latest(&key, &shown).is_finished());
+        assert!(lock(&writes.0).is_empty(), "the watch has caught up");
+    }
+
+    #[test]
+    fn a_finished_test_is_remembered_while_its_events_are_missing() {
+        let writes = OwnWrites::default();
+        let finished = |version, conditions: serde_json::Value| {
+            let mut test = test(version);
+            let status = serde_json::json!({"phase": "Completed", "conditions": conditions});
+            test.status = Some(serde_json::from_value(status).unwrap());
+            Arc::new(test)
+        };
+        let missing = serde_json::json!([{"type": "EventsRecorded", "status": "False", "reason": "RequestFailed",
+            "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+        let (lagging, recorded) = (finished("1", missing), finished("2", serde_json::json!([])));
+        let key = object_ref(&lagging.metadata);
+        writes.record_event(&key, 7);
+        assert!(writes.latest(&key, &lagging).misses_events());
+        assert!(writes.has_recorded(&key, 7));
+        writes.record_write(&lagging, (*recorded).clone());
+        assert!(!writes.latest(&key, &lagging).misses_events());
+        assert!(!writes.latest(&key, &recorded).misses_events());
         assert!(lock(&writes.0).is_empty(), "the watch has caught up");
     }
 }
