@@ -13,7 +13,7 @@ const START_DEADLINE: Duration = Duration::from_secs(5);
 const LONG_START_DEADLINE: Duration = Duration::from_secs(600);
 
 /// How long a report, an end or a stop may take beyond what it waits for.
-const TOLERANCE: Duration = Duration::from_secs(10);
+pub const TOLERANCE: Duration = Duration::from_secs(10);
 
 /// The operator's timeout of a request, and that of an event.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);

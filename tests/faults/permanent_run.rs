@@ -10,7 +10,7 @@ use loadtest_api::v1alpha1::LoadTest;
 use serde_json::json;
 
 use crate::invariants::{Violation, created};
-use crate::permanent::{Course, Permanent};
+use crate::permanent::{Course, Permanent, TOLERANCE};
 use crate::plan::Scenario;
 use crate::run::{Execution, NAME};
 use crate::supervisor::SupervisedOperator;
@@ -145,7 +145,10 @@ impl Execution<'_> {
             let (history, lines) = (self.history.all(), self.history.lines(log));
             permanent.check_report(&history, &lines, at).is_none()
         });
-        if has_run || is_reported {
+        let is_late = self
+            .failed_at(permanent)
+            .is_some_and(|at| self.history.now() > at + TOLERANCE);
+        if has_run || is_reported || is_late {
             let tests: Api<LoadTest> = Api::namespaced(self.client.clone(), self.namespace);
             let stop = Patch::Merge(json!({"spec": {"stop": true}}));
             let stopped = tests.patch(NAME, &PatchParams::default(), &stop).await;
