@@ -168,6 +168,9 @@ mod tests {
         let failed = with_timeout(async { Err::<(), _>(error) }).await;
         let error = failed.unwrap_err();
         assert_eq!(error.class(), ErrorClass::Deadline);
-        assert_eq!(error.message(), "the API server did not answer within 10s");
+        assert_eq!(
+            error.message(),
+            "the API server did not answer within 12s; a slow admission webhook is a possible cause"
+        );
     }
 }
