@@ -31,6 +31,9 @@ const MAX_REFRESHES_PER_SECOND: usize = 40;
 /// Up to this number of workers, each has an event of its own when it runs.
 pub const MAX_WORKER_EVENTS: usize = 50;
 
+/// How long a worker may load before the events about its probes are read: on a busy node they fail for a while.
+const SLOW_LOADING: SignedDuration = SignedDuration::from_secs(20);
+
 /// How much longer than the script's phases a worker may run: for its own start, and for the last virtual users.
 const OVERRUN_GRACE_PERIOD: SignedDuration = SignedDuration::from_secs(60);
 
@@ -72,8 +75,10 @@ pub fn object_to_explain(
     if workers.len() < usize::try_from(test.spec.count).ok()? {
         return Some(job.uid.clone());
     }
+    let may_be_slow = saturating_add(started, SLOW_LOADING.min(half_deadline)) > now;
     let is_loading = |w: &&Arc<WorkerStatus>| {
         test.spec.starts_together()
+            && !may_be_slow
             && w.state == WorkerState::Running
             && w.start.state == StartState::Loading
     };

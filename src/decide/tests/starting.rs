@@ -199,3 +199,34 @@ fn a_queued_job_waits_and_a_job_suspended_later_fails_the_test() {
         Some(JobField::ActiveDeadline(TERMINATE_NOW_SECONDS))
     );
 }
+
+#[test]
+fn probes_that_fail_explain_workers_that_run_and_are_not_ready() {
+    let mut test = test(2);
+    step(&mut test, &seen(JobState::Absent, vec![]), 0);
+    let loading = |index| WorkerStatus {
+        start: StartHandshake::default(),
+        ..worker(index, WorkerState::Running)
+    };
+    let workers: Vec<_> = [loading(0), loading(1)].map(Arc::new).into();
+    let asked =
+        |seconds| object_to_explain(&test, &JobState::Owned(job()), &workers, 0, at(seconds));
+    assert_eq!(asked(19), None, "they may just be slow");
+    assert_eq!(asked(20).as_deref(), Some("p0"));
+    let unreachable = StartBlocker::from_event(
+        "Unhealthy",
+        "Startup probe failed: Get \"http://10.0.0.7:8899/ready\": dial tcp: i/o timeout",
+    );
+    let observed = Observed {
+        blocker: unreachable,
+        ..seen(JobState::Owned(job()), vec![loading(0), loading(1)])
+    };
+    step(&mut test, &observed, 21);
+    let condition = &test.status.as_ref().unwrap().conditions[0];
+    assert_eq!(condition.reason, "ProbeFailed");
+    assert!(
+        condition.message.contains("must reach port 8899"),
+        "{}",
+        condition.message
+    );
+}
