@@ -92,7 +92,7 @@ fn not_suspended_once_started() -> String {
     )
 }
 
-/// A distributed load test: `count` Artillery workers run one test script, each in a pod of its own.
+/// A distributed load test: count Artillery workers run one test script, each in a pod of its own.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "loadtest.artillery.io",
