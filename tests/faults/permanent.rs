@@ -223,7 +223,7 @@ impl Permanent {
     }
 
     fn place(&self) -> Place {
-        if is_of_operator(&self.point) {
+        if is_of_operator(&self.point) || self.point.resource == "openapi" {
             Place::Log
         } else if self.point.resource == "loadtests/status" || self.course == Course::Expires {
             Place::EventOrLog

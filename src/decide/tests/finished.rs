@@ -288,3 +288,16 @@ fn injected_sidecars_do_not_block_completion() {
         "a Job that is reported slowly ends by itself"
     );
 }
+
+#[test]
+fn an_ended_test_whose_phase_is_missing_stays_as_it_was_recorded() {
+    let mut done = test(1);
+    let outcome = JobOutcome::Complete { at: at(20) };
+    step(&mut done, &seen(JobState::Absent, vec![]), 0);
+    step(&mut done, &seen(ended(1, outcome), vec![]), 20);
+    assert_eq!(done.phase(), Some(Phase::Completed));
+    // As a backup or an older version may leave it.
+    done.status.as_mut().unwrap().phase = None;
+    let later = plan(&done, &seen(JobState::Absent, vec![]), 100);
+    assert!(later.status.is_none() && later.action.is_none() && later.events.is_empty());
+}

@@ -230,3 +230,34 @@ fn probes_that_fail_explain_workers_that_run_and_are_not_ready() {
         condition.message
     );
 }
+
+#[test]
+fn advice_for_pods_that_cannot_be_created_fits_the_error() {
+    for (error, advice) in [
+        (
+            "pods \"t-0\" is forbidden: exceeded quota: small",
+            "Raise the namespace's quota",
+        ),
+        (
+            "pods \"t-0\" is forbidden: violates PodSecurity \"restricted\"",
+            "relax the policy",
+        ),
+        (
+            "Internal error occurred: failed calling webhook \"w.example.com\"",
+            "admission webhook",
+        ),
+    ] {
+        let mut test = test(1);
+        step(&mut test, &seen(JobState::Absent, vec![]), 0);
+        let observed = Observed {
+            blocker: StartBlocker::from_event("FailedCreate", error),
+            ..seen(JobState::Owned(job()), vec![])
+        };
+        step(&mut test, &observed, 6);
+        let message = &test.status.as_ref().unwrap().conditions[0].message;
+        assert!(
+            message.contains(error) && message.contains(advice),
+            "{message}"
+        );
+    }
+}
