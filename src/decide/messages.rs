@@ -260,6 +260,13 @@ pub(super) fn workers_not_started(seconds: i64, blocker: Option<&str>) -> String
     }
 }
 
+pub(super) fn silent_node(node: &str, pod: &str) -> String {
+    format!(
+        "Node {node} has not reported about pod {pod}. Check its kubelet, and that it can run the workers' image \
+         (kubectl describe node {node})."
+    )
+}
+
 pub(super) const STOPPING: &str = "Stopping the workers: spec.stop is true.";
 
 pub(super) fn node_lost(pods: &[&WorkerStatus], first: &str) -> String {

@@ -158,12 +158,26 @@ impl<'a> Run<'a> {
                 blocker.reason,
                 messages::workers_not_started(seconds, Some(&blocker.final_message)),
             ),
-            (None, None) => (
-                Reason::StartDeadlineExceeded,
-                messages::workers_not_started(seconds, None),
-            ),
+            (None, None) => {
+                let silent = self.silent_node();
+                (
+                    Reason::StartDeadlineExceeded,
+                    messages::workers_not_started(seconds, silent.as_deref()),
+                )
+            }
         };
         Some(Progress::stopping(false, reason, message))
+    }
+
+    /// A node that has a worker's pod and does not report about it.
+    fn silent_node(&self) -> Option<String> {
+        let waiting = |w: &&Arc<WorkerStatus>| matches!(w.state, WorkerState::Pending { .. });
+        let worker = self
+            .workers
+            .iter()
+            .filter(waiting)
+            .find(|w| w.node.is_some())?;
+        Some(messages::silent_node(worker.node.as_deref()?, &worker.pod))
     }
 
     /// Workers have failed, and the Job cannot know: other containers keep their pods running.

@@ -261,3 +261,21 @@ fn advice_for_pods_that_cannot_be_created_fits_the_error() {
         );
     }
 }
+
+#[test]
+fn a_node_that_does_not_report_is_named() {
+    let mut test = test(1);
+    step(&mut test, &seen(JobState::Absent, vec![]), 0);
+    let silent = WorkerStatus {
+        node: Some("windows".into()),
+        ..worker(0, WorkerState::Pending { blocker: None })
+    };
+    step(&mut test, &seen(JobState::Owned(job()), vec![silent]), 600);
+    let condition = &test.status.as_ref().unwrap().conditions[0];
+    assert_eq!(condition.reason, "StartDeadlineExceeded");
+    assert!(
+        condition.message.contains("Node windows has not reported"),
+        "{}",
+        condition.message
+    );
+}
