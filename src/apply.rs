@@ -33,7 +33,7 @@ const MAX_CONCURRENT_PATCHES: usize = 20;
 pub(crate) enum Applied {
     /// The action is done, or there was none.
     Done,
-    /// The Job could not be created because of this state. It is to be reported.
+    /// The Job could not be created because of this state, which must be reported.
     Blocked(Box<JobState>),
 }
 

@@ -192,6 +192,12 @@ mod tests {
         );
     }
 
+    /// The arguments of the worker's container.
+    fn args(job: Job) -> Vec<String> {
+        let pod = job.spec.unwrap().template.spec.unwrap();
+        pod.containers[0].args.clone().unwrap()
+    }
+
     #[test]
     fn environment_argument_is_omitted_without_an_environment() {
         let job = build_job(
@@ -199,16 +205,7 @@ mod tests {
             &WorkerConfig::default(),
             &ScriptInfo::default(),
         );
-        let args = job
-            .spec
-            .unwrap()
-            .template
-            .spec
-            .unwrap()
-            .containers
-            .remove(0)
-            .args
-            .unwrap();
+        let args = args(job);
         assert_eq!(args, ["run", "/data/test-script.yaml"]);
     }
 
@@ -219,16 +216,7 @@ mod tests {
             "testScript": {"config": {"configMap": "s", "key": "$a.yaml"}}}),
         );
         let job = build_job(&test, &WorkerConfig::default(), &ScriptInfo::default());
-        let args = job
-            .spec
-            .unwrap()
-            .template
-            .spec
-            .unwrap()
-            .containers
-            .remove(0)
-            .args
-            .unwrap();
+        let args = args(job);
         // Kubernetes replaces `$$` with `$` and does not expand it as a variable.
         assert!(!args.join(" ").replace("$$", "").contains('$'), "{args:?}");
         let expanded: Vec<_> = args.iter().map(|arg| arg.replace("$$", "$")).collect();

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use loadtest_api::v1alpha1::{LoadTest, LoadTestStatus, Phase};
 
-/// Drops what no decision reads. Of a finished test that is almost everything: only when it ended, when it is to be deleted and
-/// what metrics show is kept.
+/// Drops what no decision reads. A finished test keeps only its end, its time to live, and
+/// what metrics show.
 pub(crate) fn prune(test: &mut LoadTest) {
     test.metadata.managed_fields = None;
     test.metadata.annotations = None;

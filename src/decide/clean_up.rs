@@ -7,11 +7,9 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use loadtest_api::v1alpha1::{ConditionType, LoadTestStatus, Phase, Reason};
 
 use super::running::SIDECAR_GRACE_PERIOD;
-use super::{
-    Action, Decision, EventRecord, FinalPhase, JobField, JobPatch, Plan, TERMINATE_NOW_SECONDS,
-    saturating_add,
-};
-use crate::state::{JobState, JobStatus, Observed, WorkerStatus};
+use super::verdict::verdict_event;
+use super::{Action, Decision, EventRecord, FinalPhase, JobField, Plan, saturating_add};
+use crate::state::{JobState, Observed, WorkerStatus};
 
 /// How long after its end missing events of a test are recorded.
 const FINAL_EVENT_PERIOD: SignedDuration = SignedDuration::from_mins(10);
@@ -47,23 +45,17 @@ impl Decision<'_> {
 
     /// The test is deleted, and finalizers may keep it, or its Job. It sends no more load.
     pub(super) fn deleted(observed: &Observed) -> Plan {
-        let running = match &observed.job {
-            JobState::Owned(job) if job.outcome.is_none() && !job.failing => Some(job),
+        let action = match &observed.job {
+            JobState::Owned(job) => Action::terminate(job),
             _ => None,
         };
-        let running = running.filter(|job| job.deadline != Some(TERMINATE_NOW_SECONDS));
         let failed = observed.failed_call.as_ref();
         Plan {
             events: failed
                 .map(EventRecord::of_failed_call)
                 .into_iter()
                 .collect(),
-            action: running.map(|job| {
-                Action::PatchJob(JobPatch {
-                    uid: job.uid.clone(),
-                    field: JobField::ActiveDeadline(TERMINATE_NOW_SECONDS),
-                })
-            }),
+            action,
             ..Plan::default()
         }
     }
@@ -74,17 +66,8 @@ impl Decision<'_> {
             JobState::Owned(job) => Some(job),
             _ => None,
         };
-        let patch = |job: &JobStatus, field| {
-            Action::PatchJob(JobPatch {
-                uid: job.uid.clone(),
-                field,
-            })
-        };
         // A creation that was in flight when the test ended, or a Job that was suspended: it must not send load later.
-        let runs_on = owned.filter(|job| {
-            job.outcome.is_none() && !job.failing && job.deadline != Some(TERMINATE_NOW_SECONDS)
-        });
-        if let Some(job) = runs_on {
+        if let Some(terminate) = owned.and_then(Action::terminate) {
             let completed = self.current.phase == Some(Phase::Completed);
             let in_grace = |w: &Arc<WorkerStatus>| w.pod_outlives_worker && !self.outlives_grace(w);
             if completed && workers.iter().any(in_grace) {
@@ -94,9 +77,8 @@ impl Decision<'_> {
                 };
             }
             if !completed || workers.iter().any(|w| self.outlives_grace(w)) {
-                let terminate = JobField::ActiveDeadline(TERMINATE_NOW_SECONDS);
                 return Plan {
-                    action: Some(patch(job, terminate)),
+                    action: Some(terminate),
                     ..Plan::default()
                 };
             }
@@ -109,7 +91,7 @@ impl Decision<'_> {
         let set_ttl = ended
             .zip(job_ttl)
             .filter(|(job, ttl)| job.ttl != Some(*ttl))
-            .map(|(job, ttl)| patch(job, JobField::Ttl(ttl)));
+            .map(|(job, ttl)| Action::patch_job(job, JobField::Ttl(ttl)));
         let Some(ttl) = spec.ttl_seconds_after_finished else {
             return Plan {
                 action: set_ttl,
@@ -157,30 +139,17 @@ impl Decision<'_> {
     /// The events about the start of a test, as far as its workers are known, and about its end and verdict, as its status
     /// records them.
     fn final_events(&self, workers: &[Arc<WorkerStatus>]) -> Vec<EventRecord> {
-        let ends = [
-            (FinalPhase::Completed, ConditionType::Completed),
-            (FinalPhase::Failed, ConditionType::Failed),
-            (FinalPhase::Stopped, ConditionType::Stopped),
-        ];
-        let end = ends
-            .iter()
-            .find(|(end, _)| self.current.phase == Some(end.phase()));
-        let end = end.and_then(|(end, type_)| {
-            let condition = self.current.condition(*type_)?;
+        let end = self.current.phase.and_then(FinalPhase::of).and_then(|end| {
+            let condition = self.current.condition(end.condition_type())?;
             Some(end.event(&condition.message))
         });
-        let has_thresholds = self.current.thresholds.iter().flatten().next().is_some();
         let passed = self.current.condition(ConditionType::Passed);
-        let verdict = passed.filter(|c| {
-            self.current.phase == Some(Phase::Completed) && (has_thresholds || c.status != "True")
-        });
-        let verdict = verdict.and_then(|condition| {
-            let reason = Reason::parse(&condition.reason)?;
-            Some(EventRecord::of_verdict(
+        let verdict = passed.and_then(|condition| {
+            let (passed, reason) = (
                 condition.status == "True",
-                reason,
-                &condition.message,
-            ))
+                Reason::parse(&condition.reason)?,
+            );
+            verdict_event(&self.current, passed, reason, &condition.message)
         });
         let mut events = match &self.current.start_time {
             Some(_) => self.start_events(workers),

@@ -43,7 +43,7 @@ pub(super) enum StartBarrier {
         /// How many are ready.
         ready: usize,
     },
-    /// The instant is to be sent to all workers, or to those that do not have it.
+    /// All workers are ready: the instant must be sent to those that do not have it.
     Release(SendStartTime),
 }
 

@@ -21,6 +21,7 @@ mod verdict;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use loadtest_api::conditions::{ConditionUpdate, set_conditions};
+use loadtest_api::duration;
 use loadtest_api::v1alpha1::{ConditionType, LoadTest, LoadTestStatus, Phase, Reason};
 
 use crate::build;
@@ -160,6 +161,12 @@ impl Decision<'_> {
         Some((Reason::parse(reason)?, message))
     }
 
+    /// How long the script's phases take, as recorded.
+    fn expected_duration(&self) -> Option<SignedDuration> {
+        let recorded = self.current.expected_duration.as_deref();
+        recorded.and_then(duration::parse)
+    }
+
     fn start_deadline(&self) -> SignedDuration {
         SignedDuration::from_secs(self.test.spec.start_deadline_seconds.max(1))
     }
@@ -212,12 +219,24 @@ impl FinalPhase {
         }
     }
 
-    fn conditions(self, reason: Reason, message: &str) -> Vec<ConditionUpdate> {
-        let own = match self {
+    /// The end that a recorded phase is.
+    fn of(phase: Phase) -> Option<Self> {
+        [Self::Completed, Self::Failed, Self::Stopped]
+            .into_iter()
+            .find(|end| end.phase() == phase)
+    }
+
+    /// The condition that is True after this end.
+    fn condition_type(self) -> ConditionType {
+        match self {
             Self::Completed => ConditionType::Completed,
             Self::Failed => ConditionType::Failed,
             Self::Stopped => ConditionType::Stopped,
-        };
+        }
+    }
+
+    fn conditions(self, reason: Reason, message: &str) -> Vec<ConditionUpdate> {
+        let own = self.condition_type();
         let mut types = vec![
             ConditionType::Progressing,
             ConditionType::Completed,

@@ -51,11 +51,7 @@ impl Decision<'_> {
             }),
             JobState::Rejected(error) => {
                 let message = messages::job_rejected(error);
-                let plan = self.blocked(no_watch(Reason::JobRejected, message));
-                Plan {
-                    back_off: plan.requeue_at.is_some(),
-                    ..plan
-                }
+                with_back_off(self.blocked(no_watch(Reason::JobRejected, message)))
             }
             _ => match judge_script(self.test, self.config, &observed.script) {
                 Ok(_) if !observed.has_worker_files => Plan {
@@ -86,22 +82,13 @@ impl Decision<'_> {
 
     /// A call fails that the start needs. The time until it succeeds is limited, like any other wait for a prerequisite.
     fn blocked_by_failed_call(&self, failed: &FailedCall) -> Plan {
-        let plan = self.blocked(ScriptProblem {
+        let problem = ScriptProblem {
             reason: Reason::RequestFailed,
             message: messages::request_failed(failed),
             watch: None,
-        });
-        let mut events = plan.events;
-        for event in &mut events {
-            if event.reason == Reason::RequestFailed {
-                failed.what.clone_into(&mut event.dedup_key);
-            }
-        }
-        Plan {
-            events,
-            back_off: plan.requeue_at.is_some(),
-            ..plan
-        }
+        };
+        // The text of the error may differ with each attempt.
+        with_back_off(self.blocked_about(problem, failed.what.to_owned()))
     }
 
     /// A test whose state is unclear until the call succeeds. Nothing but the failure is recorded.
@@ -173,6 +160,12 @@ impl Decision<'_> {
 
     /// Something keeps the test from starting.
     fn blocked(&self, problem: ScriptProblem) -> Plan {
+        let about = problem.message.clone();
+        self.blocked_about(problem, about)
+    }
+
+    /// The same, with an event that is recorded once for each `dedup_key`.
+    fn blocked_about(&self, problem: ScriptProblem, dedup_key: String) -> Plan {
         let ScriptProblem {
             reason,
             message,
@@ -190,7 +183,7 @@ impl Decision<'_> {
                 &messages::start_deadline_exceeded(seconds, &message),
             );
         }
-        let event = EventRecord::warning(reason, message.clone()).about(message.clone());
+        let event = EventRecord::warning(reason, message.clone()).about(dedup_key);
         // What is recorded about the Job must stay: it may have been created by the call that failed.
         let phase = match self.current.phase {
             Some(Phase::Starting) if reason == Reason::RequestFailed => Phase::Starting,
@@ -207,5 +200,13 @@ impl Decision<'_> {
             requeue_at: Some(deadline.min(saturating_add(self.now, RESYNC_INTERVAL))),
             ..Plan::default()
         }
+    }
+}
+
+/// The same attempt is repeated with a growing delay, unless the test ends.
+fn with_back_off(plan: Plan) -> Plan {
+    Plan {
+        back_off: plan.requeue_at.is_some(),
+        ..plan
     }
 }

@@ -5,7 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 use loadtest_api::v1alpha1::{LoadTestStatus, Reason};
 
 use super::messages;
-use crate::state::FailedCall;
+use crate::state::{FailedCall, JobStatus};
 
 /// What to do about a test. The fields are carried out in this order: events describe what was observed, the status records it,
 /// and the record allows the action.
@@ -43,6 +43,22 @@ pub enum Action {
 }
 
 impl Action {
+    /// Changes a field of a Job.
+    pub(super) fn patch_job(job: &JobStatus, field: JobField) -> Self {
+        Self::PatchJob(JobPatch {
+            uid: job.uid.clone(),
+            field,
+        })
+    }
+
+    /// Ends a Job, unless it ends already.
+    pub(super) fn terminate(job: &JobStatus) -> Option<Self> {
+        let ends =
+            job.outcome.is_some() || job.failing || job.deadline == Some(TERMINATE_NOW_SECONDS);
+        let deadline = JobField::ActiveDeadline(TERMINATE_NOW_SECONDS);
+        (!ends).then(|| Self::patch_job(job, deadline))
+    }
+
     /// Whether the action does nothing but end load. Such an action needs no record.
     #[must_use]
     pub fn ends_load(&self) -> bool {
@@ -120,15 +136,6 @@ impl EventRecord {
     #[must_use]
     pub fn of_failed_call(failed: &FailedCall) -> Self {
         Self::warning(Reason::RequestFailed, messages::request_failed(failed)).about(failed.what)
-    }
-
-    /// The event about the verdict of a test with thresholds.
-    pub(super) fn of_verdict(passed: bool, reason: Reason, message: &str) -> Self {
-        let text = messages::verdict_event(passed, message);
-        Self {
-            warning: !passed,
-            ..Self::normal(reason, text)
-        }
     }
 
     pub(super) fn normal(reason: Reason, message: String) -> Self {

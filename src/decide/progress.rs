@@ -133,11 +133,11 @@ impl<'a> Run<'a> {
         let test = self.decision.test;
         let namespace = test.namespace().unwrap_or_default();
         let seconds = test.spec.start_deadline_seconds;
-        let waiting_for = self.barrier.as_ref().and_then(StartBarrier::waiting_for);
         if let Some(failed) = &self.failed_call {
             let message = messages::workers_not_started(seconds, Some(failed));
             return Some(Progress::stopping(false, Reason::RequestFailed, message));
         }
+        let waiting_for = self.barrier.as_ref().and_then(StartBarrier::waiting_for);
         let (reason, message) = match (waiting_for, &self.blocker) {
             (Some(waiting_for), blocker) => {
                 let message = messages::barrier_deadline_exceeded(
@@ -146,13 +146,10 @@ impl<'a> Run<'a> {
                     &namespace,
                     &test.name_any(),
                 );
-                match blocker {
-                    Some(blocker) => (
-                        blocker.reason,
-                        messages::joined(&message, &blocker.final_message),
-                    ),
-                    None => (Reason::StartDeadlineExceeded, message),
-                }
+                let cause = blocker
+                    .as_ref()
+                    .map(|b| (b.reason, b.final_message.as_str()));
+                with_cause(Reason::StartDeadlineExceeded, message, cause)
             }
             (None, Some(blocker)) => (
                 blocker.reason,
@@ -210,24 +207,29 @@ impl<'a> Run<'a> {
         (self.startup_ends <= self.decision.now).then(|| {
             let count = self.decision.test.spec.count;
             let message = messages::waiting_for_barrier(count, &waiting_for);
-            match &self.blocker {
-                Some(blocker) => {
-                    Progress::starting(blocker.reason, messages::joined(&message, &blocker.message))
-                }
-                None => Progress::starting(Reason::WaitingForWorkers, message),
-            }
+            self.starting_with(Reason::WaitingForWorkers, message)
         })
     }
 
     fn starting(&self) -> Progress {
         let test = self.decision.test;
         let message = messages::waiting_for_workers(test.spec.count, &test.name_any());
-        match &self.blocker {
-            Some(blocker) => {
-                Progress::starting(blocker.reason, messages::joined(&message, &blocker.message))
-            }
-            None => Progress::starting(Reason::Starting, message),
-        }
+        self.starting_with(Reason::Starting, message)
+    }
+
+    fn starting_with(&self, reason: Reason, message: String) -> Progress {
+        let blocker = self.blocker.as_ref();
+        let cause = blocker.map(|b| (b.reason, b.message.as_str()));
+        let (reason, message) = with_cause(reason, message, cause);
+        Progress::starting(reason, message)
+    }
+}
+
+/// A reason and its message; where the cause is known, with that.
+fn with_cause(reason: Reason, message: String, cause: Option<(Reason, &str)>) -> (Reason, String) {
+    match cause {
+        Some((reason, cause)) => (reason, messages::joined(&message, cause)),
+        None => (reason, message),
     }
 }
 

@@ -13,8 +13,8 @@ use super::coordinated_start::StartBarrier;
 use super::messages;
 use super::progress::{Run, normal_startup};
 use super::{
-    Action, Decision, EventRecord, FinalPhase, JobField, JobPatch, Plan, TERMINATE_NOW_SECONDS,
-    progressing_conditions, saturating_add,
+    Action, Decision, EventRecord, FinalPhase, JobField, Plan, progressing_conditions,
+    saturating_add,
 };
 use crate::build;
 use crate::runtime::hash::fnv1a;
@@ -125,8 +125,11 @@ impl Decision<'_> {
             Phase::Running => self.start_retries(workers),
             _ => (None, None),
         };
-        let action = self
-            .job_patch(job, phase == Phase::Stopping)
+        let patch = match phase {
+            Phase::Stopping => Action::terminate(job),
+            _ => self.deadline_patch(job),
+        };
+        let action = patch
             .or_else(|| missing_worker_files(observed))
             .or(match &run.barrier {
                 Some(StartBarrier::Release(start)) if phase == Phase::Starting => {
@@ -204,7 +207,7 @@ impl Decision<'_> {
         }
     }
 
-    /// When a status is to be written: at once, unless it differs only in how far the test is or in the text of a message.
+    /// When a status is due: at once, unless only the progress of the test or the text of a message has changed.
     fn write_at(
         &self,
         status: &LoadTestStatus,
@@ -279,23 +282,13 @@ impl Decision<'_> {
         }
     }
 
-    /// The patch that gives the Job the deadline it should have.
-    fn job_patch(&self, job: &JobStatus, terminate: bool) -> Option<Action> {
-        let recorded = self.current.expected_duration.as_deref();
-        let deadline = if terminate {
-            TERMINATE_NOW_SECONDS
-        } else {
-            build::active_deadline(self.test, recorded.and_then(duration::parse))
-        };
-        // What was asked for is not asked for again, whatever a policy of the cluster made of it. An end is.
-        let is_asked = !terminate && job.requested_deadline == Some(deadline);
-        let is_set = job.deadline == Some(deadline) || is_asked;
-        (!is_set && !job.failing).then(|| {
-            Action::PatchJob(JobPatch {
-                uid: job.uid.clone(),
-                field: JobField::ActiveDeadline(deadline),
-            })
-        })
+    /// The patch that gives the Job the deadline it should have. What was asked for is not asked for again, whatever a policy of the
+    /// cluster made of it.
+    fn deadline_patch(&self, job: &JobStatus) -> Option<Action> {
+        let deadline = build::active_deadline(self.test, self.expected_duration());
+        let is_set = [job.deadline, job.requested_deadline].contains(&Some(deadline));
+        let field = JobField::ActiveDeadline(deadline);
+        (!is_set && !job.failing).then(|| Action::patch_job(job, field))
     }
 
     /// The problem of workers that have started: a lost node, no acknowledgement of the start, or no end.
@@ -324,11 +317,7 @@ impl Decision<'_> {
 
     /// Workers that run longer than the script's phases can explain.
     fn overrun(&self, workers: &[Arc<WorkerStatus>]) -> Option<(Reason, String)> {
-        let expected = self
-            .current
-            .expected_duration
-            .as_deref()
-            .and_then(duration::parse)?;
+        let expected = self.expected_duration()?;
         let load_start = match &self.current.load_start_time {
             Some(at) => at.0,
             // The workers still wait, or waited while the operator was away.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use loadtest_api::conditions::ConditionUpdate;
-use loadtest_api::v1alpha1::{ConditionType, LoadTestStatus, Reason, Results, Verdict};
+use loadtest_api::v1alpha1::{ConditionType, LoadTestStatus, Phase, Reason, Results, Verdict};
 use loadtest_results::thresholds::{self, Outcome};
 use loadtest_results::{Measurements, SnapshotError, summarize};
 
@@ -52,7 +52,9 @@ impl Decision<'_> {
 
         let failures = thresholds::summarize_failures(&evaluations, MAX_LISTED);
         let is_partial = results.as_ref().is_some_and(|r| r.partial);
-        let without_load = results.as_ref().and_then(without_load);
+        let without_load = results
+            .as_ref()
+            .and_then(|results| without_load(merged.measured.workers, results));
         let (passed, reason, message) = match end {
             FinalPhase::Failed | FinalPhase::Stopped => (
                 false,
@@ -90,9 +92,7 @@ impl Decision<'_> {
         } else {
             Verdict::Failed
         });
-        if end == FinalPhase::Completed && (has_thresholds || !passed) {
-            events.push(EventRecord::of_verdict(passed, reason, &message));
-        }
+        events.extend(verdict_event(status, passed, reason, &message));
         let mut conditions = vec![ConditionUpdate::new(
             ConditionType::Passed,
             Some(passed),
@@ -118,9 +118,25 @@ impl Decision<'_> {
     }
 }
 
+/// The event about the verdict of a completed test: one that has thresholds, or has not passed.
+pub(super) fn verdict_event(
+    status: &LoadTestStatus,
+    passed: bool,
+    reason: Reason,
+    message: &str,
+) -> Option<EventRecord> {
+    let has_thresholds = status.thresholds.iter().flatten().next().is_some();
+    let is_due = status.phase == Some(Phase::Completed) && (has_thresholds || !passed);
+    let text = messages::verdict_event(passed, message);
+    is_due.then(|| EventRecord {
+        warning: !passed,
+        ..EventRecord::normal(reason, text)
+    })
+}
+
 /// Why the results show no load that reached a target, if they do not.
-fn without_load(results: &Results) -> Option<(Reason, &'static str)> {
-    if results.workers_reporting.starts_with("0 ") {
+fn without_load(workers: u32, results: &Results) -> Option<(Reason, &'static str)> {
+    if workers == 0 {
         return Some((Reason::NoResults, messages::NO_RESULTS));
     }
     if results.vusers_created == 0 && results.requests == 0 {

@@ -59,7 +59,7 @@ async fn read_job(ctx: &Context, test: &LoadTest) -> Result<Option<JobState>, Ap
 
 /// Whether a Job of this name existed since the test's status was last written.
 ///
-/// The operator may have ended between the record that a Job is to be created and its creation, or after the creation, with the
+/// The operator may have ended between the record of the start and the creation of the Job, or after the creation, with the
 /// Job deleted before the operator returned: only history distinguishes these. Where the API server no longer has it, the answer
 /// is yes: a test that must be created again does less harm than a load that is sent twice.
 async fn job_existed_since(ctx: &Context, test: &LoadTest) -> Result<bool, ApiError> {

@@ -51,15 +51,7 @@ async fn ttl_deletes_a_finished_test_and_its_job() {
     env.load_test_with("brief", 1, json!({"ttlSecondsAfterFinished": 5}))
         .await;
     env.until_phase("brief", "Completed").await;
-    env.until("the LoadTest is deleted", async || {
-        env.api::<LoadTest>()
-            .get_opt("brief")
-            .await
-            .unwrap()
-            .is_none()
-            .then_some(())
-    })
-    .await;
+    env.until_deleted::<LoadTest>("brief").await;
     env.until_none::<Job>("artillery.io/test-name=brief").await;
 }
 

@@ -75,15 +75,7 @@ async fn job_created_and_deleted_during_downtime_is_not_recreated() {
     );
     env.create::<Job>(serde_json::to_value(job).unwrap()).await;
     env.delete::<Job>("downtime").await;
-    env.until("the Job is deleted", async || {
-        env.api::<Job>()
-            .get_opt("downtime")
-            .await
-            .unwrap()
-            .is_none()
-            .then_some(())
-    })
-    .await;
+    env.until_deleted::<Job>("downtime").await;
     env.start_operator(&[]).await;
     let failed = env.until_phase("downtime", "Failed").await;
     assert_eq!(condition(&failed, "Failed").1, "JobDeleted");

@@ -201,15 +201,7 @@ async fn ttl_deletes_a_finished_test_with_its_job_and_pods() {
     let terminated = json!({"terminated": {"exitCode": 0, "reason": "Completed", "startedAt": now, "finishedAt": now}});
     env.set_pod(&pod, "Succeeded", terminated).await;
     env.until_phase("brief", "Completed").await;
-    env.until("the LoadTest is deleted", async || {
-        env.api::<LoadTest>()
-            .get_opt("brief")
-            .await
-            .unwrap()
-            .is_none()
-            .then_some(())
-    })
-    .await;
+    env.until_deleted::<LoadTest>("brief").await;
     env.until_none::<Job>("artillery.io/test-name=brief").await;
     env.until_none::<Pod>("artillery.io/test-name=brief").await;
 }

@@ -286,6 +286,21 @@ impl TestEnv {
         .await;
     }
 
+    /// Waits until the object no longer exists.
+    pub async fn until_deleted<K>(&self, name: &str)
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + DeserializeOwned
+            + Clone
+            + std::fmt::Debug,
+    {
+        let api: Api<K> = self.api();
+        self.until(&format!("{} {name} is deleted", K::kind(&())), async || {
+            api.get_opt(name).await.unwrap().is_none().then_some(())
+        })
+        .await;
+    }
+
     pub async fn delete<K>(&self, name: &str)
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>

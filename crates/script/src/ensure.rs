@@ -7,7 +7,7 @@ use crate::{rule, shorten};
 
 const LEGACY: [&str; 5] = ["min", "max", "median", "p95", "p99"];
 
-/// What is known about the `ensure` of a `config`.
+/// The `ensure` of a `config`, as far as it can be read.
 #[derive(Default)]
 pub(crate) struct Ensure {
     pub(crate) thresholds: Vec<Threshold>,

@@ -24,7 +24,7 @@ pub use target::Target;
 
 use yaml::{Document, Node, ReadError};
 
-/// What is known about a script that can run.
+/// The properties of a script that can run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ScriptInfo {
     /// How long its phases take, if that can be determined.

@@ -4,7 +4,7 @@ use k8s_openapi::jiff::SignedDuration;
 
 use crate::yaml::{Node, Value};
 
-/// What is known about the phases of a `config`.
+/// The phases of a `config`, as far as they can be read.
 #[derive(Default)]
 pub(crate) struct Phases {
     /// How long they take. None if that cannot be determined, for example if a variable sets the

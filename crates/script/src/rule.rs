@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use loadtest_api::v1alpha1::{is_identifier_char, quote_metric};
+use loadtest_api::v1alpha1::{RESERVED_WORDS, is_identifier_char, quote_metric};
 
 /// As in the evaluation of thresholds.
 const MAX_LENGTH: usize = 4096;
@@ -19,20 +19,6 @@ const REPORT_OBJECTS: [&str; 9] = [
     "summaries",
     "histograms",
     "vars",
-];
-
-const RESERVED: [&str; 11] = [
-    "true",
-    "false",
-    "null",
-    "undefined",
-    "NaN",
-    "Infinity",
-    "and",
-    "or",
-    "in",
-    "of",
-    "not",
 ];
 
 enum Failure {
@@ -392,7 +378,7 @@ impl<'a> Parser<'a> {
     fn name(&mut self) -> Result<Kind> {
         let start = self.pos;
         let name = self.take();
-        if RESERVED.contains(&name) {
+        if RESERVED_WORDS.contains(&name) {
             return unreadable(format!("unexpected {name}"));
         }
         let rest = self.rest();

@@ -123,7 +123,7 @@ fn plan(test: &LoadTest, observed: &Observed, seconds: i64) -> Plan {
     decide(test, observed, &WorkerConfig::default(), at(seconds))
 }
 
-/// Decides, and writes what is to be written, as the operator does.
+/// Decides, and writes the status, as the operator does.
 fn step(test: &mut LoadTest, observed: &Observed, seconds: i64) -> Plan {
     let plan = plan(test, observed, seconds);
     if let Some(status) = plan.status.clone() {

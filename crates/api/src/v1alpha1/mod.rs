@@ -27,7 +27,7 @@ pub use script::{
     TEST_SCRIPT_KEY, TestScript,
 };
 pub use status::{FailedWorker, LoadTestStatus, StopCause};
-pub use threshold::{Threshold, is_identifier_char, quote_metric};
+pub use threshold::{RESERVED_WORDS, Threshold, is_identifier_char, quote_metric};
 pub use worker::WorkerTemplate;
 pub use worker_policy::validate_env;
 

@@ -48,6 +48,21 @@ impl Threshold {
     }
 }
 
+/// Words that are not names of metrics in an expression: literals and operators of JavaScript and of Artillery's `filtrex`.
+pub const RESERVED_WORDS: [&str; 11] = [
+    "true",
+    "false",
+    "null",
+    "undefined",
+    "NaN",
+    "Infinity",
+    "and",
+    "or",
+    "in",
+    "of",
+    "not",
+];
+
 /// A metric's name as an expression can contain it: in quotes where it is not a plain identifier.
 #[must_use]
 pub fn quote_metric(name: &str) -> String {

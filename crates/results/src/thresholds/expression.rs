@@ -1,6 +1,6 @@
 //! Evaluates the expressions of Artillery's `ensure`.
 
-use loadtest_api::v1alpha1::is_identifier_char;
+use loadtest_api::v1alpha1::{RESERVED_WORDS, is_identifier_char};
 
 use super::metrics::Metrics;
 use super::names::{is_known, misspelling};
@@ -315,21 +315,7 @@ impl<'a> Parser<'a> {
     }
 
     fn metric(&mut self, name: &str, is_quoted: bool) -> Result<Value, String> {
-        if [
-            "true",
-            "false",
-            "null",
-            "undefined",
-            "NaN",
-            "Infinity",
-            "and",
-            "or",
-            "in",
-            "of",
-            "not",
-        ]
-        .contains(&name)
-        {
+        if RESERVED_WORDS.contains(&name) {
             return Err(format!("unexpected {name}"));
         }
         let value = self.metrics.value(name, is_quoted)?;
