@@ -184,9 +184,14 @@ impl Decision<'_> {
             );
         }
         let event = EventRecord::warning(reason, message.clone()).about(dedup_key);
-        // What is recorded about the Job must stay: it may have been created by the call that failed.
+        // What is recorded about the Job must stay: it may exist, created by the call that failed or held by a queue.
         let phase = match self.current.phase {
-            Some(Phase::Starting) if reason == Reason::RequestFailed => Phase::Starting,
+            Some(phase)
+                if reason == Reason::RequestFailed
+                    && (phase == Phase::Starting || self.current.job.is_some()) =>
+            {
+                phase
+            }
             _ => Phase::Pending,
         };
         let mut status = self.status(phase, progressing_conditions(Some(false), reason, message));

@@ -196,3 +196,31 @@ fn a_suspicious_script_starts_with_a_warning() {
         "{messages:?}"
     );
 }
+
+#[test]
+fn a_job_that_cannot_be_read_stays_recorded() {
+    let mut queued = test(2);
+    step(&mut queued, &seen(JobState::Absent, vec![]), 0);
+    let held = JobState::Owned(JobStatus {
+        suspended: true,
+        started: None,
+        ..job()
+    });
+    step(&mut queued, &seen(held, vec![]), 1);
+    assert_eq!(queued.phase(), Some(Phase::Suspended));
+    let unreadable = Observed {
+        failed_call: Some(crate::state::FailedCall {
+            what: "read the Job",
+            error: "no answer".into(),
+        }),
+        ..seen(JobState::Unknown, vec![])
+    };
+    step(&mut queued, &unreadable, 2);
+    let status = queued.status.as_ref().unwrap();
+    assert_eq!(
+        (status.phase, status.job.as_deref()),
+        (Some(Phase::Suspended), Some("t")),
+        "the spec must not become editable"
+    );
+    assert!(status.conditions[0].message.contains("no answer"));
+}
