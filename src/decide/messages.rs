@@ -516,6 +516,17 @@ pub(super) fn thresholds_not_met(failures: &str) -> String {
     append("Thresholds not met:", failures)
 }
 
+pub(super) fn expectations_not_met(failed: u64) -> String {
+    let expectations = match failed {
+        1 => "1 expectation".to_owned(),
+        failed => format!("{failed} expectations"),
+    };
+    format!(
+        "{expectations} of the script (plugin expect) not met, over all workers; the workers' logs name the requests. To accept \
+         some, add a threshold such as plugins.expect.failed < 10."
+    )
+}
+
 pub(super) fn append(message: &str, failures: &str) -> String {
     match failures {
         "" => message.to_owned(),

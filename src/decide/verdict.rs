@@ -15,6 +15,9 @@ use crate::state::{WorkerState, WorkerStatus};
 /// How far apart workers may begin their load that begin together, in milliseconds. Normally it is some tens.
 const MAX_START_SKEW_MS: i64 = 1000;
 
+/// The counter of Artillery's plugin expect.
+const FAILED_EXPECTATIONS: &str = "plugins.expect.failed";
+
 /// The merged results of the workers.
 #[derive(Default)]
 struct WorkerResults {
@@ -55,6 +58,7 @@ impl Decision<'_> {
         let without_load = results
             .as_ref()
             .and_then(|results| without_load(merged.measured.workers, results));
+        let failed_expectations = failed_expectations(&merged.measured, status);
         let (passed, reason, message) = match end {
             FinalPhase::Failed | FinalPhase::Stopped => (
                 false,
@@ -65,15 +69,20 @@ impl Decision<'_> {
             FinalPhase::Completed if let Some((reason, message)) = without_load => {
                 (false, reason, messages::append(message, &failures))
             }
-            FinalPhase::Completed if !has_thresholds => (
-                true,
-                Reason::NoThresholds,
-                messages::NO_THRESHOLDS.to_owned(),
-            ),
             FinalPhase::Completed if !thresholds::passed(&evaluations) => (
                 false,
                 Reason::ThresholdsNotMet,
                 messages::thresholds_not_met(&failures),
+            ),
+            FinalPhase::Completed if let Some(failed) = failed_expectations => (
+                false,
+                Reason::ExpectationsNotMet,
+                messages::expectations_not_met(failed),
+            ),
+            FinalPhase::Completed if !has_thresholds => (
+                true,
+                Reason::NoThresholds,
+                messages::NO_THRESHOLDS.to_owned(),
             ),
             // Thresholds that some workers meet prove nothing about the others.
             FinalPhase::Completed if is_partial => (
@@ -146,6 +155,18 @@ fn without_load(workers: u32, results: &Results) -> Option<(Reason, &'static str
     let is_answered = results.responses > 0 || results.vusers_completed > 0;
     (!is_answered && results.errors + results.vusers_failed > 0)
         .then_some((Reason::NothingAnswered, messages::NOTHING_ANSWERED))
+}
+
+/// How many expectations of the script were not met, unless a threshold is about them. Artillery's plugin expect fails a worker
+/// after one; the workers leave that to the operator.
+fn failed_expectations(measured: &Measurements, status: &LoadTestStatus) -> Option<u64> {
+    let mut thresholds = status.thresholds.iter().flatten();
+    if thresholds.any(|threshold| threshold.expression.contains(FAILED_EXPECTATIONS)) {
+        return None;
+    }
+    let failed = measured.counter(FAILED_EXPECTATIONS)?;
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // saturates
+    (failed > 0.0).then_some(failed.ceil() as u64)
 }
 
 impl WorkerResults {

@@ -256,6 +256,21 @@ describe('in Artillery', { skip: NO_ARTILLERY, concurrency: 3 }, () => {
     assert.ok(bad.every((name) => !(name in counters) && !(name in histograms)));
   });
 
+  const expectations = [{ flow: [{ get: { url: '/', expect: [{ statusCode: 201 }] } }] }];
+
+  test('expectations that are not met are counted, and do not fail the worker', async () => {
+    const { code, requests, text } = await run({ config: { plugins: { expect: {} } }, scenarios: expectations });
+    assert.equal(code, 0);
+    assert.equal(decode(text).counters['plugins.expect.failed'], requests);
+  });
+
+  test('expectations that are not met fail a worker whose results are not saved, or that evaluates its own ensure', async () => {
+    const script = { config: { plugins: { expect: {} } }, scenarios: expectations };
+    assert.equal((await run(script, { log: root })).code, 21);
+    script.config.ensure = { thresholds: [{ 'http.response_time.p95': 60_000 }] };
+    assert.equal((await run(script, { environment: { ARTILLERY_DISABLE_ENSURE: '' } })).code, 21);
+  });
+
   for (const limit of [4096, 1228]) {
     test(`a worker that crashes leaves the error, and what it has counted, in ${limit} bytes`, async () => {
       // It crashes once results are saved. When that is depends on the clock: Artillery's periods are those of the clock.

@@ -269,3 +269,37 @@ fn a_test_without_load_or_answers_has_not_passed() {
         );
     }
 }
+
+#[test]
+fn expectations_of_all_workers_have_one_verdict() {
+    let failed = |index, failed: u32| {
+        let json = format!(
+            r#"{{"final":true,"first":1000,"last":11000,"counters":{{"http.requests":9,"http.responses":9,"vusers.created":9,"plugins.expect.failed":{failed}}},"histograms":{{}}}}"#
+        );
+        WorkerStatus {
+            snapshot: Snapshot::from_message(&message(&json)).map(Arc::new),
+            ..measured(index, 9)
+        }
+    };
+    let verdict = |thresholds: &[&str], count: u32| {
+        let (test, _) = end(2, thresholds, vec![failed(0, 0), failed(1, count)]);
+        let (status, reason, message) = condition(&test, "Passed");
+        (status.to_owned(), reason.to_owned(), message.to_owned())
+    };
+    let (status, reason, message) = verdict(&[], 2);
+    assert_eq!(
+        (status.as_str(), reason.as_str()),
+        ("False", "ExpectationsNotMet")
+    );
+    assert!(
+        message.starts_with("2 expectations of the script"),
+        "{message}"
+    );
+    assert_eq!(verdict(&["http.requests > 1"], 1).1, "ExpectationsNotMet");
+    assert_eq!(
+        verdict(&["plugins.expect.failed < 3"], 2).1,
+        "ThresholdsMet"
+    );
+    assert_eq!(verdict(&["http.requests < 1"], 1).1, "ThresholdsNotMet");
+    assert_eq!(verdict(&[], 0).1, "NoThresholds");
+}

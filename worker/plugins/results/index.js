@@ -43,10 +43,13 @@ const ZLIB = { level: 9, memLevel: 9, strategy: zlib.constants.Z_FILTERED };
 const MAX_FOLDS = 2;
 // Success, SIGINT and SIGTERM: the end of the log does not explain these.
 const EXPECTED_EXIT_CODES = [0, 130, 143];
+// The exit code that Artillery's plugins ensure and expect suggest, and the counter of the plugin expect.
+const CONDITIONS_NOT_MET = 21;
+const FAILED_EXPECTATIONS = 'plugins.expect.failed';
 
 const MAIN_HISTOGRAMS = ['http.response_time', 'vusers.session_length', 'socketio.response_time', 'browser.page.dominteractive'];
 const CORE = /^(vusers\.(created|completed|failed|skipped)|http\.(requests|responses)|browser\.http_requests)$/;
-const ENGINES = /^(http\.codes|websocket|socketio)\./;
+const NEXT = /^(http\.codes|websocket|socketio)\.|^plugins\.expect\.failed$/;
 const BUILT_IN = /^(http|vusers|browser)\./;
 
 const emptyMeasurements = () => ({
@@ -125,7 +128,7 @@ function binsOf(map, folds) {
 // The priority of a metric; metrics with a higher rank are dropped first. `keep` is the text of all thresholds.
 function rank(name, isHistogram, keep) {
   if (!isHistogram && CORE.test(name)) return 0;
-  if (!isHistogram && ENGINES.test(name)) return 1;
+  if (!isHistogram && NEXT.test(name)) return 1;
   const main = MAIN_HISTOGRAMS.indexOf(name);
   if (isHistogram && main >= 0) return 2 + main / 10;
   if (keep.includes(name)) return 3;
@@ -224,6 +227,7 @@ class Collector {
     this.limit = Number(process.env.LOADTEST_RESULTS_LIMIT) || MAX_BYTES;
     // The metrics in thresholds have priority if not all metrics fit.
     this.keep = JSON.stringify([config.ensure, config.plugins?.ensure, own?.keep]);
+    this.hasOwnEnsure = Boolean(config.ensure ?? config.plugins?.ensure) && !process.env.ARTILLERY_DISABLE_ENSURE;
     this.reported = emptyMeasurements();
     this.start = undefined;
     this.final = false;
@@ -249,6 +253,7 @@ class Collector {
       await this.save();
       // A thread may have reported an invalid metric after the test.
       if (this.final && this.threads.invalid.size > this.writtenInvalid) this.write(this.written);
+      this.leaveVerdictToOperator();
     }) });
     this.recordOutput();
     process.once('exit', (code) => this.safely(() => {
@@ -260,6 +265,14 @@ class Collector {
   async save() {
     const flushed = this.interrupted ? await this.threads.flushThreads() : undefined;
     if (!this.final) this.write(flushed ?? this.reported);
+  }
+
+  // The operator counts the failed expectations of all workers. With the exit code of one worker, others would be stopped early.
+  leaveVerdictToOperator() {
+    const isReported = this.final && this.isSaved && this.written.counters.get(FAILED_EXPECTATIONS) > 0;
+    if (isReported && !this.hasOwnEnsure && global.artillery.suggestedExitCode === CONDITIONS_NOT_MET) {
+      global.artillery.suggestedExitCode = 0;
+    }
   }
 
   recordOutput() {
@@ -286,6 +299,7 @@ class Collector {
     const line = encode({ ...measurements, start: this.start, invalid }, { final: this.final, keep: this.keep, room });
     // Synchronous, because it also runs while the process exits.
     fs.writeFileSync(this.path, prefix + line);
+    this.isSaved = true;
   }
 
   // An error in this plugin must not affect the test.

@@ -187,6 +187,8 @@ pub enum Reason {
     ThresholdsMet,
     /// A threshold is not met, or could not be evaluated.
     ThresholdsNotMet,
+    /// Expectations of the script's plugin expect were not met.
+    ExpectationsNotMet,
     /// The test has no thresholds, and all workers succeeded.
     NoThresholds,
     /// No worker left results: nothing shows that load was sent.
