@@ -18,6 +18,7 @@ With --case it measures one case, with N = 1000 by default:
   refresh       N running LoadTests of which only DURATION changes: status writes
   foreign       N pods and Jobs of others: memory and CPU time
   degraded      429 for a minute, 2 s more for each request, and N LoadTests in a namespace whose quota forbids Jobs
+  tenants       N suspended LoadTests with inline scripts of 60 KiB, and other inputs of one tenant: memory, and the wait of others
   instructions  CPU instructions of a decision and of an event, by valgrind; without a control plane
 memory,rest,restart measures all three with the same LoadTests.
 

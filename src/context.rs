@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use kube::Client;
 use loadtest_script::{Analysis, FilesHash};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::cache::TtlCache;
 use crate::cache::own_writes::OwnWrites;
@@ -21,6 +21,12 @@ const SCRIPT_CACHE_TTL: Duration = Duration::from_millis(500);
 
 /// How long a namespace is assumed to have the worker files.
 const WORKER_FILES_CACHE_TTL: Duration = Duration::from_secs(60);
+
+/// How many tests that are too large for the store may start at a time.
+const MAX_LARGE_TESTS: usize = 2;
+
+/// How many `ConfigMap`s are read at a time.
+const MAX_CONFIG_MAP_READS: usize = 4;
 
 /// How long the number of running Jobs is kept: counting them visits all.
 const RUNNING_COUNT_TTL: Duration = Duration::from_secs(5);
@@ -40,6 +46,10 @@ pub(crate) struct Context {
     pub own_writes: OwnWrites,
     /// The `ConfigMap`s of scripts.
     pub scripts: TtlCache<ScriptKey, Arc<CachedConfigMap>>,
+    /// How many large tests may start at a time. Each is held several times over: as read, as a Job, and as responses.
+    pub large_tests: Arc<Semaphore>,
+    /// How many `ConfigMap`s are read at a time. Each may have a megabyte.
+    pub config_map_reads: Semaphore,
     /// The namespaces that have the worker files.
     pub worker_files: TtlCache<String, ()>,
     /// The warnings that the cluster's controllers recorded.
@@ -99,6 +109,8 @@ impl Context {
             metrics,
             own_writes: OwnWrites::default(),
             scripts: TtlCache::new(SCRIPT_CACHE_TTL),
+            large_tests: Arc::new(Semaphore::new(MAX_LARGE_TESTS)),
+            config_map_reads: Semaphore::new(MAX_CONFIG_MAP_READS),
             worker_files: TtlCache::new(WORKER_FILES_CACHE_TTL),
             warnings: WarningsCache::default(),
             missing_fields,

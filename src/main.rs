@@ -10,6 +10,7 @@ use artillery_operator::runtime::client::build_client;
 use artillery_operator::runtime::health::Health;
 use artillery_operator::runtime::http::{self, MetricsAuth};
 use artillery_operator::runtime::leader_election::LeaderElector;
+use artillery_operator::runtime::list_pages::with_bounded_pages;
 use artillery_operator::runtime::metrics::Metrics;
 use artillery_operator::runtime::metrics_auth::Authorizer;
 use artillery_operator::runtime::tls::Tls;
@@ -49,6 +50,7 @@ async fn run(config: Config) -> Result<(), Box<dyn Error>> {
     let server_url = kube_config.cluster_url.clone();
     let metrics = Arc::new(Metrics::default());
     let client = request_metrics::with_metrics(build_client(&kube_config)?, metrics.clone());
+    let client = with_bounded_pages(client);
 
     let health = Arc::new(Health::default());
     if let Some(address) = config.health_probe_bind_address.0 {

@@ -4,6 +4,7 @@ mod key;
 pub(crate) mod own_writes;
 mod prune;
 pub mod store;
+mod stored_test;
 mod ttl;
 pub(crate) mod warnings;
 

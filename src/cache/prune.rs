@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 
 use loadtest_api::v1alpha1::{LoadTest, LoadTestStatus, Phase};
 
+use crate::state::abridged::abridge;
+
 /// Drops what no decision reads. A finished test keeps only its end, its time to live, and
-/// what metrics show.
+/// what metrics show; a large one that has not finished loses what only its start needs.
 pub(crate) fn prune(test: &mut LoadTest) {
     test.metadata.managed_fields = None;
     test.metadata.annotations = None;
-    if !test.phase().is_some_and(Phase::is_terminal) {
-        return;
-    }
-    test.metadata.labels = None;
     test.metadata.owner_references = None;
     test.metadata.finalizers = None;
+    if !test.phase().is_some_and(Phase::is_terminal) {
+        return abridge(test);
+    }
+    test.metadata.labels = None;
     test.spec.test_script.inline = None;
     test.spec.variables = BTreeMap::new();
     test.spec.worker = None;

@@ -9,15 +9,16 @@ use std::sync::Arc;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::watcher::Event;
-use loadtest_api::v1alpha1::LoadTest;
+use loadtest_api::v1alpha1::{LoadTest, Phase};
 
 use super::key::{NamespacedName, ObjectRef, object_ref, shrink_if_sparse};
+use super::stored_test::StoredTest;
 use crate::state::{JobState, JobStatus, PartialJob, PartialPod, WorkerStatus, controller_owner};
 
 /// The LoadTests in the cluster, with their Jobs and workers.
 #[derive(Debug, Default)]
 pub struct Store {
-    tests: HashMap<ObjectRef, Arc<LoadTest>>,
+    tests: HashMap<ObjectRef, StoredTest>,
     // Boxed: half of a map's slots may be empty.
     jobs: HashMap<ObjectRef, Box<JobEntry>>,
     /// By the UID of their Job.
@@ -102,13 +103,24 @@ impl Store {
     /// The test.
     #[must_use]
     pub(crate) fn test(&self, key: &ObjectRef) -> Option<Arc<LoadTest>> {
-        self.tests.get(key).cloned()
+        self.tests.get(key)?.unpack()
     }
 
-    /// All tests.
+    /// Whether the test has started; None if there is no such test.
     #[must_use]
-    pub(crate) fn tests(&self) -> Vec<Arc<LoadTest>> {
-        self.tests.values().cloned().collect()
+    pub(crate) fn has_started(&self, key: &ObjectRef) -> Option<bool> {
+        let test = self.tests.get(key)?;
+        Some(test.phase().is_some_and(Phase::has_started))
+    }
+
+    /// All tests and their phases.
+    pub(crate) fn phases(&self) -> impl Iterator<Item = (&ObjectRef, Option<Phase>)> {
+        self.tests.iter().map(|(key, test)| (key, test.phase()))
+    }
+
+    /// The tests that have started, which includes those that have finished.
+    pub(crate) fn started_tests(&self) -> impl Iterator<Item = &Arc<LoadTest>> {
+        self.tests.values().filter_map(StoredTest::started)
     }
 
     /// The copy of a reference that is already kept, if there is one.
@@ -220,12 +232,12 @@ impl Store {
             Event::InitApply(test) => {
                 let key = object_ref(&test.metadata);
                 self.tests_relist.seen(|| key.clone());
-                self.tests.insert(self.intern(key), Arc::new(test));
+                self.tests.insert(self.intern(key), test.into());
                 Vec::new()
             }
             Event::Apply(test) => {
                 let key = self.intern(object_ref(&test.metadata));
-                self.tests.insert(key.clone(), Arc::new(test));
+                self.tests.insert(key.clone(), test.into());
                 vec![key]
             }
             Event::Delete(test) => {
@@ -242,6 +254,7 @@ impl Store {
                 let finished: Vec<ObjectRef> = self
                     .tests
                     .iter()
+                    .filter_map(|(key, test)| Some((key, test.started()?)))
                     .filter(|(_, test)| test.is_finished() && !test.misses_events())
                     .map(|(key, _)| key.clone())
                     .collect();

@@ -35,6 +35,11 @@ impl<K: Eq + Hash, V: Clone> TtlCache<K, V> {
         entries.get(key).map(|(value, _)| value.clone())
     }
 
+    /// Removes the values of some keys.
+    pub(crate) fn remove_if(&self, is_outdated: impl Fn(&K) -> bool) {
+        lock(&self.entries).retain(|key, _| !is_outdated(key));
+    }
+
     /// Inserts a value that expires after the cache's time to live.
     pub(crate) fn insert(&self, key: K, value: V, now: Instant) {
         lock(&self.entries).insert(key, (value, now));

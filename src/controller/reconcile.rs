@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::observe::observe;
 use crate::report::{record_events, record_status};
 use crate::runtime::api_error::ErrorClass;
-use crate::state::FailedCall;
+use crate::state::{FailedCall, ScriptState};
 use crate::watch::dependencies::DependencyWatches;
 
 /// The delay after a conflict. The watch delivers the newer test before that; this covers the case that it does not.
@@ -68,10 +68,14 @@ impl Reconciler {
     async fn reconcile(&self, test: &Arc<LoadTest>) -> Outcome {
         let ctx = &self.ctx;
         let now = Timestamp::now();
-        let (mut observed, mut failure) = observe(ctx, test, now).await; // client: reads only, dry run included
-        let (mut test, mut may_act) = (test.clone(), true);
+        let mut observation = observe(ctx, test, now).await; // client: reads only, dry run included
+        let (observed, failure) = (&mut observation.observed, &mut observation.failure);
+        if let ScriptState::ConfigMapMissing { similar, .. } = &mut observed.script {
+            *similar = self.dependencies.similar_name(&object_ref(&test.metadata));
+        }
+        let (mut test, mut may_act) = (observation.test.clone(), true);
         loop {
-            let plan = decide(&test, &observed, &ctx.config, now); // pure
+            let plan = decide(&test, observed, &ctx.config, now); // pure
             let requeue = Requeue::of(&plan, observed.failed_events.is_some());
             self.dependencies
                 .watch(&object_ref(&test.metadata), plan.watch.clone());
@@ -92,11 +96,14 @@ impl Reconciler {
                     if test.is_finished() && action.is_none() && plan.events.is_empty() {
                         ctx.store().evict_workers(&object_ref(&test.metadata));
                     }
-                    return Outcome { requeue, failure };
+                    return Outcome {
+                        requeue,
+                        failure: observation.failure,
+                    };
                 }
                 Err(error) => {
                     observed.failed_call = Some(FailedCall::from(&error));
-                    (failure, may_act) = (Some(error), false);
+                    (*failure, may_act) = (Some(error), false);
                 }
             }
         }

@@ -12,9 +12,10 @@ use tokio::sync::watch;
 use super::backoff::Backoff;
 use super::reconcile::Reconciler;
 use super::workqueue::{Priority, Workqueue};
-use crate::cache::{ObjectRef, object_ref};
+use crate::cache::ObjectRef;
 use crate::config::WorkerConfig;
 use crate::context::{Context, HasSynced, MissingStatusFields};
+use crate::runtime::metrics::TestsAtScrape;
 use crate::watch::dependencies::DependencyWatches;
 use crate::watch::watches::{self, Telemetry, WatchScope};
 
@@ -40,11 +41,25 @@ pub async fn run(
     telemetry.metrics.add_source(move || {
         source
             .upgrade()
-            .map(|ctx| ctx.store().tests())
+            .map(|ctx| {
+                let store = ctx.store();
+                TestsAtScrape {
+                    phases: store.phases().map(|(_, phase)| phase).collect(),
+                    started: store.started_tests().cloned().collect(),
+                }
+            })
             .unwrap_or_default()
     });
     let changed = watches::watch_all(&ctx, &scope, &telemetry);
-    let triggered = stream::select(triggers.map(|key| vec![key]), unstarted_tests(&ctx));
+    let cached = ctx.clone();
+    let triggers = triggers.map(move |key| {
+        // An object that a test waits for has changed.
+        cached
+            .scripts
+            .remove_if(|script| script.namespace == key.namespace);
+        vec![key]
+    });
+    let triggered = stream::select(triggers, unstarted_tests(&ctx));
     let reconciler = Reconciler {
         ctx,
         dependencies,
@@ -59,10 +74,13 @@ fn unstarted_tests(ctx: &Arc<Context>) -> impl Stream<Item = Vec<ObjectRef>> + U
     let begin = (ctx.clone(), ctx.missing_fields.clone());
     let tests = stream::unfold(begin, |(ctx, mut missing)| async move {
         missing.changed().await.ok()?;
-        let mut tests = ctx.store().tests();
-        tests.retain(|test| !test.phase().is_some_and(Phase::has_started));
-        let keys = tests.iter().map(|test| object_ref(&test.metadata));
-        Some((keys.collect(), (ctx, missing)))
+        let store = ctx.store();
+        let unstarted = store
+            .phases()
+            .filter(|(_, phase)| !phase.is_some_and(Phase::has_started));
+        let keys = unstarted.map(|(key, _)| key.clone()).collect();
+        drop(store);
+        Some((keys, (ctx, missing)))
     });
     tests.boxed()
 }
@@ -106,14 +124,14 @@ async fn process_workqueue(
 /// Queues a test. Forgets it if it no longer exists; its Job and pods may outlive it.
 fn enqueue(queue: &mut Workqueue, key: ObjectRef, reconciler: &Reconciler) {
     let ctx = &reconciler.ctx;
-    let Some(test) = ctx.store().test(&key) else {
+    let has_started = ctx.store().has_started(&key);
+    let Some(has_started) = has_started else {
         if ctx.has_synced().tests {
             reconciler.forget(&key);
         }
         return queue.forget(&key);
     };
-    let has_started = test.phase().is_some_and(Phase::has_started) || ctx.store().has_job(&key);
-    let priority = if has_started {
+    let priority = if has_started || ctx.store().has_job(&key) {
         Priority::Update
     } else {
         Priority::Start

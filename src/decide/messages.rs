@@ -74,14 +74,33 @@ pub(super) fn job_rejected(error: &str) -> String {
     format!("The API server rejected the Job: {error}")
 }
 
-pub(super) fn script_config_map_missing(namespace: &str, name: &str, key: &str) -> String {
+pub(super) fn script_config_map_missing(
+    namespace: &str,
+    name: &str,
+    key: &str,
+    similar: Option<&str>,
+) -> String {
+    let renamed = similar.map(renamed_by_kustomize).unwrap_or_default();
     format!(
-        "ConfigMap {namespace}/{name} not found. Create it with the test script under key {key}."
+        "ConfigMap {namespace}/{name} not found. {renamed}Create it with the test script under key {key}."
     )
 }
 
-pub(super) fn external_config_map_missing(namespace: &str, name: &str) -> String {
-    format!("ConfigMap {namespace}/{name} not found. Create it; spec.testScript.external names it.")
+pub(super) fn external_config_map_missing(
+    namespace: &str,
+    name: &str,
+    similar: Option<&str>,
+) -> String {
+    let renamed = similar.map(renamed_by_kustomize).unwrap_or_default();
+    format!(
+        "ConfigMap {namespace}/{name} not found. {renamed}Create it; spec.testScript.external names it."
+    )
+}
+
+fn renamed_by_kustomize(similar: &str) -> String {
+    format!(
+        "If kustomize generated {similar} for this test, add the component config/kustomize, which updates the reference. "
+    )
 }
 
 pub(super) fn script_key_missing(config_map: &str, key: &str, keys: &[String]) -> String {

@@ -57,12 +57,17 @@ pub fn judge_script(
     }
     let (config_maps, analysis, files_hash) = match script {
         ScriptState::NotRead => return Ok(ScriptInfo::default()),
-        ScriptState::ConfigMapMissing(name) => {
+        ScriptState::ConfigMapMissing { name, similar } => {
             let namespace = test.namespace().unwrap_or_default();
             let message = if spec.config_map() == Some(name) {
-                messages::script_config_map_missing(&namespace, name, spec.file())
+                messages::script_config_map_missing(
+                    &namespace,
+                    name,
+                    spec.file(),
+                    similar.as_deref(),
+                )
             } else {
-                messages::external_config_map_missing(&namespace, name)
+                messages::external_config_map_missing(&namespace, name, similar.as_deref())
             };
             return Err(missing(message, name));
         }

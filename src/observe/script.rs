@@ -14,6 +14,9 @@ use crate::error::Error;
 use crate::runtime::api_error::with_timeout;
 use crate::state::{ConfigMapFiles, ScriptState};
 
+/// How long the keys of a `ConfigMap` may be together. They are kept while its test starts.
+const MAX_KEY_BYTES: usize = 64 << 10;
+
 /// Reads the `ConfigMap`s of a test, and analyzes its script.
 pub(super) async fn read_script(ctx: &Context, test: &LoadTest) -> Result<ScriptState, Error> {
     let spec = &test.spec.test_script;
@@ -30,7 +33,10 @@ pub(super) async fn read_script(ctx: &Context, test: &LoadTest) -> Result<Script
         let is_script = spec.config_map() == Some(name);
         let script = is_script.then(|| (spec.file().to_owned(), environment.map(str::to_owned)));
         let Some(config_map) = read_config_map(ctx, test, name, script).await? else {
-            return Ok(ScriptState::ConfigMapMissing(name.to_owned()));
+            return Ok(ScriptState::ConfigMapMissing {
+                name: name.to_owned(),
+                similar: None,
+            });
         };
         if is_script {
             analysis = config_map.analysis.clone();
@@ -48,6 +54,16 @@ pub(super) async fn read_script(ctx: &Context, test: &LoadTest) -> Result<Script
     })
 }
 
+/// The keys that are kept: all, or only that of the script where they are as long as those of no honest `ConfigMap`.
+fn kept_keys<'a>(
+    keys: impl Iterator<Item = &'a String> + Clone,
+    script: Option<&String>,
+) -> Vec<String> {
+    let bytes: usize = keys.clone().map(String::len).sum();
+    let is_kept = |key: &&String| bytes <= MAX_KEY_BYTES || Some(*key) == script;
+    keys.filter(is_kept).cloned().collect()
+}
+
 /// The keys of a `ConfigMap`, and the analysis of the script where this `ConfigMap` holds it.
 async fn read_config_map(
     ctx: &Context,
@@ -63,6 +79,7 @@ async fn read_config_map(
     if let Some(cached) = ctx.scripts.get(&key, Instant::now()) {
         return Ok(Some(cached));
     }
+    let _permit = ctx.config_map_reads.acquire().await;
     let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &key.namespace);
     let found = with_timeout(api.get_opt(name))
         .await
@@ -83,7 +100,10 @@ async fn read_config_map(
     }
     let mut read = CachedConfigMap {
         hash,
-        keys: texts.keys().chain(binaries.keys()).cloned().collect(),
+        keys: kept_keys(
+            texts.keys().chain(binaries.keys()),
+            key.script.as_ref().map(|(file, _)| file),
+        ),
         ..CachedConfigMap::default()
     };
     if let Some((file, environment)) = &key.script {

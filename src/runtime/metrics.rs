@@ -284,10 +284,7 @@ impl Metrics {
     }
 
     /// Registers a source of LoadTests, one for each watch scope. Sources are read at each scrape.
-    pub(crate) fn add_source(
-        &self,
-        tests: impl Fn() -> Vec<Arc<LoadTest>> + Send + Sync + 'static,
-    ) {
+    pub(crate) fn add_source(&self, tests: impl Fn() -> TestsAtScrape + Send + Sync + 'static) {
         lock(&self.tests.0).push(Box::new(tests));
     }
 
@@ -304,8 +301,17 @@ impl Metrics {
     }
 }
 
+/// The LoadTests of one watch scope, or of all.
+#[derive(Debug, Default)]
+pub(crate) struct TestsAtScrape {
+    /// The phase of each.
+    pub phases: Vec<Option<Phase>>,
+    /// Those that have started, which includes those that have finished.
+    pub started: Vec<Arc<LoadTest>>,
+}
+
 /// Returns the LoadTests of one watch scope.
-type Source = Box<dyn Fn() -> Vec<Arc<LoadTest>> + Send + Sync>;
+type Source = Box<dyn Fn() -> TestsAtScrape + Send + Sync>;
 
 /// The sources of LoadTests. A standby replica has none and reports no LoadTests.
 #[derive(Clone, Default)]
@@ -318,9 +324,15 @@ impl fmt::Debug for Tests {
 }
 
 impl Tests {
-    fn all(&self) -> Option<Vec<Arc<LoadTest>>> {
+    fn all(&self) -> Option<TestsAtScrape> {
         let sources = lock(&self.0);
-        (!sources.is_empty()).then(|| sources.iter().flat_map(|tests| tests()).collect())
+        let mut all = TestsAtScrape::default();
+        for source in sources.iter() {
+            let tests = source();
+            all.phases.extend(tests.phases);
+            all.started.extend(tests.started);
+        }
+        (!sources.is_empty()).then_some(all)
     }
 }
 
@@ -334,8 +346,7 @@ impl Collector for LoadTestsByPhase {
             return Ok(());
         };
         let mut counts = [0_u64; PHASES.len()];
-        for test in tests {
-            let phase = test.status.as_ref().and_then(|s| s.phase);
+        for phase in tests.phases {
             if let Some(place) = PHASES.iter().position(|p| *p == phase) {
                 counts[place] += 1;
             }

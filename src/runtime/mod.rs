@@ -7,6 +7,7 @@ pub mod hash;
 pub mod health;
 pub mod http;
 pub mod leader_election;
+pub mod list_pages;
 pub mod logging;
 pub mod metrics;
 pub mod metrics_auth;

@@ -2,6 +2,7 @@
 //!
 //! Start with [`Observed`], which is what every decision is made from.
 
+pub(crate) mod abridged;
 mod job;
 mod observed;
 mod partial;

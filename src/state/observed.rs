@@ -62,8 +62,13 @@ pub enum ScriptState {
     /// The script was not read.
     #[default]
     NotRead,
-    /// The `ConfigMap` of this name does not exist.
-    ConfigMapMissing(String),
+    /// A `ConfigMap` does not exist.
+    ConfigMapMissing {
+        /// Its name.
+        name: String,
+        /// A `ConfigMap` whose name only has another beginning or end, as kustomize gives it.
+        similar: Option<String>,
+    },
     /// All `ConfigMap`s were read. Files in volumes only the workers see.
     Read {
         /// The `ConfigMap`s of the test, in the order of their mounts.

@@ -17,6 +17,7 @@ mod plan;
 mod resource_usage;
 mod seed;
 mod table;
+mod tenants;
 mod watch_recorder;
 
 #[path = "../support/mod.rs"]
@@ -50,6 +51,7 @@ Creates N LoadTests of COUNT workers, CONCURRENCY at a time, and measures the op
   refresh       N running LoadTests of which only DURATION changes
   foreign       N pods and Jobs of others: memory and CPU time
   degraded      429 for a minute, 2 s more for each request, and N LoadTests in a namespace whose quota forbids Jobs
+  tenants       N suspended LoadTests with inline scripts of 60 KiB, and other inputs in proportion: memory, and the wait of others
   instructions  CPU instructions of a decision and of an event, with valgrind; needs no control plane
 memory, rest and restart can be combined with commas and then measure the same LoadTests.
 
@@ -102,6 +104,7 @@ async fn main() {
             let _nodes = start_nodes(&client, &plan).await;
             degraded_api_server::measure(&client, &plan).await;
         }
+        ["tenants"] => tenants::measure(&client, &plan).await,
         ["foreign"] => existing_load::foreign(&client, &plan).await,
         ["refresh"] => existing_load::refresh(&client, &plan).await,
         parts

@@ -171,3 +171,28 @@ async fn rejected_job_is_retried_with_one_request_per_attempt() {
         ["JobRejected", "Created", "Running", "Completed"]
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn config_map_that_kustomize_renamed_is_named() {
+    let mut env = TestEnv::new(control_plane()).await;
+    env.start_operator(&[]).await;
+    let script = json!({"test-script.yaml": "config: {target: x}\nscenarios: [{flow: []}]"});
+    let generated = json!({"metadata": {"name": "dev-test-script-6m2kd9b4t7"}, "data": script});
+    env.create::<ConfigMap>(generated).await;
+    for name in ["first", "second"] {
+        env.load_test(name, 1).await;
+        env.until_phase(name, "Pending").await;
+        let waiting = env
+            .until_test(name, "the generated name is reported", |t| {
+                condition(t, "Progressing")
+                    .2
+                    .contains("kustomize generated dev-test-script-6m2kd9b4t7 for this test")
+            })
+            .await;
+        assert_eq!(condition_reason(&waiting), "MissingTestScript");
+    }
+    env.create_script("test-script").await;
+    for name in ["first", "second"] {
+        env.pods(name, 1).await;
+    }
+}

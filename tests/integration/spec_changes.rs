@@ -75,6 +75,34 @@ async fn suspended_test_has_no_job_until_it_is_resumed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_test_that_is_suspended_runs_as_its_spec_asks() {
+    let env = TestEnv::with_operator(control_plane()).await;
+    let script = format!(
+        "# {}\nconfig: {{target: x}}\nscenarios: [{{flow: []}}]\n",
+        "x".repeat(50_000)
+    );
+    let spec = json!({"suspend": true, "testScript": {"inline": script}, "variables": {"region": "eu"},
+        "worker": {"image": "example.com/worker:1"}});
+    env.load_test_with("large", 1, spec).await;
+    let suspended = env.until_phase("large", "Suspended").await;
+    let image = suspended.status.as_ref().and_then(|s| s.image.clone());
+    assert_eq!(image.as_deref(), Some("example.com/worker:1"));
+    patch_spec(&env, "large", json!({"suspend": false})).await;
+    env.set_exited(&env.pods("large", 1).await[0], 0, "").await;
+    env.until_phase("large", "Completed").await;
+    let job = serde_json::to_string(&env.api::<Job>().get("large").await.unwrap()).unwrap();
+    assert!(
+        job.contains(&"x".repeat(50_000)),
+        "the script is in the pod"
+    );
+    assert!(
+        job.contains("example.com/worker:1") && job.contains("region"),
+        "{}",
+        &job[..2000]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn job_suspended_after_its_start_never_repeats_its_load() {
     let env = TestEnv::with_operator(control_plane()).await;
     env.load_test("twice", 1).await;

@@ -74,7 +74,10 @@ impl State {
         let script = if self.script {
             ScriptState::NotRead
         } else {
-            ScriptState::ConfigMapMissing("s".into())
+            ScriptState::ConfigMapMissing {
+                name: "s".into(),
+                similar: None,
+            }
         };
         let observed = Observed {
             job,

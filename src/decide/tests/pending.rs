@@ -19,7 +19,10 @@ fn status_starting_is_written_before_every_attempt_to_create_the_job() {
 #[test]
 fn start_deadline_fails_a_blocked_test_and_excludes_suspension() {
     let missing = Observed {
-        script: ScriptState::ConfigMapMissing("script".into()),
+        script: ScriptState::ConfigMapMissing {
+            name: "script".into(),
+            similar: None,
+        },
         ..seen(JobState::Absent, vec![])
     };
     let mut late = with(test(1), &json!({"startDeadlineSeconds": 30}));
@@ -53,7 +56,10 @@ fn start_deadline_fails_a_blocked_test_and_excludes_suspension() {
 fn a_blocked_test_reports_the_reason_once_and_watches_the_dependency() {
     let mut test = test(1);
     let missing = Observed {
-        script: ScriptState::ConfigMapMissing("script".into()),
+        script: ScriptState::ConfigMapMissing {
+            name: "script".into(),
+            similar: None,
+        },
         ..seen(JobState::Absent, vec![])
     };
     let reported = step(&mut test, &missing, 0);

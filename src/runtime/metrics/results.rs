@@ -94,7 +94,7 @@ fn results(test: &LoadTest) -> Option<&Results> {
 
 impl Collector for Finished {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let Some(tests) = self.0.all().map(latest) else {
+        let Some(tests) = self.0.all().map(|tests| latest(tests.started)) else {
             return Ok(());
         };
         let names = |test: &LoadTest| {
@@ -151,7 +151,7 @@ pub(super) mod tests {
     #![allow(clippy::unwrap_used)]
     use serde_json::json;
 
-    use super::super::{Format, Metrics};
+    use super::super::{Format, Metrics, TestsAtScrape};
     use super::*;
 
     /// Returns a test that finished `seconds` after a fixed instant.
@@ -174,7 +174,10 @@ pub(super) mod tests {
     #[test]
     fn results_of_the_latest_tests_are_shown() {
         let metrics = Metrics::default();
-        metrics.add_source(|| (0..150).map(|n| finished(&format!("t{n}"), n)).collect());
+        metrics.add_source(|| TestsAtScrape {
+            phases: Vec::new(),
+            started: (0..150).map(|n| finished(&format!("t{n}"), n)).collect(),
+        });
         let text = metrics.render(Format::Prometheus);
         let lines = |name: &str| {
             text.lines()

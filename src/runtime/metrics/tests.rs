@@ -10,9 +10,16 @@ fn test(phase: Option<Phase>) -> Arc<LoadTest> {
 }
 
 /// Returns metrics with at least one series each.
+fn scrape(tests: &[Arc<LoadTest>]) -> TestsAtScrape {
+    TestsAtScrape {
+        phases: tests.iter().map(|test| test.phase()).collect(),
+        started: tests.to_vec(),
+    }
+}
+
 fn populated() -> Metrics {
     let metrics = Metrics::default();
-    metrics.add_source(|| vec![test(None), results::tests::finished("a", 1)]);
+    metrics.add_source(|| scrape(&[test(None), results::tests::finished("a", 1)]));
     metrics.record_request(&ApiRequest {
         verb: "get",
         resource: "jobs",
@@ -77,8 +84,8 @@ fn load_tests_are_counted_at_each_scrape_over_all_scopes() {
     );
     let existing = Arc::new(Mutex::new(vec![test(None), test(Some(Phase::Running))]));
     let source = existing.clone();
-    metrics.add_source(move || source.lock().unwrap().clone());
-    metrics.add_source(|| vec![test(Some(Phase::Running))]);
+    metrics.add_source(move || scrape(&source.lock().unwrap()));
+    metrics.add_source(|| scrape(&[test(Some(Phase::Running))]));
     let line = |phase, count| format!("artillery_operator_loadtests{{phase=\"{phase}\"}} {count}");
     assert_has(
         &metrics.render(Format::Prometheus),

@@ -1,0 +1,210 @@
+//! Tenants that create what one of them may create: memory of the operator, and how long tests of another namespace wait.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt, stream};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::{Client, Resource};
+use loadtest_api::v1alpha1::LoadTest;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::plan::Plan;
+use crate::resource_usage::ResourceUsage;
+use crate::support::objects::from;
+use crate::support::process::Operator;
+use crate::table::{Line, print, quantile};
+use crate::watch_recorder::WatchRecorder;
+use crate::{NAMESPACE, START, load_average, until};
+
+/// What is created, how many of it for `n` of the first input, and one of it.
+type Input = (&'static str, fn(usize) -> usize, fn(usize) -> Value);
+
+/// The inputs, for `n` tests of the first. The objects of the others are in the proportion of a first measurement: as many as ended
+/// an operator that bounded nothing.
+const INPUTS: [Input; 4] = [
+    (
+        "suspended LoadTests with inline scripts of 60 KiB",
+        |n| n,
+        |i| {
+            let script = format!("# {}\nscenarios: []\n", "x".repeat(60 << 10));
+            json!({"metadata": {"name": format!("inline-{i}")},
+                "spec": {"suspend": true, "testScript": {"inline": script}}})
+        },
+    ),
+    (
+        "suspended LoadTests with variables of 1.25 MB",
+        |n| (n * 90).div_ceil(1500),
+        |i| {
+            let value = "x".repeat(5 << 10);
+            let variables: Value = (0..250).map(|v| (format!("v{v}"), value.clone())).collect();
+            json!({"metadata": {"name": format!("variables-{i}")},
+                "spec": {"suspend": true, "variables": variables, "testScript": {"config": {"configMap": "none"}}}})
+        },
+    ),
+    (
+        "LoadTests that wait for ConfigMaps that do not exist",
+        |n| (n * 2500).div_ceil(1500),
+        |i| {
+            json!({"metadata": {"name": format!("waiting-{i}")},
+                "spec": {"startDeadlineSeconds": 7200, "testScript": {"config": {"configMap": format!("none-{i}")}}}})
+        },
+    ),
+    (
+        "pods with the label of workers and 1.25 MB of environment",
+        |n| (n * 120).div_ceil(1500),
+        |i| {
+            let env = json!([{"name": "A", "value": "x".repeat(1_250_000)}]);
+            json!({"metadata": {"name": format!("foreign-{i}"), "labels": {"artillery.io/component": "loadtest-worker"}},
+                "spec": {"nodeSelector": {"no": "node"}, "containers": [{"name": "c", "image": "none", "env": env}]}})
+        },
+    ),
+];
+
+pub async fn measure(client: &Client, plan: &Plan) {
+    let mut lines = Vec::new();
+    for (what, count, object) in INPUTS {
+        let n = count(plan.tests);
+        let mut operator = plan.start_operator();
+        let recorder = WatchRecorder::follow(client, START).await;
+        let (accepted, others) = if object(0)["spec"]["containers"].is_null() {
+            create_all::<LoadTest>(client, plan, n, object, &recorder).await
+        } else {
+            create_all::<Pod>(client, plan, n, object, &recorder).await
+        };
+        lines.push(Line::info(
+            &format!("{n} {what}: accepted"),
+            accepted.to_string(),
+        ));
+        until("the Jobs of the others", plan.limit, async || {
+            recorder.jobs() == others
+        })
+        .await;
+        tokio::time::sleep(plan.quiet).await;
+        record(&mut lines, "  memory, at most, MiB", &operator);
+        let p95 = quantile(&recorder.create_to_job(), 0.95);
+        lines.push(Line::at_most(
+            "  LoadTest -> Job of others, p95 s",
+            p95,
+            2,
+            2.0,
+        ));
+        operator.terminate().await;
+
+        create_other(client, &recorder, &format!("restart-{n}")).await;
+        let (begun, jobs) = (Instant::now(), recorder.jobs());
+        let mut operator = plan.start_operator();
+        until("a Job after the restart", plan.limit, async || {
+            recorder.jobs() > jobs
+        })
+        .await;
+        let took = begun.elapsed().as_secs_f64();
+        tokio::time::sleep(plan.quiet).await;
+        record(
+            &mut lines,
+            "  memory after a restart, at most, MiB",
+            &operator,
+        );
+        lines.push(Line::at_most(
+            "  restart -> Job of another, s",
+            took,
+            2,
+            10.0,
+        ));
+        assert!(
+            operator.is_alive(),
+            "the operator ended: {}",
+            operator.log()
+        );
+        operator.terminate().await;
+        delete_all::<LoadTest>(client, NAMESPACE).await;
+        delete_all::<LoadTest>(client, START).await;
+        delete_all::<Pod>(client, NAMESPACE).await;
+        println!("{what}: done; load average {}", load_average());
+    }
+    print("what one tenant can create", &lines);
+}
+
+fn record(lines: &mut Vec<Line>, what: &str, operator: &Operator) {
+    lines.push(Line::at_most(what, operator.memory().peak, 1, 64.0));
+}
+
+/// Creates the objects, and during this one test of another namespace per second. Returns how many of each the API server accepted.
+async fn create_all<K>(
+    client: &Client,
+    plan: &Plan,
+    n: usize,
+    object: fn(usize) -> Value,
+    recorder: &WatchRecorder,
+) -> (usize, usize)
+where
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + Serialize
+        + DeserializeOwned,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), NAMESPACE);
+    let creations = stream::iter(0..n)
+        .map(|i| {
+            let api = api.clone();
+            async move {
+                let created = api.create(&PostParams::default(), &from(object(i))).await;
+                usize::from(created.is_ok())
+            }
+        })
+        .buffer_unordered(plan.concurrency)
+        .fold(0, async |sum, one| sum + one);
+    let others_created = AtomicUsize::new(0);
+    let others = async {
+        loop {
+            let i = others_created.fetch_add(1, Ordering::Relaxed);
+            create_other(client, recorder, &format!("other-{n}-{i}")).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::select! {
+        accepted = creations => (accepted, others_created.load(Ordering::Relaxed)),
+        () = others => unreachable!("it has no end"),
+    }
+}
+
+async fn create_other(client: &Client, recorder: &WatchRecorder, name: &str) {
+    recorder.record_created(name);
+    let test: LoadTest = from(crate::load_test(name, 1));
+    let api = Api::namespaced(client.clone(), START);
+    api.create(&PostParams::default(), &test)
+        .await
+        .expect("a LoadTest is created");
+}
+
+async fn delete_all<K>(client: &Client, namespace: &str)
+where
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    loop {
+        let some = ListParams::default().limit(20);
+        let Ok(objects) = api.list_metadata(&some).await else {
+            continue;
+        };
+        if objects.items.is_empty() {
+            return;
+        }
+        if let Err(error) = api
+            .delete_collection(
+                &DeleteParams::default().grace_period(0),
+                &ListParams::default(),
+            )
+            .await
+        {
+            println!("cannot delete all yet: {error}");
+        }
+    }
+}
