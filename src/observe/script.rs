@@ -14,8 +14,8 @@ use crate::error::Error;
 use crate::runtime::api_error::with_timeout;
 use crate::state::{ConfigMapFiles, ScriptState};
 
-/// How long the keys of a `ConfigMap` may be together. They are kept while its test starts.
-const MAX_KEY_BYTES: usize = 64 << 10;
+/// Bounds the memory of a test with many `ConfigMap`s of 1 MiB of keys. Duplicate names among further keys are not found.
+const MAX_KEYS: usize = 2000;
 
 /// Reads the `ConfigMap`s of a test, and analyzes its script.
 pub(super) async fn read_script(ctx: &Context, test: &LoadTest) -> Result<ScriptState, Error> {
@@ -54,16 +54,6 @@ pub(super) async fn read_script(ctx: &Context, test: &LoadTest) -> Result<Script
     })
 }
 
-/// The keys that are kept: all, or only that of the script where they are as long as those of no honest `ConfigMap`.
-fn kept_keys<'a>(
-    keys: impl Iterator<Item = &'a String> + Clone,
-    script: Option<&String>,
-) -> Vec<String> {
-    let bytes: usize = keys.clone().map(String::len).sum();
-    let is_kept = |key: &&String| bytes <= MAX_KEY_BYTES || Some(*key) == script;
-    keys.filter(is_kept).cloned().collect()
-}
-
 /// The keys of a `ConfigMap`, and the analysis of the script where this `ConfigMap` holds it.
 async fn read_config_map(
     ctx: &Context,
@@ -98,12 +88,15 @@ async fn read_config_map(
     for (name, bytes) in &binaries {
         hash.add(name, &bytes.0);
     }
+    let is_script = |name: &String| matches!(&key.script, Some((script, _)) if script == name);
+    let names = texts.keys().chain(binaries.keys());
     let mut read = CachedConfigMap {
         hash,
-        keys: kept_keys(
-            texts.keys().chain(binaries.keys()),
-            key.script.as_ref().map(|(file, _)| file),
-        ),
+        keys: names
+            .enumerate()
+            .filter(|(n, name)| *n < MAX_KEYS || is_script(name))
+            .map(|(_, name)| name.clone())
+            .collect(),
         ..CachedConfigMap::default()
     };
     if let Some((file, environment)) = &key.script {

@@ -5,6 +5,12 @@ use loadtest_api::v1alpha1::{Threshold, quote_metric};
 use crate::yaml::{Node, Value};
 use crate::{rule, shorten};
 
+/// As many as are evaluated, and one more, so that an excess is noticed.
+const MAX_RULES: usize = 201;
+
+/// In bytes, of all rules together. They become part of the status.
+const MAX_TOTAL_LENGTH: usize = 64 << 10;
+
 const LEGACY: [&str; 5] = ["min", "max", "median", "p95", "p99"];
 
 /// The `ensure` of a `config`, as far as it can be read.
@@ -32,6 +38,7 @@ pub(crate) fn analyze(config: &Node) -> Ensure {
     };
     let mut reader = Reader {
         is_enabled: plugin.is_some(),
+        length: 0,
         result: Ensure::default(),
     };
     if ensure.is_list() {
@@ -109,16 +116,33 @@ pub(crate) fn analyze(config: &Node) -> Ensure {
 struct Reader {
     /// Whether Artillery evaluates the rules.
     is_enabled: bool,
+    /// The length of all rules.
+    length: usize,
     result: Ensure,
 }
 
 impl Reader {
     fn warn(&mut self, node: &Node, message: impl Into<String>) {
-        self.result.warnings.push((message.into(), node.at));
+        if self.result.warnings.len() <= crate::MAX_WARNINGS {
+            self.result.warnings.push((message.into(), node.at));
+        }
     }
 
     fn rule(&mut self, node: &Node, expression: String, is_strict: bool) {
-        match rule::read(&expression) {
+        if self.result.thresholds.len() == MAX_RULES {
+            return;
+        }
+        crate::count_work(expression.len());
+        self.length = self.length.saturating_add(expression.len());
+        let is_within_limits = self.length <= MAX_TOTAL_LENGTH;
+        let read = if is_within_limits {
+            rule::read(&expression)
+        } else {
+            Err(format!(
+                "the rules are longer than {MAX_TOTAL_LENGTH} bytes together"
+            ))
+        };
+        match read {
             Ok(expression) => {
                 self.result
                     .thresholds
@@ -131,9 +155,13 @@ impl Reader {
                 );
                 self.warn(node, message);
                 let is_strict = is_strict && self.is_enabled;
-                self.result
-                    .thresholds
-                    .push(Threshold::new(expression, is_strict));
+                // Part of an expression that is too long cannot be evaluated either.
+                let kept = if !is_within_limits || expression.len() > rule::MAX_LENGTH {
+                    shorten(&expression)
+                } else {
+                    expression
+                };
+                self.result.thresholds.push(Threshold::new(kept, is_strict));
             }
         }
     }

@@ -13,6 +13,8 @@ mod phases;
 mod rule;
 mod schema;
 mod target;
+#[cfg(any(test, feature = "test-support"))]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 mod yaml;
@@ -58,10 +60,6 @@ pub struct Analysis {
 
 const MAX_WARNINGS: usize = 10;
 
-/// In bytes. A `ConfigMap` holds at most a fraction of it. A small text can exceed it, because each
-/// use of an anchor repeats the anchored value.
-const MAX_SIZE: usize = 4 << 20;
-
 /// Analyzes the text of a script. `file` is its file name, `environment` the selected entry of
 /// `config.environments`.
 #[must_use]
@@ -75,11 +73,11 @@ pub fn analyze(text: &str, file: &str, environment: Option<&str>) -> Analysis {
     let text = yaml::prepare(text);
     match yaml::read(&text) {
         Err(ReadError::Syntax(message, at)) => {
-            let message = format!("{message} at {}", yaml::position(&text, at));
+            let message = format!("{} at {}", shorten(&message), yaml::position(&text, at));
             Analysis::of_problem(Problem::wrong(message))
         }
         Err(ReadError::Unsupported(reason)) => unchecked(reason),
-        Ok(document) if document.root.size > MAX_SIZE => unchecked("it is too large"),
+        Ok(document) if document.root.size > yaml::MAX_SIZE => unchecked(yaml::TOO_LARGE),
         Ok(document) if document.root.is_null() => Analysis {
             ensure: Some(Vec::new()),
             ..Analysis::of_problem(Problem::missing("the script is empty"))
@@ -154,7 +152,9 @@ fn other_warnings(config: &Node) -> Vec<(String, usize)> {
     let one = payload.filter(|payload| payload.is_map());
     let many = payload.map_or(&[][..], |payload| payload.items());
     for payload in many.iter().chain(one).filter(|payload| payload.is_map()) {
-        if payload.get("path").is_none_or(|path| !path.is_truthy()) {
+        if warnings.len() <= MAX_WARNINGS
+            && payload.get("path").is_none_or(|path| !path.is_truthy())
+        {
             let message = "config.payload has no `path`: Artillery would not run the script";
             warnings.push((message.to_owned(), payload.at));
         }
@@ -173,8 +173,8 @@ fn shorten(text: &str) -> String {
 
 /// Counts the steps of an analysis, so that tests can compare inputs without measuring time.
 fn count_work(steps: usize) {
-    #[cfg(test)]
-    tests::WORK.set(tests::WORK.get() + steps);
-    #[cfg(not(test))]
+    #[cfg(any(test, feature = "test-support"))]
+    testing::WORK.set(testing::WORK.get() + steps);
+    #[cfg(not(any(test, feature = "test-support")))]
     let _ = steps;
 }

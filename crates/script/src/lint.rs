@@ -62,6 +62,9 @@ pub(crate) fn check(text: &str, document: &Document, environment: Option<&str>) 
     found
 }
 
+/// Limits the length of a message.
+const MAX_LISTED: usize = 20;
+
 /// Describes what a script lacks, unless other files complete it.
 fn missing(script: &Node, environment: Option<&str>) -> Option<String> {
     let config = script.get("config");
@@ -80,13 +83,20 @@ fn missing(script: &Node, environment: Option<&str>) -> Option<String> {
     let environments = config.get("environments")?;
     let environment =
         environment.filter(|name| environments.is_map() && environments.get(name).is_none())?;
-    let known: Vec<_> = environments.entries().iter().map(|e| &*e.key).collect();
-    if known.is_empty() {
-        return None;
+    let known = environments.entries();
+    let mut listed: Vec<_> = known
+        .iter()
+        .take(MAX_LISTED)
+        .map(|entry| crate::shorten(&entry.key))
+        .collect();
+    match known.len() {
+        0 => return None,
+        n if n > MAX_LISTED => listed.push(format!("{} more", n - MAX_LISTED)),
+        _ => {}
     }
     Some(format!(
         "unknown environment `{environment}` (config.environments has {}); Artillery would run the script without one",
-        known.join(", ")
+        listed.join(", ")
     ))
 }
 
@@ -116,7 +126,7 @@ fn without_flow(script: &Node) -> Option<String> {
 }
 
 /// Bounds the time of the check. More unknown keys than these are accepted.
-const MAX_UNKNOWN_KEYS: usize = 1000;
+const MAX_UNKNOWN_KEYS: usize = 200;
 
 /// Walks through a script in the order of its text.
 struct Linter<'a> {
@@ -172,9 +182,10 @@ impl Linter<'_> {
             );
             self.warn(&message, node.at);
         }
-        for (n, entry) in entries.iter().enumerate() {
+        let mut own = entries.iter().filter(|entry| !entry.is_merged).skip(1);
+        for entry in entries {
             crate::count_work(1);
-            let next = entries.iter().skip(n + 1).find(|next| !next.is_merged);
+            let next = if entry.is_merged { None } else { own.next() };
             let end = next.map_or(self.text.len(), |next| next.at);
             let is_checked = self.unknown_keys < MAX_UNKNOWN_KEYS
                 && !entry.is_merged
@@ -208,7 +219,7 @@ impl Linter<'_> {
             if !self.path.is_empty() {
                 self.path.push('.');
             }
-            self.path.push_str(&entry.key);
+            self.path.push_str(&crate::shorten(&entry.key));
             self.walk(&entry.value, child)?;
             self.path.truncate(length);
         }

@@ -56,7 +56,7 @@ pub(crate) fn analyze(config: &Node) -> Phases {
             let message = format!(
                 "config.phases[{n}]: {key} `{text}` is in milliseconds; for seconds use {text}s"
             );
-            result.warnings.push((message, phase.at));
+            warn(&mut result.warnings, message, phase.at);
         }
         let length = length(phase);
         has_load |= !matches!(length, Length::Skipped) && !is_idle(phase);
@@ -68,7 +68,7 @@ pub(crate) fn analyze(config: &Node) -> Phases {
                 let message = format!(
                     "config.phases[{n}]: Artillery does not end a phase without a `duration` above 0"
                 );
-                result.warnings.push((message, phase.at));
+                warn(&mut result.warnings, message, phase.at);
                 None
             }
             Length::Invalid(key) => {
@@ -88,9 +88,16 @@ pub(crate) fn analyze(config: &Node) -> Phases {
     }
     if !has_load {
         let message = "config.phases: no phase creates virtual users".to_owned();
-        result.warnings.push((message, phases.at));
+        warn(&mut result.warnings, message, phases.at);
     }
     result
+}
+
+/// Adds a warning, unless there are more than are reported.
+fn warn(warnings: &mut Vec<(String, usize)>, message: String, at: usize) {
+    if warnings.len() <= crate::MAX_WARNINGS {
+        warnings.push((message, at));
+    }
 }
 
 /// Source: Artillery, `lib/core/is-idle-phase.ts`.

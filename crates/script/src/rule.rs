@@ -5,7 +5,7 @@ use std::ops::Range;
 use loadtest_api::v1alpha1::{RESERVED_WORDS, is_identifier_char, quote_metric};
 
 /// As in the evaluation of thresholds.
-const MAX_LENGTH: usize = 4096;
+pub(crate) const MAX_LENGTH: usize = 4096;
 const MAX_DEPTH: usize = 50;
 
 /// Objects with metrics in Artillery's reports, and those that contain them.

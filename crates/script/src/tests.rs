@@ -1,16 +1,10 @@
 #![allow(clippy::unwrap_used)]
 
-use std::cell::Cell;
-
 use super::*;
 
+mod large;
 mod real_scripts;
 mod work;
-
-thread_local! {
-    /// The steps of the analyses on this thread.
-    pub(super) static WORK: Cell<usize> = const { Cell::new(0) };
-}
 
 fn seconds_of(script: &str, environment: Option<&str>) -> Option<i64> {
     analyze(script, "a.yaml", environment)

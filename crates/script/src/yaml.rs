@@ -16,6 +16,8 @@ pub(crate) struct Node {
     pub(crate) at: usize,
     /// The size of the value in bytes, with each use of an anchor counted.
     pub(crate) size: usize,
+    /// How many lists and maps are nested in the value, with each use of an anchor counted.
+    pub(crate) depth: usize,
     pub(crate) value: Value,
 }
 
@@ -43,24 +45,34 @@ pub(crate) struct Entry {
 /// The minimum size of a value, in bytes.
 const VALUE_SIZE: usize = 8;
 
+/// The maximum size of a script, in bytes. A `ConfigMap` holds at most a fraction of it. A small text can exceed it, because each
+/// use of an anchor repeats the anchored value.
+pub(crate) const MAX_SIZE: usize = 4 << 20;
+
+/// Why a script above [`MAX_SIZE`] is left to Artillery.
+pub(crate) const TOO_LARGE: &str = "it is too large";
+
 impl Node {
     pub(crate) fn new(at: usize, value: Value) -> Rc<Self> {
-        let size = match &value {
-            Value::Text(text) => text.len(),
-            Value::List(items) => items
+        let add = |(size, depth): (usize, usize), node: &Self, key: usize| {
+            let size = size.saturating_add(node.size).saturating_add(key);
+            (size, depth.max(node.depth + 1))
+        };
+        let (size, depth) = match &value {
+            Value::Text(text) => (text.len(), 0),
+            Value::List(items) => items.iter().fold((0, 1), |sum, item| add(sum, item, 0)),
+            Value::Map(entries) => entries
                 .iter()
-                .fold(0, |sum, item| item.size.saturating_add(sum)),
-            Value::Map(entries) => entries.iter().fold(0, |sum, entry| {
-                entry
-                    .value
-                    .size
-                    .saturating_add(entry.key.len())
-                    .saturating_add(sum)
-            }),
-            _ => 0,
+                .fold((0, 1), |sum, entry| add(sum, &entry.value, entry.key.len())),
+            _ => (0, 0),
         };
         let size = size.saturating_add(VALUE_SIZE);
-        Rc::new(Self { at, size, value })
+        Rc::new(Self {
+            at,
+            size,
+            depth,
+            value,
+        })
     }
 
     pub(crate) fn null(at: usize) -> Rc<Self> {
@@ -125,6 +137,15 @@ impl Node {
         Some(match &self.value {
             Value::Null => "null".into(),
             Value::Bool(value) => value.to_string().into(),
+            // JavaScript writes these numbers with an exponent, and Rust with up to 325 digits.
+            Value::Number(number) if number.abs() >= 1e21 || number.abs() < 1e-6 => {
+                let exponent = if number.abs() >= 1.0 { "e+" } else { "e" };
+                if *number == 0.0 {
+                    "0".into()
+                } else {
+                    format!("{number:e}").replacen('e', exponent, 1).into()
+                }
+            }
             Value::Number(number) => number.to_string().into(),
             Value::Text(text) => text.into(),
             Value::Map(_) => "[object Object]".into(),

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::WORK;
 use crate::analyze;
+use crate::testing::work as work_done;
 
 /// `n` lines between two texts.
 fn lines(before: &str, n: usize, line: impl Fn(usize) -> String, after: &str) -> String {
@@ -83,9 +83,9 @@ fn analysis_takes_time_linear_in_the_length_of_the_script() {
     for (what, script) in scripts {
         let work = |n| {
             let text = script(n);
-            let before = WORK.get();
+            let before = work_done();
             let _ = analyze(&text, "a.yaml", Some("e"));
-            (WORK.get() - before, text.len())
+            (work_done() - before, text.len())
         };
         let (once, size) = work(1000);
         let (twice, _) = work(2000);
@@ -111,9 +111,9 @@ fn aliases_do_not_multiply_the_work() {
     };
     for depth in [5, 60, 500] {
         let text = bomb(depth);
-        let before = WORK.get();
+        let before = work_done();
         let analysis = analyze(&text, "a.yaml", None);
-        assert!(WORK.get() - before < 40 * text.len(), "{depth}");
+        assert!(work_done() - before < 40 * text.len(), "{depth}");
         assert_eq!(analysis.ensure.is_none(), depth > 5, "{depth}");
         assert!(
             analysis

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use super::map::MapBuilder;
 use super::scalar::{is_non_printable, resolve_plain};
-use super::{Document, Node, Value};
+use super::{Document, MAX_SIZE, Node, TOO_LARGE, VALUE_SIZE, Value};
 
 mod collections;
 mod properties;
@@ -31,8 +31,11 @@ pub(super) type Result<T> = std::result::Result<T, ReadError>;
 
 /// js-yaml limits the depth only by the stack. Scripts need less than 20.
 const MAX_DEPTH: usize = 128;
+const TOO_DEEP: &str = "it is nested too deeply";
 const MERGE_TAG: &str = "tag:yaml.org,2002:merge";
 const MAX_MERGED_KEYS: usize = 10_000;
+/// Bounds the memory of a script: a value takes up to 200 bytes, however short its text is.
+const MAX_VALUES: usize = 100_000;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Context {
@@ -79,6 +82,9 @@ struct Reader<'a> {
     anchors: HashMap<String, usize>,
     definitions: Vec<Anchor>,
     merged_keys: usize,
+    /// The bytes of keys and merged values. Aliases can repeat long ones in a short text.
+    repeated: usize,
+    values: usize,
     depth: usize,
 }
 
@@ -105,6 +111,8 @@ pub(super) fn read(text: &str) -> Result<Document> {
         anchors: HashMap::new(),
         definitions: Vec::new(),
         merged_keys: 0,
+        repeated: 0,
+        values: 0,
         depth: 0,
     };
     while reader.byte() == b' ' {
@@ -259,8 +267,9 @@ impl Reader<'_> {
     ) -> Result<bool> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
-            return Err(ReadError::Unsupported("it is nested too deeply"));
+            return Err(ReadError::Unsupported(TOO_DEEP));
         }
+        self.count_value()?;
         let found = self.compose_node(parent_indent, context, seeks, allows_compact)?;
         self.depth -= 1;
         if !found {
@@ -367,6 +376,7 @@ impl Reader<'_> {
             _ => std::slice::from_ref(value),
         };
         for source in sources {
+            self.count_repeated(VALUE_SIZE)?;
             match &source.value {
                 Value::Map(source) => {
                     self.merged_keys += source.len();
@@ -374,6 +384,7 @@ impl Reader<'_> {
                         return self.error("merge keys exceeded maxTotalMergeKeys (10000)");
                     }
                     for entry in source {
+                        self.count_repeated(entry.key.len())?;
                         map.merge(entry);
                     }
                 }
@@ -391,7 +402,15 @@ impl Reader<'_> {
     }
 
     /// Stores a pair of a mapping. `at` is the offset of its key.
-    fn store(map: &mut MapBuilder, key: &Node, value: Rc<Node>, at: usize) -> Result<()> {
+    fn store(
+        &mut self,
+        map: &mut MapBuilder,
+        key: &Node,
+        value: Rc<Node>,
+        at: usize,
+    ) -> Result<()> {
+        // The items of a list are written, which takes longer than a copy.
+        self.count_repeated(key.size + key.items().len() * 32)?;
         let Some(name) = key.as_key() else {
             let message = "nested arrays are not supported inside keys";
             return Err(ReadError::Syntax(message.into(), at));
@@ -399,8 +418,35 @@ impl Reader<'_> {
         if map.insert(&name, value, at) {
             Ok(())
         } else {
+            let name = crate::shorten(&name);
             Err(ReadError::Syntax(format!("duplicate key `{name}`"), at))
         }
+    }
+
+    fn count_value(&mut self) -> Result<()> {
+        self.values += 1;
+        if self.values > MAX_VALUES {
+            return Err(ReadError::Unsupported("it has too many values"));
+        }
+        Ok(())
+    }
+
+    fn count_repeated(&mut self, bytes: usize) -> Result<()> {
+        self.repeated = self.repeated.saturating_add(bytes);
+        if self.repeated > MAX_SIZE {
+            return Err(ReadError::Unsupported(TOO_LARGE));
+        }
+        crate::count_work(bytes);
+        Ok(())
+    }
+
+    /// A list or map. Its depth is limited, so that code can recurse through a script.
+    fn collection(at: usize, value: Value) -> Result<Rc<Node>> {
+        let node = Node::new(at, value);
+        if node.depth > MAX_DEPTH {
+            return Err(ReadError::Unsupported(TOO_DEEP));
+        }
+        Ok(node)
     }
 
     fn begin(&mut self, anchor: Option<&Property>) {
@@ -419,14 +465,21 @@ impl Reader<'_> {
     }
 
     /// Ends a collection whose properties were `tag` and `anchor`.
-    fn end(&mut self, tag: Option<Tag>, anchor: Option<Property>, at: usize, value: Value) {
-        self.result = Node::new(at, value);
+    fn end(
+        &mut self,
+        tag: Option<Tag>,
+        anchor: Option<Property>,
+        at: usize,
+        value: Value,
+    ) -> Result<()> {
+        self.result = Self::collection(at, value)?;
         if let Some(anchor) = &anchor {
             self.define(anchor, self.result.clone());
         }
         self.tag = tag;
         self.anchor = anchor;
         self.kind = Some(Kind::Collection);
+        Ok(())
     }
 
     fn is_merge_key(&self) -> bool {

@@ -33,7 +33,7 @@ impl Reader<'_> {
                 } else {
                     Value::List(list)
                 };
-                self.end(tag, anchor, start, value);
+                self.end(tag, anchor, start, value)?;
                 return Ok(true);
             }
             if !reads_next {
@@ -68,7 +68,7 @@ impl Reader<'_> {
             } else if is_explicit || has_value {
                 let mut pair = MapBuilder::default();
                 self.store_pair(&mut pair, &key, value)?;
-                list.push(Node::new(at, Value::Map(pair.build())));
+                list.push(Self::collection(at, Value::Map(pair.build()))?);
             } else {
                 list.push(key.node);
             }
@@ -92,6 +92,7 @@ impl Reader<'_> {
             let at = self.pos;
             self.pos += 1;
             if self.separation(true)? > 0 && self.line_indent <= indent {
+                self.count_value()?;
                 list.push(Node::null(at));
                 continue;
             }
@@ -106,7 +107,7 @@ impl Reader<'_> {
                 break;
             }
         }
-        self.end(tag, anchor, start, Value::List(list));
+        self.end(tag, anchor, start, Value::List(list))?;
         Ok(true)
     }
 
@@ -200,7 +201,7 @@ impl Reader<'_> {
             self.store_pair(&mut map, &earlier, Node::null(earlier.at))?;
         }
         if detected {
-            self.end(tag, anchor, start, Value::Map(map.build()));
+            self.end(tag, anchor, start, Value::Map(map.build()))?;
         }
         Ok(detected)
     }
@@ -209,7 +210,7 @@ impl Reader<'_> {
         if key.is_merge {
             self.merge(map, &value)
         } else {
-            Self::store(map, &key.node, value, key.at)
+            self.store(map, &key.node, value, key.at)
         }
     }
 }

@@ -5,6 +5,8 @@ use super::{
     is_white_or_eol,
 };
 
+const MAX_TAG_PREFIX: usize = 256;
+
 impl Reader<'_> {
     /// Reads the directives of a document. Returns whether there are any.
     pub(super) fn directives(&mut self) -> Result<bool> {
@@ -98,6 +100,10 @@ impl Reader<'_> {
             (None, "!!") => "tag:yaml.org,2002:",
             (None, _) => return self.error(format!("undeclared tag handle {handle:?}")),
         };
+        // A directive can give many short tags a long prefix.
+        if prefix.len() > MAX_TAG_PREFIX {
+            return Err(ReadError::Unsupported("a tag is too long"));
+        }
         self.tag = Some(format!("{prefix}{suffix}").into());
         Ok(true)
     }
