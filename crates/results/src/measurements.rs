@@ -38,7 +38,7 @@ pub struct Measurements {
     pub(crate) dropped_errors: f64,
     /// The names of dropped metrics that the results or thresholds need.
     pub(crate) dropped_names: BTreeSet<String>,
-    /// The names of metrics that were dropped because a value is not a number.
+    /// The names of metrics that were dropped because a value is not a number, or a counter of Artillery's own is negative.
     pub(crate) invalid_names: BTreeSet<String>,
     /// Whether metrics were discarded because of the limits above.
     pub(crate) over_limit: bool,
@@ -53,24 +53,35 @@ pub struct Measurements {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct MetricKey(u8, String);
 
+/// The lowest priority.
+const CUSTOM: u8 = 2;
+
+/// Whether a metric is none of Artillery's own.
+pub(crate) fn is_custom(name: &str) -> bool {
+    ![
+        "vusers.",
+        "http.",
+        "websocket.",
+        "socketio.",
+        "browser.",
+        "errors.",
+    ]
+    .iter()
+    .any(|prefix| name.starts_with(prefix))
+}
+
 impl MetricKey {
     fn new(name: &str) -> Self {
-        let custom = ![
-            "vusers.",
-            "http.",
-            "websocket.",
-            "socketio.",
-            "browser.",
-            "errors.",
-        ]
-        .iter()
-        .any(|prefix| name.starts_with(prefix));
         // Scripts and failures can create any number of these.
         let unbounded = ["vusers.created_by_name.", "errors."]
             .iter()
             .any(|prefix| name.starts_with(prefix));
         Self(
-            if custom { 2 } else { u8::from(unbounded) },
+            if is_custom(name) {
+                CUSTOM
+            } else {
+                u8::from(unbounded)
+            },
             name.to_owned(),
         )
     }
@@ -90,7 +101,7 @@ impl Measurements {
         self.last = self.last.into_iter().chain(other.last).reduce(f64::max);
         let starts = self.starts.into_iter().chain(other.starts);
         self.starts = starts.reduce(|(a, b), (c, d)| (a.min(c), b.max(d)));
-        self.dropped_errors += other.dropped_errors;
+        self.dropped_errors = (self.dropped_errors + other.dropped_errors).clamp(0.0, f64::MAX);
         for (key, value) in &other.counters {
             self.add_counter(key.name(), *value);
         }
@@ -159,11 +170,11 @@ impl Measurements {
         let is_kept = self.counter(name).is_some() || self.histogram(name).is_some();
         if self.invalid_names.contains(name) {
             Some(format!(
-                "at least one worker counted a value in {name} that is not a number"
+                "at least one worker counted a value in {name} that is not valid"
             ))
         } else if contains(&self.invalid_names) {
             Some(format!(
-                "{name} may be missing: too many metrics have values that are not numbers"
+                "{name} may be missing: too many metrics have values that are not valid"
             ))
         } else if contains(&self.dropped_names) || (self.over_limit && !is_kept) {
             Some(format!(
@@ -201,6 +212,18 @@ impl Measurements {
             .keys()
             .map(|key| key.name().to_owned())
             .chain(histograms)
+    }
+
+    /// Whether a worker reported a metric whose name begins with a prefix.
+    pub(crate) fn has_prefix(&self, prefix: &str) -> bool {
+        fn has<V>(metrics: &BTreeMap<MetricKey, V>, prefix: &str) -> bool {
+            (0..=CUSTOM).any(|priority| {
+                let first = MetricKey(priority, prefix.to_owned());
+                let found = metrics.range(first..).next();
+                found.is_some_and(|(key, _)| key.0 == priority && key.name().starts_with(prefix))
+            })
+        }
+        has(&self.counters, prefix) || has(&self.histograms, prefix)
     }
 
     /// The counters whose names start with a prefix, by the rest of their names.

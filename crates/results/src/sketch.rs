@@ -6,6 +6,10 @@ use std::collections::BTreeMap;
 /// How often a worker may collapse the bins of a sketch, which limits the error to 4 %.
 pub(crate) const MAX_COLLAPSES: u8 = 2;
 
+/// The maximum number of bins on each side of zero. They cover a range of 1 to 10^17. Bounds the memory that manipulated results
+/// take.
+pub(crate) const MAX_BINS: usize = 2048;
+
 /// A `DDSketch` with Artillery's parameters. Bin `k` counts the values in (γ^(k-1), γ^k]. A collapse
 /// joins each two neighboring bins, which squares γ and doubles the error. Merging two sketches
 /// collapses the finer one to the coarser.
@@ -34,7 +38,9 @@ impl Sketch {
         add_bins(&mut self.positive, &other.positive, by);
         add_bins(&mut self.negative, &other.negative, by);
         self.zeros = self.zeros.saturating_add(other.zeros);
-        self.sum = self.sum.zip(other.sum).map(|(a, b)| a + b);
+        // JSON has no infinite numbers.
+        let sum = self.sum.zip(other.sum).map(|(a, b)| a + b);
+        self.sum = sum.map(|sum| sum.clamp(f64::MIN, f64::MAX));
         self.min = self.min.into_iter().chain(other.min).reduce(f64::min);
         self.max = self.max.into_iter().chain(other.max).reduce(f64::max);
     }
@@ -47,6 +53,14 @@ impl Sketch {
             }
         }
         self.collapses = collapses;
+    }
+
+    /// Whether every bin has a value that a float can represent.
+    pub(crate) fn is_finite(&self) -> bool {
+        [&self.positive, &self.negative]
+            .into_iter()
+            .filter_map(|bins| bins.last_key_value())
+            .all(|(key, _)| self.value(*key).is_finite())
     }
 
     /// The number of values.
@@ -120,6 +134,14 @@ fn add_bins(to: &mut BTreeMap<i32, u64>, from: &BTreeMap<i32, u64>, collapses: u
         let key = (0..collapses).fold(*key, |key, _| (key + 1).div_euclid(2));
         let bin = to.entry(key).or_default();
         *bin = bin.saturating_add(*n);
+        // Joins the values next to zero, as DDSketch's collapsing store does. The result does not depend on the order.
+        if to.len() > MAX_BINS
+            && let Some((_, smallest)) = to.pop_first()
+            && let Some(mut next) = to.first_entry()
+        {
+            let joined = next.get().saturating_add(smallest);
+            *next.get_mut() = joined;
+        }
     }
 }
 

@@ -11,7 +11,8 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use crate::Measurements;
-use crate::sketch::{MAX_COLLAPSES, Sketch};
+use crate::measurements::is_custom;
+use crate::sketch::{MAX_BINS, MAX_COLLAPSES, Sketch};
 
 const PREFIX: &str = "loadtest.v";
 const VERSION: &str = "1";
@@ -164,6 +165,7 @@ impl Snapshot {
 /// the objects. None if nothing is left.
 fn complete(mut json: Vec<u8>) -> Option<Vec<u8>> {
     let (mut open, mut is_string, mut is_escaped) = (Vec::new(), false, false);
+    let mut open_lists = 0_usize;
     let mut last_entry = None;
     for (at, byte) in json.iter().enumerate() {
         match byte {
@@ -175,14 +177,17 @@ fn complete(mut json: Vec<u8>) -> Option<Vec<u8>> {
                 open.push(b'}');
                 last_entry = Some((at + 1, open.len()));
             }
-            b'[' => open.push(b']'),
+            b'[' => {
+                open.push(b']');
+                open_lists += 1;
+            }
             b'}' | b']' => {
-                open.pop();
-                if open.iter().all(|closing| *closing == b'}') {
+                open_lists -= usize::from(open.pop() == Some(b']'));
+                if open_lists == 0 {
                     last_entry = Some((at + 1, open.len()));
                 }
             }
-            b',' if open.iter().all(|closing| *closing == b'}') => {
+            b',' if open_lists == 0 => {
                 last_entry = Some((at, open.len()));
             }
             _ => {}
@@ -227,13 +232,14 @@ fn measurements(snapshot: Content<'_>) -> Option<Measurements> {
         last: time(snapshot.last),
         starts: start.map(|start| (start, start)),
         dropped: snapshot.dropped.0.saturating_add(snapshot.dropped.1),
-        dropped_errors: snapshot.errors,
+        dropped_errors: snapshot.errors.clamp(0.0, f64::MAX),
         ..Measurements::default()
     };
     let mut invalid = snapshot.invalid_names;
     let has_valid_name = |name: &str| name.chars().count() <= MAX_NAME_CHARS;
     for (name, value) in snapshot.counters? {
-        match number(value).filter(|_| has_valid_name(&name)) {
+        let is_valid = |n: &f64| has_valid_name(&name) && (*n >= 0.0 || is_custom(&name));
+        match number(value).filter(is_valid) {
             Some(value) => measurements.add_counter(&name, value),
             None => invalid.push(name.into_owned()),
         }
@@ -267,7 +273,7 @@ fn describe_invalid(names: &[String]) -> String {
         listed.push(format!("{} more", names.len() - MAX_LISTED));
     }
     format!(
-        "metrics with values that are not numbers were dropped: {}",
+        "metrics with invalid values were dropped: {}",
         listed.join(", ")
     )
 }
@@ -291,7 +297,7 @@ fn number(value: &RawValue) -> Option<f64> {
 fn sketch(
     Histogram(collapses, min, max, sum, zeros, positive, negative): Histogram,
 ) -> Option<Sketch> {
-    (collapses <= MAX_COLLAPSES && zeros <= MAX_COUNT).then_some(Sketch {
+    let sketch = Sketch {
         collapses,
         min,
         max,
@@ -299,11 +305,14 @@ fn sketch(
         zeros,
         positive: bins(&positive)?,
         negative: bins(&negative)?,
-    })
+    };
+    let is_valid = collapses <= MAX_COLLAPSES && zeros <= MAX_COUNT && sketch.is_finite();
+    is_valid.then_some(sketch)
 }
 
 /// Decodes the first key, followed for each key by the difference of its count from that of the
-/// preceding key. None if a key or a count is out of range.
+/// preceding key. None if a key or a count is out of range, or if there are more
+/// bins than response times can have.
 fn bins(list: &[i64]) -> Option<BTreeMap<i32, u64>> {
     let Some((first, differences)) = list.split_first() else {
         return Some(BTreeMap::new());
@@ -320,6 +329,9 @@ fn bins(list: &[i64]) -> Option<BTreeMap<i32, u64>> {
             .filter(|n| *n <= MAX_COUNT)?;
         if count > 0 {
             bins.insert(key, count);
+        }
+        if bins.len() > MAX_BINS {
+            return None;
         }
     }
     Some(bins)

@@ -7,7 +7,7 @@ use serde::Deserialize;
 mod properties;
 
 use super::*;
-use crate::sketch::round;
+use crate::sketch::{MAX_BINS, round};
 use crate::testing::message;
 
 /// Messages of workers, and what Artillery computes from the same sketches
@@ -121,7 +121,7 @@ fn invalid_metric_costs_only_itself() {
         assert!(all.may_be_missing("bad") && !all.may_be_missing("http.requests"));
         assert_eq!(
             all.problems.iter().collect::<Vec<_>>(),
-            ["metrics with values that are not numbers were dropped: bad"]
+            ["metrics with invalid values were dropped: bad"]
         );
     };
     for bad in [
@@ -160,6 +160,75 @@ fn invalid_metric_costs_only_itself() {
         let all = with("counter", good);
         assert_eq!((all.counter("bad"), all.problems.len()), (Some(value), 0));
     }
+}
+
+#[test]
+fn counter_of_artillery_is_invalid_if_it_is_negative() {
+    let all = parse(&message(
+        r#"{"final":true,"counters":{"http.requests":-5,"custom.balance":-5},"histograms":{},"errors":-7}"#,
+    ))
+    .unwrap();
+    assert_eq!(all.counter("custom.balance"), Some(-5.0));
+    assert_eq!(all.counter("http.requests"), None);
+    assert!(all.may_be_missing("http.requests"));
+    let results = summarize(&all, 1, 0);
+    assert_eq!((results.request_rate, results.errors), (0.0, 0));
+}
+
+#[test]
+fn histogram_is_invalid_if_a_value_is_infinite_or_it_has_too_many_bins() {
+    let with = |bins: &str| {
+        parse(&message(&format!(
+            r#"{{"final":true,"counters":{{}},"histograms":{{"h":[2,1,2,3,0,{bins},[]]}}}}"#
+        )))
+        .unwrap()
+    };
+    assert_eq!(with("[1,1]").histogram("h").unwrap().count(), 1);
+    assert!(with("[36000,1]").may_be_missing("h"));
+    let dense = |n: usize| format!("[-900,1{}]", ",0".repeat(n - 1));
+    assert!(with(&dense(MAX_BINS)).histogram("h").is_some());
+    assert!(with(&dense(MAX_BINS + 1)).may_be_missing("h"));
+}
+
+#[test]
+fn merged_histogram_keeps_its_highest_bins_in_any_order() {
+    let sketch = |keys: std::ops::Range<i32>| Sketch {
+        positive: keys.map(|key| (key, 2)).collect(),
+        ..Sketch::default()
+    };
+    let parts = [sketch(-2000..0), sketch(0..2000), sketch(2000..2010)];
+    let merged = |order: [usize; 3]| {
+        let mut all = Sketch::default();
+        for n in order {
+            all.merge(&parts[n]);
+        }
+        all
+    };
+    let all = merged([0, 1, 2]);
+    assert_eq!((all.positive.len(), all.count()), (MAX_BINS, 8020));
+    assert_eq!(all.positive.last_key_value(), Some((&2009, &2)));
+    for order in [[0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        assert_eq!(merged(order), all, "{order:?}");
+    }
+}
+
+#[test]
+fn cut_snapshot_of_many_brackets_is_read_in_linear_time() {
+    // With a quadratic search this takes minutes.
+    for json in [
+        "{".repeat(100_000) + &",".repeat(150_000),
+        "{[]".repeat(80_000),
+    ] {
+        let error = parse_cut(&json).unwrap_err();
+        assert!(matches!(error, SnapshotError::Malformed(_)), "{error}");
+    }
+}
+
+/// Parses a snapshot whose compressed form has lost its end.
+fn parse_cut(json: &str) -> Result<Measurements, SnapshotError> {
+    let whole = message(json);
+    let lost = whole.len() - 12;
+    parse(&whole[..lost])
 }
 
 #[test]

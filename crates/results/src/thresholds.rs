@@ -18,6 +18,11 @@ use metrics::Metrics;
 /// Thresholds beyond this number are not evaluated: a list that long is a mistake.
 pub const MAX_THRESHOLDS: usize = 200;
 
+/// In bytes, of all expressions together. What exceeds it is not evaluated, which bounds the time.
+const MAX_TOTAL_LENGTH: usize = 256 << 10;
+/// In characters. Bounds the size of a status.
+const MAX_VALUES_CHARS: usize = 1000;
+
 /// The evaluation of one threshold.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evaluation {
@@ -79,15 +84,24 @@ fn shortened(expression: &str) -> String {
 #[must_use]
 pub fn evaluate(thresholds: &[Threshold], measured: &Measurements) -> Vec<Evaluation> {
     let metrics = Metrics::new(measured);
+    let mut length = 0;
     let evaluation = |(n, threshold): (usize, &Threshold)| {
         let mut values = Vec::new();
-        let outcome = match expression::evaluate(&threshold.expression, &metrics, &mut values) {
-            _ if n >= MAX_THRESHOLDS => Outcome::Unknown(format!(
+        length += threshold.expression.len();
+        let outcome = if n >= MAX_THRESHOLDS {
+            Outcome::Unknown(format!(
                 "only the first {MAX_THRESHOLDS} thresholds are evaluated"
-            )),
-            Ok(true) => Outcome::Met,
-            Ok(false) => Outcome::NotMet,
-            Err(reason) => Outcome::Unknown(reason),
+            ))
+        } else if length > MAX_TOTAL_LENGTH {
+            Outcome::Unknown(format!(
+                "the thresholds are longer than {MAX_TOTAL_LENGTH} bytes together"
+            ))
+        } else {
+            match expression::evaluate(&threshold.expression, &metrics, &mut values) {
+                Ok(true) => Outcome::Met,
+                Ok(false) => Outcome::NotMet,
+                Err(reason) => Outcome::Unknown(reason),
+            }
         };
         Evaluation {
             threshold: threshold.clone(),
@@ -135,7 +149,7 @@ impl Evaluation {
     /// The values of the metrics, or why the threshold cannot be evaluated.
     #[must_use]
     pub fn observed_values(&self) -> String {
-        match &self.outcome {
+        let all = match &self.outcome {
             Outcome::Unknown(reason) => reason.clone(),
             _ => self
                 .values
@@ -143,6 +157,10 @@ impl Evaluation {
                 .map(|(name, value)| format!("{name} is {value}"))
                 .collect::<Vec<_>>()
                 .join(", "),
+        };
+        match all.char_indices().nth(MAX_VALUES_CHARS) {
+            Some((end, _)) => format!("{}...", all.get(..end).unwrap_or_default()),
+            None => all,
         }
     }
 }
@@ -155,7 +173,8 @@ impl fmt::Display for Evaluation {
         let expression = shortened(&self.threshold.expression);
         match (&self.outcome, self.values.as_slice()) {
             (Outcome::Met, _) => write!(f, "{expression} is met")?,
-            (Outcome::Unknown(reason), _) => {
+            (Outcome::Unknown(_), _) => {
+                let reason = self.observed_values();
                 write!(f, "{expression} cannot be evaluated: {reason}")?;
             }
             (Outcome::NotMet, [(name, value)]) if bound(&expression, name).is_some() => {

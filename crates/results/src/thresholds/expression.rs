@@ -10,6 +10,10 @@ use crate::Sketch;
 /// In bytes. Together with the depth it limits the cost of an expression.
 const MAX_LENGTH: usize = 4096;
 const MAX_DEPTH: usize = 50;
+/// Artillery's names are not longer.
+const MAX_NAME_LENGTH: usize = 1024;
+/// Bounds the time of an evaluation, and the length of the message about it.
+const MAX_METRICS: usize = 100;
 const TO_SUBTRACT: &str = "to subtract or divide, put spaces around - and /";
 const FUNCTIONS: &str = "the functions are abs, ceil, floor, log, max, min, round and sqrt";
 
@@ -303,10 +307,11 @@ impl<'a> Parser<'a> {
             return self.metric(name, false);
         }
         let all = start.get(..unusual_name_length(start)).unwrap_or_default();
+        let is_new = self.known_value(all).is_none();
         let has_any_end = ["plugins.", "browser."]
             .iter()
             .any(|prefix| name.starts_with(prefix));
-        if !has_any_end && (misspelling(name).is_some() || is_known(name)) {
+        if is_new && !has_any_end && (misspelling(name).is_some() || is_known(name)) {
             return Err(format!("{all} is the name of a metric; {TO_SUBTRACT}"));
         }
         self.rest = start.get(all.len()..).unwrap_or_default();
@@ -318,11 +323,23 @@ impl<'a> Parser<'a> {
         if RESERVED_WORDS.contains(&name) {
             return Err(format!("unexpected {name}"));
         }
-        let value = self.metrics.value(name, is_quoted)?;
-        if !self.values.iter().any(|(known, _)| known == name) {
-            self.values.push((name.to_owned(), value));
+        if let Some(value) = self.known_value(name) {
+            return Ok(Value::Number(value));
         }
+        if self.values.len() == MAX_METRICS {
+            return Err(format!(
+                "the expression names more than {MAX_METRICS} metrics"
+            ));
+        }
+        let value = self.metrics.value(name, is_quoted)?;
+        self.values.push((name.to_owned(), value));
         Ok(Value::Number(value))
+    }
+
+    /// The value of a metric that the expression has named before.
+    fn known_value(&self, name: &str) -> Option<f64> {
+        let known = self.values.iter().find(|(known, _)| known == name);
+        known.map(|(_, value)| *value)
     }
 
     fn function(&mut self, name: &str) -> Result<Value, String> {
@@ -423,20 +440,28 @@ impl<'a> Parser<'a> {
 /// do not have, and possibly spaces: `plugins.metrics-by-endpoint./a (get).codes.200 == 4`. It ends
 /// with the first known ending, or else before a space or an operator.
 fn unusual_name_length(text: &str) -> usize {
-    let ends = text
-        .char_indices()
-        .filter(|(_, c)| !is_identifier_char(*c))
-        .map(|(at, _)| at)
-        .chain([text.len()]);
-    let has_known_ending = |end: &usize| {
-        let name = text.get(..*end).unwrap_or_default();
-        name.rsplit_once('.').is_some_and(|(base, last)| {
-            let kind = base.rsplit('.').next().unwrap_or(base);
-            Sketch::SUMMARIES.contains(&last) || ["codes", "errors"].contains(&kind)
-        })
-    };
     let is_delimiter = |c: char| c.is_whitespace() || "<>=!(),".contains(c);
-    ends.into_iter()
-        .find(has_known_ending)
-        .unwrap_or_else(|| text.find(is_delimiter).unwrap_or(text.len()))
+    // The part that ends before the current character, and the part before that.
+    let (mut part, mut before) = (0, None);
+    let mut delimiter = None;
+    let ends = text.char_indices().chain([(text.len(), ' ')]);
+    for (at, c) in ends.take(MAX_NAME_LENGTH) {
+        if !is_identifier_char(c) {
+            let last = text.get(part..at).unwrap_or_default();
+            let has_known_ending = before.is_some_and(|kind| {
+                Sketch::SUMMARIES.contains(&last) || ["codes", "errors"].contains(&kind)
+            });
+            if has_known_ending {
+                return at;
+            }
+        }
+        if c == '.' {
+            before = text.get(part..at);
+            part = at + 1;
+        }
+        if delimiter.is_none() && is_delimiter(c) {
+            delimiter = Some(at);
+        }
+    }
+    delimiter.unwrap_or(text.len())
 }

@@ -20,17 +20,29 @@ use crate::{Measurements, Sketch};
 pub(super) struct Metrics<'a> {
     /// None before the test starts: each metric that can exist then has some value.
     measured: Option<&'a Measurements>,
-    /// Names with characters that identifiers do not have, the longest first.
-    unusual_names: Vec<String>,
+    /// Names with characters that identifiers do not have, in order. Each has the position of the longest other name that it
+    /// begins with.
+    unusual_names: Vec<(String, Option<usize>)>,
 }
 
 impl<'a> Metrics<'a> {
     pub(super) fn new(measured: &'a Measurements) -> Self {
-        let mut unusual_names: Vec<_> = measured
+        let mut names: Vec<_> = measured
             .names()
             .filter(|name| !name.chars().all(is_identifier_char))
             .collect();
-        unusual_names.sort_by_key(|name| std::cmp::Reverse(name.len()));
+        names.sort_unstable();
+        names.dedup();
+        let mut unusual_names: Vec<(String, Option<usize>)> = Vec::new();
+        for name in names {
+            let mut start = unusual_names.len().checked_sub(1);
+            while let Some((shorter, before)) = start.and_then(|n| unusual_names.get(n))
+                && !name.starts_with(shorter.as_str())
+            {
+                start = *before;
+            }
+            unusual_names.push((name, start));
+        }
         Self {
             measured: Some(measured),
             unusual_names,
@@ -53,11 +65,22 @@ impl<'a> Metrics<'a> {
     /// of all metrics before it parses an expression, so an expression can contain
     /// `plugins.metrics-by-endpoint.response_time./api.p95`.
     pub(super) fn strip_unusual_name<'t>(&self, text: &'t str) -> Option<&'t str> {
-        let name = self.unusual_names.iter().find(|name| {
-            text.strip_prefix(name.as_str())
-                .is_some_and(|rest| !rest.starts_with(is_identifier_char))
-        })?;
-        text.get(..name.len())
+        // All names that the text begins with are on the chain of the last name that is not after the text.
+        let after = self
+            .unusual_names
+            .partition_point(|(name, _)| name.as_str() <= text);
+        let mut at = after.checked_sub(1);
+        let (last, _) = self.unusual_names.get(at?)?;
+        let pairs = last.bytes().zip(text.bytes());
+        let common = pairs.take_while(|(a, b)| a == b).count();
+        while let Some((name, shorter)) = at.and_then(|n| self.unusual_names.get(n)) {
+            let rest = text.get(name.len()..).filter(|_| name.len() <= common);
+            if rest.is_some_and(|rest| !rest.starts_with(is_identifier_char)) {
+                return text.get(..name.len());
+            }
+            at = *shorter;
+        }
+        None
     }
 
     /// The value of a metric, or why it has none. A name in quotes is taken literally before the
@@ -109,7 +132,7 @@ impl Values<'_> {
                     Err("no virtual users were created".into())
                 }
             }
-            _ if is_zero_when_uncounted(name, |prefix| self.reported(prefix)) => Ok(0.0),
+            _ if is_zero_when_uncounted(name, |prefix| self.0.has_prefix(prefix)) => Ok(0.0),
             _ => Err(misspelling(name).unwrap_or_else(|| {
                 if name.ends_with("_rate") {
                     format!("rate {name} is not reported by workers")
@@ -139,10 +162,5 @@ impl Values<'_> {
         sketch
             .summary(summary)
             .ok_or_else(|| format!("{histogram} has no {summary}"))
-    }
-
-    /// Whether a worker reported a metric whose name begins with a prefix.
-    fn reported(&self, prefix: &str) -> bool {
-        self.0.names().any(|name| name.starts_with(prefix))
     }
 }

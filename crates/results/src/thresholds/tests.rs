@@ -113,7 +113,7 @@ fn threshold_that_cannot_be_evaluated_fails_the_test() {
         ),
         (
             "custom.text == 0",
-            "at least one worker counted a value in custom.text that is not a number",
+            "at least one worker counted a value in custom.text that is not valid",
         ),
         (
             "custom.my_rate < 100",
@@ -424,6 +424,59 @@ proptest! {
             let _ = evaluate_one(&expression).to_string();
         }
     }
+}
+
+#[test]
+fn longest_metric_at_the_start_of_a_text_is_meant() {
+    let mut measured = measured();
+    for (name, value) in [
+        ("a-", 1.0),
+        ("a-b", 2.0),
+        ("a-b-c", 3.0),
+        ("a-b/c d", 4.0),
+        ("a-c", 5.0),
+    ] {
+        measured.add_counter(name, value);
+    }
+    for (expression, value) in [
+        ("a-b == 2", "a-b is 2"),
+        ("a-b-c == 3", "a-b-c is 3"),
+        // Only a-b is the name of a metric here.
+        ("a-b-cd == 0", "no worker reported cd"),
+        ("a-b/c d == 4", "a-b/c d is 4"),
+        ("a-b / 2 == 1", "a-b is 2"),
+        ("a-c == 5", "a-c is 5"),
+        ("a- == 1", "a- is 1"),
+    ] {
+        let evaluation = evaluate(&[Threshold::strict(expression)], &measured).remove(0);
+        let values = evaluation.observed_values();
+        assert!(values.starts_with(value), "{expression}: {values}");
+    }
+}
+
+#[test]
+fn thresholds_beyond_the_limits_are_not_evaluated() {
+    let names: Vec<_> = (0..=100).map(|n| format!("custom.c{n}")).collect();
+    let sum = |n: usize| format!("{} >= 0", names[..n].join(" + "));
+    assert_eq!(check(&sum(100)), Ok(()));
+    let error = check(&sum(101)).unwrap_err();
+    assert_eq!(error.reason, "the expression names more than 100 metrics");
+
+    let long = format!("http.requests >= 0{}", " ".repeat(4000));
+    let all: Vec<_> = (0..70).map(|_| Threshold::strict(long.as_str())).collect();
+    let evaluations = evaluate(&all, &measured());
+    let evaluated = evaluations.iter().filter(|one| one.outcome == Outcome::Met);
+    assert_eq!(evaluated.count(), MAX_TOTAL_LENGTH / long.len());
+    assert!(!passed(&evaluations));
+}
+
+#[test]
+fn values_in_a_message_are_limited() {
+    let name = "n".repeat(1000);
+    let mut measured = measured();
+    measured.add_counter(&name, 1.0);
+    let evaluation = evaluate(&[Threshold::strict(format!("{name} > 1"))], &measured).remove(0);
+    assert_eq!(evaluation.observed_values().len(), MAX_VALUES_CHARS + 3);
 }
 
 #[test]
