@@ -18,7 +18,7 @@ export IMG
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: all help demo test unit integration e2e worker test-faults model-check bench bench-node build manifests generate fmt lint run install uninstall deploy undeploy docker-build \
+.PHONY: all help demo test unit integration e2e worker test-faults model-check fuzz bench bench-node build manifests generate fmt lint run install uninstall deploy undeploy docker-build \
 	docker-push clean down
 
 all: build
@@ -57,6 +57,9 @@ test-faults: ## Inject every fault into every request, one in each run: make tes
 
 model-check: ## Check the operator's decisions in some millions of states of a small cluster.
 	cargo test --config $(OPTIMIZED) --lib -- --ignored --nocapture model_check
+
+fuzz: ## Analyze mutated scripts, results and thresholds: make fuzz SECONDS=3600.
+	cargo run --release --quiet -p loadtest-fuzz -- $(or $(SECONDS),60) $(SEED)
 
 bench: ## Measure speed and cost with simulated nodes: make bench, or make bench BENCH="100 2" or BENCH="--case rest 1000".
 	hack/bench.sh $(BENCH)
