@@ -10,9 +10,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
-use loadtest_api::labels::{
-    PROBE_PORT, RESERVED_LABEL_PREFIX, SCRIPT_ANNOTATION, WORKER_COMPONENT,
-};
+use loadtest_api::labels::{PROBE_PORT, SCRIPT_ANNOTATION, WORKER_COMPONENT, is_reserved_name};
 use loadtest_api::v1alpha1::{LoadTest, TEST_SCRIPT_KEY, WorkerTemplate};
 use loadtest_script::ScriptInfo;
 use serde_json::json;
@@ -61,7 +59,10 @@ pub(super) fn build_pod_template(
         script.needs_folder || test.spec.test_script.has_volume(),
     );
     let mut annotations = worker.annotations.clone();
-    annotations.retain(|name, value| !value.is_empty() || !default_annotations.contains_key(name));
+    // The API server rejects reserved names only in new LoadTests.
+    annotations.retain(|name, value| {
+        !is_reserved_name(name) && (!value.is_empty() || !default_annotations.contains_key(name))
+    });
     annotations.extend(
         test.spec
             .test_script
@@ -73,7 +74,7 @@ pub(super) fn build_pod_template(
         .labels
         .clone()
         .into_iter()
-        .filter(|(name, _)| !name.starts_with(RESERVED_LABEL_PREFIX));
+        .filter(|(name, _)| !is_reserved_name(name));
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(own_labels.chain(labels(test, WORKER_COMPONENT)).collect()),

@@ -149,6 +149,22 @@ dnsConfig: null
                 "the path /data/more is reserved for the operator",
             ),
             (
+                "volumeMounts: [{name: a, mountPath: /opt/./loadtest}]",
+                "/opt/./loadtest: a mount path must be absolute",
+            ),
+            (
+                "volumeMounts: [{name: a, mountPath: opt/loadtest}]",
+                "opt/loadtest: a mount path must be absolute",
+            ),
+            (
+                "annotations: {container.apparmor.security.beta.kubernetes.io/worker: unconfined}",
+                "container.apparmor.security.beta.kubernetes.io/worker: names below artillery.io, ",
+            ),
+            (
+                "labels: {artillery.io/component: mine}",
+                "artillery.io/component: names below artillery.io, ",
+            ),
+            (
                 "env: [{name: LOADTEST_WORKERS, value: '1'}]",
                 "env: LOADTEST_WORKERS is reserved for the operator",
             ),

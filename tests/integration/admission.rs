@@ -98,10 +98,14 @@ async fn invalid_load_tests_are_rejected_with_a_reason() {
             "spec.variables.n: Invalid value",
         ),
         (
+            changed("/spec/variables", json!({"n": 3.0})),
+            "to be either a string or integer",
+        ),
+        (
             named(
                 "variables",
                 "/spec/variables",
-                json!({"n": 5_000_000_000_i64, "f": 3.0, "s": "0.5"}),
+                json!({"n": 5_000_000_000_i64, "s": "0.5"}),
             ),
             "",
         ),
@@ -180,6 +184,97 @@ async fn invalid_worker_templates_are_rejected_with_a_reason() {
         (
             worker(json!({"resources": {"limits": {"cpu": "many"}}})),
             "spec.worker.resources.limits.cpu",
+        ),
+    ];
+    assert_rejected(&env, cases).await;
+    for name in [
+        "artillery.io/component",
+        "loadtest.artillery.io/start-at",
+        "container.apparmor.security.beta.kubernetes.io/worker",
+        "seccomp.security.alpha.kubernetes.io/pod",
+        "container.seccomp.security.alpha.kubernetes.io/worker",
+    ] {
+        for field in ["labels", "annotations"] {
+            let reserved = worker(json!({field: {name: "unconfined"}}));
+            assert_rejected(&env, [(reserved, "names below artillery.io, ")]).await;
+        }
+    }
+    let mount = |path: &str| worker(json!({"volumeMounts": [{"name": "v", "mountPath": path}]}));
+    for path in [
+        "/",
+        "//opt/loadtest",
+        "/opt//loadtest",
+        "/opt/./loadtest",
+        "/opt/x/../loadtest",
+        "/opt/..",
+        "opt/loadtest",
+        "/certs//",
+    ] {
+        assert_rejected(&env, [(mount(path), "a mount path must be absolute")]).await;
+    }
+    let allowed = json!({"labels": {"my-artillery.io/a": "b"}, "annotations": {"artillery.io.example/a": "b"},
+        "volumes": [{"name": "v"}], "volumeMounts": [{"name": "v", "mountPath": "/..certs/.a/"}]});
+    assert_rejected(&env, [(worker(allowed), "")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spec_beyond_the_limits_is_rejected_with_a_reason() {
+    let env = TestEnv::new(control_plane()).await;
+    let with = |field: &str, value: Value| {
+        let mut test = load_test("large", 1);
+        test["spec"][field] = value;
+        test
+    };
+    let text = |n: usize| "x".repeat(n);
+    let env_of =
+        |n: usize| json!([{"name": "A", "value": text(n)}, {"name": "B", "value": text(n)}]);
+    let sidecar = |n: usize| json!({"name": "s", "image": "i", "args": [text(n)], "command": [text(n)], "env": [{"name": "A", "value": text(n)}]});
+    let cases = [
+        (
+            with("variables", json!({"a": text(32_769)})),
+            "may not be more than 32768",
+        ),
+        (
+            with("variables", json!({"a": text(32_768), "b": text(32_768)})),
+            "spec.variables: the texts must not be longer than 65536 characters together",
+        ),
+        (
+            with("worker", json!({"env": env_of(32_768)})),
+            "spec.worker.env: the texts must not be longer",
+        ),
+        (
+            with("worker", json!({"args": [text(32_768), text(32_768), "x"]})),
+            "spec.worker.args: the texts must not be longer",
+        ),
+        (
+            with(
+                "worker",
+                json!({"annotations": {"a": text(16_384), "b": text(16_384), "c": text(16_384), "d": text(16_384)}}),
+            ),
+            "spec.worker.annotations: the texts must not be longer",
+        ),
+        (
+            with("worker", json!({"labels": {text(9000): "a"}})),
+            "spec.worker.labels: the texts must not be longer",
+        ),
+        (
+            with("worker", json!({"sidecars": [sidecar(11_000)]})),
+            "command, args and env of a sidecar: the texts must not be longer",
+        ),
+        (
+            with("worker", json!({"sidecars": vec![sidecar(1); 9]})),
+            "must have at most 8 items",
+        ),
+        (
+            with("worker", json!({"nodeSelector": {"a": text(64)}})),
+            "may not be more than 63",
+        ),
+        (
+            with(
+                "worker",
+                json!({"env": env_of(32_000), "args": [text(32_768), text(32_000)], "sidecars": vec![sidecar(10_000); 8]}),
+            ),
+            "",
         ),
     ];
     assert_rejected(&env, cases).await;

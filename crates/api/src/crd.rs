@@ -5,6 +5,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use kube::CustomResourceExt;
 
+use crate::bounds;
 use crate::v1alpha1::{LoadTest, worker_policy};
 
 /// The command that installs the CRD, in a copy of the repository.
@@ -42,7 +43,10 @@ pub fn crd() -> CustomResourceDefinition {
             .properties
             .as_mut()
             .and_then(|fields| fields.get_mut("spec"));
-        let Some(fields) = spec.and_then(|spec| spec.properties.as_mut()) else {
+        let Some(spec) = spec else {
+            continue;
+        };
+        let Some(fields) = spec.properties.as_mut() else {
             continue;
         };
         let values = fields
@@ -54,6 +58,7 @@ pub fn crd() -> CustomResourceDefinition {
         if let Some(worker) = fields.get_mut("worker") {
             worker_policy::restrict_schema(worker);
         }
+        bounds::limit(spec);
     }
     crd
 }
@@ -89,6 +94,39 @@ mod tests {
             assert!(schema["properties"][part].is_object());
             undescribed(&schema["properties"][part], part, &mut all);
         }
+        assert_eq!(all, Vec::<String>::new());
+    }
+
+    /// The paths of the texts, lists and maps without a limit.
+    fn unlimited(schema: &Value, path: &str, all: &mut Vec<String>) {
+        let is_text = schema["type"] == "string"
+            || schema["x-kubernetes-int-or-string"].as_bool() == Some(true);
+        let limits = [
+            (is_text && schema["enum"].is_null(), "maxLength"),
+            (schema["type"] == "array", "maxItems"),
+            (schema["additionalProperties"].is_object(), "maxProperties"),
+        ];
+        for (needs_limit, limit) in limits {
+            if needs_limit && schema[limit].as_i64().is_none() {
+                all.push(format!("{path} has no {limit}"));
+            }
+        }
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            unlimited(field, &format!("{path}.{name}"), all);
+        }
+        for below in ["items", "additionalProperties"] {
+            if schema[below].is_object() {
+                unlimited(&schema[below], &format!("{path}.{below}"), all);
+            }
+        }
+    }
+
+    #[test]
+    fn every_text_list_and_map_of_a_spec_has_a_limit() {
+        let crd = serde_json::to_value(crd()).unwrap();
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        let mut all = Vec::new();
+        unlimited(&schema["properties"]["spec"], "spec", &mut all);
         assert_eq!(all, Vec::<String>::new());
     }
 

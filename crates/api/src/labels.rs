@@ -15,8 +15,17 @@ pub const TEST_NAME_LABEL: &str = "artillery.io/test-name";
 pub const PART_OF_LABEL: &str = "artillery.io/part-of";
 /// The value of [`PART_OF_LABEL`].
 pub const PART_OF: &str = "loadtest";
-/// The prefix of labels that users cannot set on workers.
-pub const RESERVED_LABEL_PREFIX: &str = "artillery.io/";
+/// The domain of labels and annotations that users cannot set on workers, with its subdomains.
+const RESERVED_DOMAIN: &str = "artillery.io";
+/// The domains of annotations that set the security context of a pod in old versions of Kubernetes, with their subdomains. The API
+/// server still translates some of them into fields.
+const SECURITY_DOMAINS: [&str; 2] = [
+    "security.alpha.kubernetes.io",
+    "security.beta.kubernetes.io",
+];
+/// A regular expression for the names of labels and annotations that users cannot set on workers: what [`is_reserved_name`] checks.
+pub(crate) const RESERVED_NAMES: &str =
+    "^([^/]*[.])?(artillery[.]io|security[.](alpha|beta)[.]kubernetes[.]io)/";
 
 /// The annotation of a worker's pod that holds the instant at which its load begins.
 pub const START_ANNOTATION: &str = "loadtest.artillery.io/start-at";
@@ -46,6 +55,19 @@ pub const MERGED_ENV_VARS: [&str; 3] = ["NODE_OPTIONS", ARTILLERY_PLUGINS, "ARTI
 pub const RESERVED_ENV_VARS: [&str; 2] = ["JOB_COMPLETION_INDEX", "WORKER_ID"];
 /// The prefix of the operator's own variables; users cannot set them.
 pub const RESERVED_ENV_PREFIX: &str = "LOADTEST_";
+
+/// Whether users cannot set this label or annotation on workers.
+#[must_use]
+pub fn is_reserved_name(name: &str) -> bool {
+    let Some((domain, _)) = name.split_once('/') else {
+        return false;
+    };
+    SECURITY_DOMAINS
+        .iter()
+        .chain([&RESERVED_DOMAIN])
+        .filter_map(|reserved| domain.strip_suffix(reserved))
+        .any(|subdomain| subdomain.is_empty() || subdomain.ends_with('.'))
+}
 
 /// Whether users cannot set this variable.
 #[must_use]

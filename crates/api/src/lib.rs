@@ -2,6 +2,7 @@
 //!
 //! This crate knows no client. Start with [`v1alpha1::LoadTest`].
 
+mod bounds;
 pub mod conditions;
 pub mod crd;
 pub mod duration;

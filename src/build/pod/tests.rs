@@ -55,6 +55,24 @@ fn synchronized_start_excludes_the_probe_port_from_meshes() {
 }
 
 #[test]
+fn reserved_labels_and_annotations_of_a_spec_are_ignored() {
+    let names = json!({"artillery.io/component": "mine", "loadtest.artillery.io/start-at": "1",
+        "container.apparmor.security.beta.kubernetes.io/worker": "unconfined", "team": "a"});
+    let spec = json!({"worker": {"labels": names, "annotations": names}});
+    let metadata = &template(&spec, &json!({}), &ScriptInfo::default())["metadata"];
+    assert_eq!(
+        metadata["labels"]["artillery.io/component"],
+        "loadtest-worker"
+    );
+    assert_eq!(
+        metadata["annotations"],
+        json!({EVICT: "false", DISRUPT: "true", "team": "a"})
+    );
+    let labels = metadata["labels"].as_object().unwrap();
+    assert_eq!(labels.len(), 4, "{labels:?}");
+}
+
+#[test]
 fn annotations_override_defaults_by_name_and_an_empty_value_omits_one() {
     let defaults = json!({"annotations": {EVICT: "", "team": "a", "ticket": "1"}});
     assert_eq!(

@@ -86,13 +86,14 @@ pub struct WorkerTemplate {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub security_context: Option<SecurityContext>,
 
-    /// Additional labels of the pods. Names that begin with artillery.io/ are reserved for the operator.
+    /// Additional labels of the pods. Names below artillery.io are reserved for the operator.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 
     /// Annotations of the pods. By default cluster-autoscaler.kubernetes.io/safe-to-evict is false and
     /// karpenter.sh/do-not-disrupt is true. With a synchronized start, the annotations of Istio and Linkerd exclude
-    /// port 8899 from the mesh. An empty value omits a default annotation.
+    /// port 8899 from the mesh. An empty value omits a default annotation. Names below
+    /// artillery.io, security.alpha.kubernetes.io and security.beta.kubernetes.io are reserved.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 
@@ -115,8 +116,8 @@ pub struct WorkerTemplate {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,
 
-    /// Mounts of the worker container. The paths /data, /tmp, /opt/loadtest, /opt/loadtest-start and /sources are
-    /// reserved.
+    /// Mounts of the worker container. A path must be absolute and must not contain empty parts, . or .. The paths /data,
+    /// /tmp, /opt/loadtest, /opt/loadtest-start and /sources are reserved.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub volume_mounts: Vec<VolumeMount>,
 
