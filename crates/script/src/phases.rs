@@ -233,3 +233,50 @@ fn milliseconds(text: &str) -> Option<f64> {
     }
     Some(number.parse::<f64>().ok()? * unit)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+
+    // The JavaScript tests compare the same tables with Artillery itself.
+    const DURATIONS: &str = include_str!("../../../worker/test/fixtures/durations.json");
+    const PHASES: &str = include_str!("../../../worker/test/fixtures/phases.json");
+
+    #[test]
+    fn phases_take_as_long_as_the_worker_plans() {
+        let cases: Vec<serde_json::Value> = serde_json::from_str(PHASES).unwrap();
+        assert!(cases.len() > 20);
+        for case in cases {
+            let script = serde_json::json!({"config": {"target": "t", "phases": case["phases"]}});
+            let duration =
+                crate::analyze(&script.to_string(), "script.json", None).expected_duration;
+            assert_eq!(
+                duration.map(|duration| duration.as_secs_f64()),
+                case["seconds"].as_f64(),
+                "{case}"
+            );
+        }
+    }
+
+    #[test]
+    fn durations_are_parsed_as_by_artillery() {
+        let cases: Vec<serde_json::Value> = serde_json::from_str(DURATIONS).unwrap();
+        assert!(cases.len() > 100);
+        for case in cases {
+            let input = match &case["input"] {
+                serde_json::Value::Null => Value::Null,
+                serde_json::Value::Bool(value) => Value::Bool(*value),
+                serde_json::Value::Number(number) => Value::Number(number.as_f64().unwrap()),
+                serde_json::Value::String(text) => Value::Text(text.clone()),
+                other => panic!("{other}"),
+            };
+            let parsed = match seconds(&Node::new(0, input)) {
+                Length::Seconds(seconds) => Some(seconds),
+                Length::Invalid(_) => None,
+                _ => panic!("{case}"),
+            };
+            assert_eq!(parsed, case["seconds"].as_f64(), "{case}");
+        }
+    }
+}
