@@ -23,7 +23,7 @@ pub(crate) const MOUNT_PATH: &str = "/opt/loadtest";
 pub(crate) const START_MOUNT_PATH: &str = "/opt/loadtest-start";
 
 /// The files: key in the `ConfigMap`, path below [`MOUNT_PATH`], and content.
-const FILES: [(&str, &str, &str); 7] = [
+const FILES: [(&str, &str, &str); 10] = [
     (
         "files.cjs",
         "files.cjs",
@@ -58,6 +58,21 @@ const FILES: [(&str, &str, &str); 7] = [
         "results.js",
         "artillery-plugin-loadtest-results/index.js",
         include_str!("../../worker/plugins/results/index.js"),
+    ),
+    (
+        "results-load.js",
+        "artillery-plugin-loadtest-results/load.js",
+        include_str!("../../worker/plugins/results/load.js"),
+    ),
+    (
+        "results-generator.js",
+        "artillery-plugin-loadtest-results/generator.js",
+        include_str!("../../worker/plugins/results/generator.js"),
+    ),
+    (
+        "phases.js",
+        "lib/phases.js",
+        include_str!("../../worker/plugins/lib/phases.js"),
     ),
 ];
 

@@ -4,11 +4,12 @@ import { createRequire } from 'node:module';
 import path from 'node:path';
 import { describe, test } from 'node:test';
 import { Worker } from 'node:worker_threads';
-import { ARTILLERY, countValues, EXPECTED, NO_ARTILLERY, PHASES, runTest, script, scriptOfPhases } from './helpers.mjs';
+import { ARTILLERY, countValues, EXPECTED, NO_ARTILLERY, PHASES, pluginsFor, runTest, script, scriptOfPhases } from './helpers.mjs';
 
 const require = createRequire(import.meta.url);
+const { arrivalTimes, parseSeconds } = require('../plugins/lib/phases.js');
 const {
-  Arrivals, arrivalTimes, dividePayload, dividePhases, Mode, parseSeconds, roundUpRates, share, slot, userNumbers, workerFromEnv,
+  Arrivals, dividePayload, dividePhases, Mode, roundUpRates, share, slot, userNumbers, workerFromEnv,
 } = require('../plugins/divide/index.js');
 
 const SIZES = [1, 2, 3, 7, 16];
@@ -153,16 +154,6 @@ test('a phase that cannot be divided is an error that names the field', () => {
   }
 });
 
-test('durations are parsed as by Artillery', () => {
-  const lengths = {
-    3: 3, 1.5: 0.0015, '90s': 90, '1.5 min': 90, '250 ms': 0.25, '2h': 7200, '.5d': 43_200, '2 weeks': 1_209_600, '1y': 31_557_600,
-    '.1 yrs': 3_155_760,
-  };
-  for (const [text, length] of Object.entries(lengths)) assert.equal(parseSeconds(text), length, text);
-  assert.equal(parseSeconds(3), 3);
-  for (const bad of [1.5, 'x', '3 months', '1 2s', undefined, {}]) assert.ok(Number.isNaN(parseSeconds(bad)), String(bad));
-});
-
 test('Arrivals emits each arrival no earlier than scheduled', async () => {
   const segments = [{ start: 0, tick: 20, count: 3 }, { start: 100, tick: 0.1, count: 400 }, { start: 200, tick: 50, count: 1 }];
   const schedule = { segments, skip: 1, of: 2, length: 300 };
@@ -256,8 +247,8 @@ test('a thread without a share of the load fails', async () => {
 const assertSucceeded = (workers) => workers.forEach(({ code, output }) => assert.equal(code, 0, output));
 /** Whether this version of Artillery gives the plugin access to the phases that it divides among its threads. */
 const acceptsFractions = () => fs.existsSync(path.join(ARTILLERY, 'artillery/dist/lib/cmds/run.js'));
-/** Disables the plugin. */
-const UNDIVIDED = { ARTILLERY_PLUGINS: '{}' };
+/** Disables the plugin that divides the load. */
+const UNDIVIDED = { ARTILLERY_PLUGINS: pluginsFor('results') };
 
 describe('with Artillery', { skip: NO_ARTILLERY, concurrency: true, timeout: 600_000 }, () => {
   const all = sum(Object.values(EXPECTED));
@@ -270,6 +261,9 @@ describe('with Artillery', { skip: NO_ARTILLERY, concurrency: true, timeout: 600
       assert.deepEqual(requests.map(({ row }) => row).sort(), rows.sort(), 'virtual user k has row k');
       const limited = requests.filter(({ phase }) => phase === 'limited');
       assert.ok(new Set(limited.map(({ worker }) => worker)).size <= PHASES.at(-1).maxVusers);
+      const vusers = sum(workers.map(({ snapshot }) => snapshot.load[0]));
+      const counted = sum(workers.map(({ snapshot: { counters } }) => counters['vusers.created'] + (counters['vusers.skipped'] ?? 0)));
+      assert.deepEqual([vusers, counted], [all, all], 'as many virtual users as planned');
       const logged = workers.map(({ output }) => /^Load test worker (\d+) of/m.exec(output)?.[1]);
       assert.deepEqual(logged, count === 1 ? [undefined] : workers.map((_, index) => String(index + 1)));
     });

@@ -2,6 +2,7 @@
 // and Artillery's own summary of the same sketches. ARTILLERY selects another installation: a node_modules folder.
 //
 //   node test/generate-fixtures.mjs generated > test/fixtures/generated.json
+//   node test/generate-fixtures.mjs load > test/fixtures/load.json
 //   ARTILLERY=.. node test/generate-fixtures.mjs run MESSAGE=STATS.. > test/fixtures/artillery-2.0.x.json
 //
 // MESSAGE is a file with a worker's termination message. STATS is a file with its `done` event, written by
@@ -12,6 +13,7 @@ import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { ARTILLERY as modules, NO_ARTILLERY } from './helpers.mjs';
 import results from '../plugins/results/index.js';
+import loads from '../plugins/results/load.js';
 
 if (NO_ARTILLERY) throw new Error(NO_ARTILLERY);
 const { DDSketch } = createRequire(path.join(modules, 'artillery/package.json'))('@artilleryio/sketches-js');
@@ -26,7 +28,7 @@ function fixture(messages, stats) {
 }
 
 // A generator with a seed, so that the fixtures are reproducible.
-function random(seed) {
+function randomNumbers(seed) {
   let state = seed;
   return () => {
     state = (state * 1103515245 + 12345) % 2 ** 31;
@@ -36,7 +38,7 @@ function random(seed) {
 
 function generated() {
   const sketches = (seed, count, spread, folds, isOnlyWorker) => {
-    const next = random(seed);
+    const next = randomNumbers(seed);
     // Folded bins equal those of a sketch with a larger relative error.
     const gamma = ((1 + 0.01) / (1 - 0.01)) ** (2 ** folds);
     const [whole, fine] = [{}, {}];
@@ -63,12 +65,46 @@ function generated() {
   return fixtures;
 }
 
+// Each case is a test: the messages of its workers with their `load` and `generator`, and the summary of all arrival delays. In
+// the last case two workers know no plan: one could not read its phases, one has an older version of the plugin.
+function generatedLoads() {
+  const gamma = (1.01 / 0.99) ** (2 ** loads.DELAY_FOLDS);
+  const healthy = { planned: 8000, ms: [20_000, 20_012], spread: 12, generator: [1, 612, 3, 0, 201, 0, 14_208, 2000, 171, 512] };
+  const cases = {
+    'a healthy worker': [healthy],
+    'workers with and without limits': [healthy, { ...healthy, generator: [4, 250, 1, null, null, null, 9100, null, 210, null] }],
+    'a saturated worker': [{ planned: 8000, ms: [20_000, 57_123], spread: 37_123, generator: [1, 1000, 95, 315, 323, 41_231, 9701, 300, 190, 256] }],
+    'a partial snapshot': [{ ...healthy, due: 4000, ms: [20_000, 10_000], isPartial: true }],
+    'Poisson processes only': [{ ...healthy, random: 8000, spread: undefined }],
+    'a worker that reports no resources': [{ ...healthy, generator: new Array(10).fill(null) }],
+    'a plan that is unknown in some workers': [healthy, { generator: healthy.generator }, {}],
+  };
+  return Object.entries(cases).map(([name, workers]) => {
+    const whole = new DDSketch({ relativeAccuracy: (gamma - 1) / (gamma + 1) });
+    const fixtures = workers.map(({ planned, due = planned, ms, random = 0, spread, generator, isPartial }, seed) => {
+      const next = randomNumbers(seed + 1);
+      const delays = new loads.Delays();
+      for (let i = 0; spread !== undefined && i < due; i += 1) {
+        const delay = Math.round(spread * next() ** 2);
+        delays.add(delay);
+        whole.accept(delay);
+      }
+      const load = planned === undefined ? undefined : [planned, due, ...ms, random];
+      const counters = { 'vusers.created': due ?? 5 };
+      const all = { ...results.fromStats({ counters }), load, delays: delays.count > 0 ? delays : undefined, generator };
+      return { message: results.encode(all, { final: !isPartial }), load, generator };
+    });
+    return { name, workers: fixtures, delay: whole.count > 0 ? SSMS.summarizeHistogram(whole) : null };
+  });
+}
+
 function run(pairs) {
   const files = pairs.map((pair) => pair.split('=').map((file) => fs.readFileSync(file, 'utf8')));
   return [{ folds: 0, ...fixture(files.map(([message]) => message), files.map(([, stats]) => SSMS.deserializeMetrics(stats))) }];
 }
 
 const [kind, ...pairs] = process.argv.slice(2);
-console.log(JSON.stringify(kind === 'run' ? run(pairs) : generated(), null, 1));
+const fixtures = { run, generated, load: generatedLoads }[kind](pairs);
+console.log(JSON.stringify(fixtures, null, 1));
 // SSMS may leave timers.
 process.exit(0);

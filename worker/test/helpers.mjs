@@ -10,6 +10,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
+import zlib from 'node:zlib';
 
 const PROJECT = path.join(import.meta.dirname, '..');
 
@@ -59,12 +60,15 @@ export const scriptOfPhases = (names = Object.keys(EXPECTED)) => script({
   phases: PHASES.filter(({ name }) => names.includes(name)).flatMap((phase) => [phase, { pause: 1 }]),
 });
 
-// Mounts the files as the kubelet mounts a ConfigMap: each file is a link through `..data`.
-function mount(directory) {
-  const data = path.join(directory, '..data');
-  fs.mkdirSync(path.join(data, 'artillery-plugin-loadtest-divide'), { recursive: true });
-  fs.copyFileSync(source('plugins/divide/index.js'), path.join(data, 'artillery-plugin-loadtest-divide/index.js'));
+/** Mounts the plugins as the kubelet mounts a ConfigMap: each entry of the folder is a link through `..data`. */
+export function mount(directory) {
+  const data = path.join(directory, '..2026_11_27');
+  for (const name of fs.readdirSync(source('plugins'))) {
+    const mounted = name === 'lib' ? name : `artillery-plugin-loadtest-${name}`;
+    fs.cpSync(source(path.join('plugins', name)), path.join(data, mounted), { recursive: true });
+  }
   fs.copyFileSync(source('preload/cpus.cjs'), path.join(data, 'cpus.cjs'));
+  fs.symlinkSync(path.basename(data), path.join(directory, '..data'));
   for (const name of fs.readdirSync(data)) fs.symlinkSync(path.join('..data', name), path.join(directory, name));
 }
 
@@ -96,11 +100,12 @@ async function runWorker({ directory, args, environment, worker }) {
   const releaseRun = await acquireRun();
   const releaseStart = await acquireStart();
   try {
-    const child = spawn(process.execPath, [...ARTILLERY_RUN, 'script.json', ...args], {
+    const child = spawn(process.execPath, [...ARTILLERY_RUN, ...args], {
       cwd: directory,
       env: { ...process.env, ...environment },
       timeout: 300_000,
     });
+    worker.child = child;
     const closed = once(child, 'close');
     child.stderr.on('data', (data) => { worker.output += data; });
     for await (const line of createInterface({ input: child.stdout })) {
@@ -119,18 +124,36 @@ async function runWorker({ directory, args, environment, worker }) {
 
 // The phase of a request, by its time. A request may arrive after the end of its phase, and before the worker has logged the
 // start of its phase, by up to half of the pause between phases.
-function phaseAt({ phases }, at) {
+function phaseAt({ phases = [] } = {}, at) {
   return phases.findLast((one) => one.at - 500 <= at)?.phase ?? 'none';
 }
 
-/** Runs a test. Returns the requests as {worker, phase, row} and the workers as {code, output}. */
-export async function runTest({ script: scriptObject, workers: count, threads = 1, rows = 100, args = [], environment = {} }) {
+/** The value of ARTILLERY_PLUGINS that enables plugins. */
+export const pluginsFor = (...names) =>
+  JSON.stringify(Object.fromEntries(names.map((name) => [`loadtest-${name}`, { scope: 'artillery-plugin-' }])));
+
+/** The snapshot of a termination message, see plugins/results/index.js. */
+export function decode(message) {
+  const line = message.split('\n').pop();
+  assert.match(line, /^loadtest\.v1 [A-Za-z0-9+/]+=*$/);
+  return JSON.parse(zlib.inflateSync(Buffer.from(line.split(' ')[1], 'base64')));
+}
+
+/**
+ * Runs a test of a script, an object or a text. Returns the requests as {worker, phase, row} and the workers as
+ * {code, output, snapshot}. `files` are further files of the script's folder. All workers receive SIGTERM after `stopAfter`
+ * requests.
+ */
+export async function runTest({
+  script: scriptOrText, name = 'script.json', files = {}, workers: count, threads = 1, rows = 100, args = [], environment = {}, stopAfter,
+}) {
   const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'divide-'));
   const workers = Array.from({ length: count }, () => ({ output: '', phases: [] }));
   const requests = [];
   const target = http.createServer((request, response) => {
     const worker = Number(request.headers.worker);
     requests.push({ worker, row: request.url, at: performance.now() });
+    if (requests.length === stopAfter) for (const { child } of workers) child.kill('SIGTERM');
     response.end();
   });
   try {
@@ -138,15 +161,18 @@ export async function runTest({ script: scriptObject, workers: count, threads = 
     await once(target, 'listening');
     mount(directory);
     fs.writeFileSync(path.join(directory, 'rows.csv'), Array.from({ length: rows }, (_, row) => `row-${row}\n`).join(''));
-    fs.writeFileSync(path.join(directory, 'script.json'), JSON.stringify(scriptObject));
+    const text = typeof scriptOrText === 'string' ? scriptOrText : JSON.stringify(scriptOrText);
+    for (const [file, content] of Object.entries({ ...files, [name]: text })) fs.writeFileSync(path.join(directory, file), content);
+    const message = (index) => path.join(directory, `message-${index}`);
     await Promise.all(workers.map((worker, index) => runWorker({
       directory,
       worker,
-      args: ['-t', `http://127.0.0.1:${target.address().port}`, ...args],
+      args: [name, '-t', `http://127.0.0.1:${target.address().port}`, ...args],
       environment: {
         ARTILLERY_DISABLE_TELEMETRY: 'true',
         ARTILLERY_PLUGIN_PATH: directory,
-        ARTILLERY_PLUGINS: '{"loadtest-divide":{"scope":"artillery-plugin-"}}',
+        ARTILLERY_PLUGINS: pluginsFor('divide', 'results'),
+        LOADTEST_TERMINATION_LOG: message(index),
         NODE_OPTIONS: `--require=${directory}/cpus.cjs`,
         WORKERS: String(threads),
         LOADTEST_WORKERS: String(count),
@@ -154,6 +180,9 @@ export async function runTest({ script: scriptObject, workers: count, threads = 
         ...environment,
       },
     })));
+    workers.forEach((worker, index) => {
+      if (fs.existsSync(message(index))) worker.snapshot = decode(fs.readFileSync(message(index), 'utf8'));
+    });
   } finally {
     target.close();
     fs.rmSync(directory, { recursive: true });

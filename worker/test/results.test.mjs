@@ -6,17 +6,10 @@ import http from 'node:http';
 import os from 'node:os';
 import path from 'node:path';
 import { after, describe, test } from 'node:test';
-import zlib from 'node:zlib';
-import { ARTILLERY_RUN, NO_ARTILLERY, source } from './helpers.mjs';
+import { ARTILLERY_RUN, decode, mount, NO_ARTILLERY } from './helpers.mjs';
 import results from '../plugins/results/index.js';
 
 const { emptyMeasurements, encode, fromStats, logTail, merge } = results;
-
-function decode(message) {
-  const line = message.split('\n').pop();
-  assert.match(line, /^loadtest\.v1 [A-Za-z0-9+/]+=*$/);
-  return JSON.parse(zlib.inflateSync(Buffer.from(line.split(' ')[1], 'base64')));
-}
 
 // A random histogram, in the format of Artillery's DDSketch.
 function sketch(count, spread) {
@@ -151,6 +144,39 @@ describe('a snapshot', () => {
     assert.equal(invalid(Object.keys(counters).join(' + ')).at(-1), '*');
   });
 
+  const LOAD = {
+    load: [8000, 8000, 20000, 57123, 0],
+    delays: { min: 0, max: 37123, sum: 9e7, zeros: 3, positive: new Map(Array.from({ length: 480 }, (_, i) => [i + 50, 1 + ((i * 37) % 19)])), negative: new Map() },
+    generator: [2, 998, 612, 315, 323, 41230, 17000, 300, 190, 256],
+  };
+
+  test('contains the load, the delay and the generator before all counters and histograms', () => {
+    const snapshot = decode(encode({ ...fromStats(stats(3, 100)), ...LOAD }, { final: true }));
+    assert.deepEqual(Object.keys(snapshot), ['final', 'first', 'last', 'load', 'delay', 'generator', 'counters', 'histograms']);
+    assert.deepEqual([snapshot.load, snapshot.generator], [LOAD.load, LOAD.generator]);
+    assert.deepEqual(snapshot.delay.slice(0, 5), [3, 0, 37123, 9e7, 3]);
+    assert.deepEqual([countOf(snapshot.delay), snapshot.delay[6]], [3 + [...LOAD.delays.positive.values()].reduce((a, b) => a + b), []]);
+    const unknown = decode(encode({ ...fromStats(stats(3, 100)), load: undefined, delays: undefined, generator: LOAD.generator }));
+    assert.deepEqual(['load' in unknown, 'delay' in unknown, 'generator' in unknown], [false, false, true]);
+  });
+
+  test('gives the load priority over histograms, and drops it before the main counters', () => {
+    const all = { ...fromStats(stats(8, 1e5)), ...LOAD };
+    const cost = encode(all, { room: Infinity }).length - encode(fromStats(stats(8, 1e5)), { room: Infinity }).length;
+    assert.ok(cost < 300, `${cost} bytes`);
+    let isDropped = false;
+    for (let room = encode(all).length; room > 160; room -= 8) {
+      const text = encode(all, { room });
+      assert.ok(text.length <= room);
+      const { load, delay, generator, counters, histograms } = decode(text);
+      assert.equal(Boolean(load && delay && generator), Boolean(load || delay || generator));
+      if (load) assert.deepEqual(Object.keys(CORE).filter((name) => !(name in counters) && name !== 'errors.ETIMEDOUT'), []);
+      else assert.deepEqual(histograms, {});
+      isDropped ||= !load;
+    }
+    assert.ok(isDropped);
+  });
+
   test('of 50,000 metrics is encoded within 2 s', () => {
     const counters = Object.fromEntries(Array.from({ length: 50000 }, (_, i) => [`plugins.metrics-by-endpoint./thing/${Math.random()}.codes.${i}`, i]));
     const started = performance.now();
@@ -169,9 +195,7 @@ test('the end of the log omits blank lines, reports and snapshots, and is cut at
 describe('in Artillery', { skip: NO_ARTILLERY, concurrency: 3 }, () => {
   const root = fs.mkdtempSync(path.join(os.tmpdir(), 'results-'));
   after(() => fs.rmSync(root, { recursive: true }));
-  const plugin = path.join(root, 'artillery-plugin-loadtest-results');
-  fs.mkdirSync(plugin);
-  fs.copyFileSync(source('plugins/results/index.js'), path.join(plugin, 'index.js'));
+  mount(root);
 
   // Runs a script in a folder of its own. Sends SIGTERM after a number of requests, or when the output matches a pattern.
   async function run(script, { files = {}, stopAfter = Infinity, stopAt, log, preload, environment = {} } = {}) {

@@ -8,8 +8,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import zlib from 'node:zlib';
-import { ARTILLERY_RUN, countValues, freePort, NO_ARTILLERY, probe, source, waitUntil } from './helpers.mjs';
+import { ARTILLERY_RUN, countValues, decode, freePort, mount, NO_ARTILLERY, probe, source, waitUntil } from './helpers.mjs';
 import together from '../plugins/together/index.js';
 
 const { parseStartTime, portFromEnv, workerName } = together;
@@ -53,11 +52,7 @@ describe('in Artillery', { skip: NO_ARTILLERY, concurrency: 1, timeout: 300_000 
 
   before(async () => {
     await once(target.listen(0, '127.0.0.1'), 'listening');
-    for (const name of ['divide', 'results', 'together']) {
-      const plugin = file(`artillery-plugin-loadtest-${name}`);
-      fs.mkdirSync(plugin);
-      fs.copyFileSync(source(`plugins/${name}/index.js`), path.join(plugin, 'index.js'));
-    }
+    mount(directory);
     // Logs what the worker reads from the start file, because a waiting worker logs nothing.
     fs.writeFileSync(file('reads.cjs'), `
       const fs = require('node:fs');
@@ -141,8 +136,8 @@ describe('in Artillery', { skip: NO_ARTILLERY, concurrency: 1, timeout: 300_000 
     fs.renameSync(`${startFile}.new`, startFile);
   }
 
-  const startOf = ({ message }) =>
-    JSON.parse(zlib.inflateSync(Buffer.from(fs.readFileSync(message, 'utf8').split('loadtest.v1 ')[1], 'base64'))).start;
+  const snapshotOf = ({ message }) => decode(fs.readFileSync(message, 'utf8'));
+  const startOf = (worker) => snapshotOf(worker).start;
 
   test('a worker is ready after it has loaded its script and run its before hook, and sends no load before the start time', async () => {
     // Blocks a thread only: the main thread loads the processor too, for the hook.
@@ -201,6 +196,10 @@ describe('in Artillery', { skip: NO_ARTILLERY, concurrency: 1, timeout: 300_000 
       t.diagnostic(`started ${late.join(', ')} ms after the start time`);
       assert.ok(late.every((ms) => ms >= 0 && ms < 500), String(late));
       assert.ok(requests[0].at >= Date.parse(startTime));
+      const loads = all.map((worker) => snapshotOf(worker).load);
+      assert.equal(loads.reduce((total, [planned]) => total + planned, 0), 40);
+      // The plan counts from the start time, and threads end their phases no earlier.
+      assert.ok(loads.every(([, , plannedMs, actualMs]) => plannedMs === 2000 && actualMs >= 1999), JSON.stringify(loads));
     });
   }
 

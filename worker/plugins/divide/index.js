@@ -18,27 +18,7 @@
 const path = require('node:path');
 const { EventEmitter } = require('node:events');
 const { isMainThread, Worker } = require('node:worker_threads');
-
-const SHARE_OPTION = 'loadtestDivided';
-const MODE = 'loadtest-divided';
-
-// Source: the npm package `ms`.
-const UNITS = [
-  [/^(ms|msecs?|milliseconds?)?$/i, 0.001],
-  [/^(s|secs?|seconds?)$/i, 1],
-  [/^(m|mins?|minutes?)$/i, 60],
-  [/^(h|hrs?|hours?)$/i, 3600],
-  [/^(d|days?)$/i, 86_400],
-  [/^(w|weeks?)$/i, 604_800],
-  [/^(y|yrs?|years?)$/i, 31_557_600],
-];
-
-/** A duration in seconds, parsed as in lib/core/phases.js. NaN if Artillery rejects it. */
-function parseSeconds(duration) {
-  if (Number.isInteger(Number(duration))) return Number(duration);
-  const [, number, unit] = /^(\d*\.?\d+) *([a-z]*)$/i.exec(typeof duration === 'string' ? duration : '') ?? [];
-  return Number(number) * UNITS.find(([name]) => name.test(unit))?.[1];
-}
+const { arrivalTimes, MODE, parsePhase, scheduleOf, SHARE_OPTION, totalCount } = require('../lib/phases.js');
 
 const milliseconds = (seconds) => `${seconds * 1000}ms`;
 
@@ -55,78 +35,6 @@ function slot({ worker, workers, thread, threads }, max = Infinity) {
   const usedThreads = max === Infinity ? threads : Math.min(threads, share(max, { index: worker, of: usedWorkers }));
   if (thread >= usedThreads) return undefined;
   return { index: worker + usedWorkers * thread, of: usedWorkers * usedThreads };
-}
-
-/** The arrivals in each second of a ramp. Source: lib/core/phases.js, createRamp. */
-function rampCounts(from, to, seconds) {
-  const rates = seconds === 1
-    ? [(to + from) / 2]
-    : Array.from({ length: Math.ceil(seconds) }, (_, second) => ((to - from) / (seconds - 1)) * second + from);
-  // Rounding can put the end of a ramp to 0 slightly below 0.
-  return rates.map((rate) => Math.max(0, Math.floor(rate) + Math.round(rate % 1)));
-}
-
-// The arrivals of a phase are a list of segments: `count` arrivals at intervals of `tick` ms, the first one tick after `start`.
-
-/** Source: lib/core/phases.js, ticker. */
-const rampSegments = (counts) => counts.map((count, second) => {
-  const tick = Math.min(Math.floor(1000 / count), 1000) || 1000 / count;
-  return { start: second * 1000, tick, count };
-});
-
-/** Source: the npm package `arrivals`, UniformProcess. */
-function uniformSegments(tick, seconds) {
-  const microseconds = Math.max(1, Math.floor(tick * 1000));
-  return [{ start: 0, tick: microseconds / 1000, count: Math.floor((seconds * 1000 * 1000) / microseconds) }];
-}
-
-const totalCount = (segments) => segments.reduce((total, { count }) => total + count, 0);
-
-/** The times of every `of`th arrival, after the first `skip` arrivals. */
-function* arrivalTimes({ segments, skip, of }) {
-  let next = skip;
-  for (const { start, tick, count } of segments) {
-    for (; next < count; next += of) yield start + (next + 1) * tick;
-    next -= count;
-  }
-}
-
-/** The load of a phase. Undefined for a phase without arrivals, which is passed to Artillery unchanged. */
-function parsePhase(phase, mode, field) {
-  const number = (value) => (value === undefined ? undefined : Number(value));
-  const [count, rate, to, max = Infinity] =
-    [phase.arrivalCount, phase.arrivalRate, phase.rampTo, phase.maxVusers].map(number);
-  // If Artillery accepted a value that this plugin cannot parse, each worker would send the whole load of the phase.
-  const check = (isValid, key, expected) => {
-    if (isValid) return;
-    const problem = phase[key] === undefined ? 'is missing' : `is ${JSON.stringify(phase[key])}, expected ${expected}`;
-    throw new Error(`Cannot divide the load: ${field}.${key} ${problem}`);
-  };
-  const parseDuration = () => {
-    const seconds = parseSeconds(phase.duration);
-    check(seconds > 0, 'duration', 'a duration greater than 0');
-    return seconds;
-  };
-  // In the order of lib/core/phases.js.
-  if (phase.pause !== undefined) return undefined;
-  check(max >= 0, 'maxVusers', 'a number');
-  if (count !== undefined) {
-    check(count >= 0, 'arrivalCount', 'a number');
-    if (count === 0) return undefined;
-    const seconds = parseDuration();
-    return { seconds, max, segments: uniformSegments((seconds * 1000) / count, seconds) };
-  }
-  check(rate === undefined || rate >= 0, 'arrivalRate', 'a number');
-  if (to !== undefined) {
-    check(to >= 0, 'rampTo', 'a number');
-    const seconds = phase.duration === undefined ? 1 : parseDuration();
-    return { seconds: Math.ceil(seconds), max, segments: rampSegments(rampCounts(rate ?? 0, to, seconds)) };
-  }
-  if (rate === 0) return undefined;
-  const seconds = parseDuration();
-  if ((phase.mode ?? mode ?? 'uniform') === 'uniform') return { seconds, max, segments: uniformSegments(1000 / rate, seconds) };
-  // A Poisson process ends at its first arrival after the duration. One arrival per second in each slot keeps that delay short.
-  return { seconds, max: Math.min(max, Math.max(1, Math.floor(rate))), rate };
 }
 
 /** A thread's share of a phase whose first virtual user has the number `first`, with the schedule of its arrivals. */
@@ -153,10 +61,11 @@ function dividePhases(phases, place, mode) {
   for (const [index, phase] of phases.entries()) {
     // lib/dist.js drops all other phases.
     if (!(phase.rampTo || phase.arrivalRate || phase.arrivalCount || phase.pause)) continue;
-    const load = parsePhase(phase, mode, `config.phases[${index}]`);
-    const own = load ? sharePhase(phase, load, place, first) : { phase };
-    if (load?.rate) divided.isRandom = true;
-    first += totalCount(load?.segments ?? []);
+    // If Artillery accepted a value that this plugin cannot parse, each worker would send the whole load of the phase.
+    const load = parsePhase(phase, mode, `Cannot divide the load: config.phases[${index}]`);
+    const own = load.isIdle ? { phase } : sharePhase(phase, load, place, first);
+    if (load.rate) divided.isRandom = true;
+    first += totalCount(load.segments ?? []);
     if (own.schedule) own.phase.mode = `${MODE}-${divided.schedules.push(own.schedule) - 1}`;
     divided.phases.push(own.phase);
   }
@@ -332,8 +241,8 @@ function applyShare({ config, scenarios }, options) {
   }
   Mode.schedules = own.schedules;
   for (const phase of config.phases) {
-    const [, schedule] = /^loadtest-divided-(\d+)$/.exec(phase.mode) ?? [];
-    if (schedule) phase.mode = new Mode(schedule);
+    const schedule = own.schedules.indexOf(scheduleOf(phase, own.schedules));
+    if (schedule >= 0) phase.mode = new Mode(schedule);
   }
   // Artillery reads one row for each scenario with a weight, because a weight may refer to it (lib/core/runner.js, runScenario).
   const weights = (scenarios ?? []).filter(({ weight }) => weight !== undefined).length;
@@ -344,5 +253,5 @@ module.exports = {
   Plugin,
   LEGACY_METRICS_FORMAT: false,
   // For the tests.
-  Arrivals, arrivalTimes, dividePayload, dividePhases, Mode, parseSeconds, roundUpRates, share, slot, userNumbers, workerFromEnv,
+  Arrivals, dividePayload, dividePhases, Mode, roundUpRates, share, slot, userNumbers, workerFromEnv,
 };

@@ -17,6 +17,23 @@
 //               `phaseStarted` of a thread. This is some ms late. The time at which the threads were started would be too
 //               early, especially on a busy machine
 //   first, last when the first and the last counter was incremented, in ms since 1970
+//   load        [planned, due, plannedMs, actualMs, random], see load.js. Missing if the phases cannot be read
+//                 planned    the virtual users that all threads of this worker should create in the whole script
+//                 due        those that should have arrived when the counters of this snapshot end; all in a final snapshot
+//                 plannedMs  how long the phases take by plan
+//                 actualMs   how long they have taken in the slowest thread: until the last arrival and the end of the last
+//                            phase, or until the counters of this snapshot end
+//                 random     the part of `planned` that is the expected number of arrivals of Poisson processes
+//   delay       the differences between the actual and the planned arrivals of virtual users, created or skipped, in ms, as a
+//               histogram with 3 folds. Missing without such arrivals
+//   generator   [threads, utilization, loopDelay, throttled, periods, throttledMs, cpuMs, cpuLimit, memory, memoryLimit], see
+//               generator.js. null where unknown
+//                 utilization  of the event loop of the busiest thread while its phases ran, per mille
+//                 loopDelay    p99 of the event-loop delay of the worst thread, in ms
+//                 throttled, periods, throttledMs  of the CPU limit of the container, since the start of the load
+//                 cpuMs        CPU time of the process since the start of the load
+//                 cpuLimit     in millicores
+//                 memory, memoryLimit  of the container, in MiB; `memory` is the peak
 //   counters    {name: sum}
 //   histograms  {name: [folds, min, max, sum, zeros, positive bins, negative bins]}, of a DDSketch. Bins are
 //               [first key, n, n, ...], where each n is the difference between the count of a key and that of the key before,
@@ -30,6 +47,8 @@
 const fs = require('node:fs');
 const zlib = require('node:zlib');
 const { BroadcastChannel, isMainThread } = require('node:worker_threads');
+const { Generator } = require('./generator.js');
+const { DELAY_FOLDS, watchLoad, WorkerLoad } = require('./load.js');
 
 const PREFIX = 'loadtest.v1 ';
 // The limit of the kubelet for a pod with up to three containers (kubernetes, `MaxContainerTerminationMessageLength`).
@@ -128,7 +147,7 @@ function binsOf(map, folds) {
 // The priority of a metric; metrics with a higher rank are dropped first. `keep` is the text of all thresholds.
 function rank(name, isHistogram, keep) {
   if (!isHistogram && CORE.test(name)) return 0;
-  if (!isHistogram && NEXT.test(name)) return 1;
+  if (!isHistogram && NEXT.test(name)) return NEXT_RANK;
   const main = MAIN_HISTOGRAMS.indexOf(name);
   if (isHistogram && main >= 0) return 2 + main / 10;
   if (keep.includes(name)) return 3;
@@ -136,6 +155,7 @@ function rank(name, isHistogram, keep) {
   const kind = name.startsWith('plugins.') ? 2 : BUILT_IN.test(name) ? 0 : 1;
   return (isHistogram ? 8 : 5) + kind;
 }
+const NEXT_RANK = 1;
 const IMPORTANT = 3;
 
 // Encodes measurements as one line of at most `room` bytes. If they do not fit, they are reduced in this order:
@@ -144,7 +164,8 @@ const IMPORTANT = 3;
 // 3. Metrics are dropped: histograms of plugins (including those of endpoints), custom histograms, other histograms of
 //    Artillery; counters of plugins, custom counters, other counters of Artillery; kinds of errors (their sum is kept);
 //    metrics in thresholds; main histograms, http.response_time last. Among equals, those with fewer values are dropped first.
-// `folds` is the initial number of folds of all histograms. Invalid metrics are named and not encoded.
+// `folds` is the initial number of folds of all histograms. Invalid metrics are named and not encoded. `load`, `delay` and
+// `generator` are omitted if counters of the first two ranks would be dropped for them.
 function encode(all, { final = false, keep = '', room = MAX_BYTES, folds = 0 } = {}) {
   const size = ({ positive, negative, zeros }) => [...positive.values(), ...negative.values()].reduce((a, b) => a + b, zeros);
   const invalid = new Set(all.invalid);
@@ -158,11 +179,13 @@ function encode(all, { final = false, keep = '', room = MAX_BYTES, folds = 0 } =
     ...valid(all.histograms).map(([name, h]) => ({ name, h, size: size(h), rank: rank(name, true, keep) })),
   ].sort((a, b) => a.rank - b.rank || b.size - a.size || (a.name < b.name ? -1 : 1));
 
+  const { load, delays, generator } = all;
+  const encodeHistogram = (h, folds) => [folds, h.min, h.max, h.sum, h.zeros, binsOf(h.positive, folds), binsOf(h.negative, folds)];
   const line = (kept, foldsOfMain, foldsOfOthers) => {
     const [some, dropped] = [entries.slice(0, kept), entries.slice(kept)];
     const histogram = ({ name, rank, h }) => {
       const folds = rank <= IMPORTANT ? foldsOfMain : foldsOfOthers;
-      return [name, [folds, h.min, h.max, h.sum, h.zeros, binsOf(h.positive, folds), binsOf(h.negative, folds)]];
+      return [name, encodeHistogram(h, folds)];
     };
     const snapshot = {};
     if (final) snapshot.final = true;
@@ -178,6 +201,9 @@ function encode(all, { final = false, keep = '', room = MAX_BYTES, folds = 0 } =
     snapshot.start = all.start;
     snapshot.first = all.first;
     snapshot.last = all.last;
+    if (load) snapshot.load = load;
+    if (delays) snapshot.delay = encodeHistogram(delays, DELAY_FOLDS);
+    if (generator) snapshot.generator = generator;
     snapshot.counters = Object.fromEntries(some.filter((e) => !e.h).map((e) => [e.name, e.value]));
     snapshot.histograms = Object.fromEntries(some.filter((e) => e.h).map(histogram));
     return PREFIX + zlib.deflateSync(JSON.stringify(snapshot), ZLIB).toString('base64');
@@ -194,6 +220,10 @@ function encode(all, { final = false, keep = '', room = MAX_BYTES, folds = 0 } =
     const middle = (fits + tooMany) >> 1;
     if (line(middle, MAX_FOLDS, MAX_FOLDS).length <= room) fits = middle;
     else tooMany = middle;
+  }
+  const hasExtras = load || delays || generator;
+  if (hasExtras && fits < entries.filter((entry) => entry.rank <= NEXT_RANK).length) {
+    return encode({ ...all, load: undefined, delays: undefined, generator: undefined }, { final, keep, room, folds });
   }
   return line(fits, MAX_FOLDS, MAX_FOLDS);
 }
@@ -234,17 +264,23 @@ class Collector {
     this.interrupted = false;
     this.output = '';
     this.threads = new Threads();
+    this.generator = new Generator();
+    // When the counters that were reported last end, in ms since 1970.
+    this.reportedUntil = undefined;
 
     // The time at which the thread sent this event is not passed on.
     events.once('phaseStarted', (phase) => {
       this.start = phase.startTime;
+      this.generator.start();
     });
     events.on('stats', (stats) => this.safely(async () => {
       merge(this.reported, fromStats(stats));
+      this.reportedUntil = Math.min(Number(stats.period) + PERIOD_MS, Date.now());
       await this.save();
     }));
     events.on('done', (stats) => this.safely(() => {
       this.final = true;
+      this.reportedUntil = Date.now();
       this.write(fromStats(stats));
     }));
     // Artillery awaits this before each exit. In some versions the test continues meanwhile.
@@ -264,6 +300,7 @@ class Collector {
 
   async save() {
     const flushed = this.interrupted ? await this.threads.flushThreads() : undefined;
+    if (flushed) this.reportedUntil = Date.now();
     if (!this.final) this.write(flushed ?? this.reported);
   }
 
@@ -296,10 +333,25 @@ class Collector {
     const prefix = log && `${log}\n`;
     const room = this.limit - Buffer.byteLength(prefix);
     const invalid = new Set([...measurements.invalid, ...this.threads.invalid]);
-    const line = encode({ ...measurements, start: this.start, invalid }, { final: this.final, keep: this.keep, room });
+    const all = { ...measurements, ...this.accountForLoad(), start: this.start, invalid };
+    const line = encode(all, { final: this.final, keep: this.keep, room });
     // Synchronous, because it also runs while the process exits.
     fs.writeFileSync(this.path, prefix + line);
     this.isSaved = true;
+  }
+
+  // `load`, `delays` and `generator`. Without them, after an error, there are still results.
+  accountForLoad() {
+    try {
+      const { load, loops, count } = this.threads;
+      const { startTime, receivedAt } = global.loadtestStart ?? {};
+      // A start time that the operator sent too late, or by another clock, is not a delay of this worker.
+      const start = startTime === undefined ? undefined : Math.max(startTime, receivedAt);
+      const time = this.reportedUntil || Date.now();
+      return { ...load.measure({ time, start, isFinal: this.final }), generator: this.generator.measure(count, [...loops.values()]) };
+    } catch {
+      return {};
+    }
   }
 
   // An error in this plugin must not affect the test.
@@ -315,21 +367,28 @@ class Collector {
   }
 }
 
-// Artillery's threads report a period of 10 s after it ends. On SIGTERM the main thread requests all that they have counted.
+// Artillery's threads report a period of 10 s after it ends (lib/core/ssms.js). On SIGTERM the main thread requests all that
+// they have counted.
 const CHANNEL = 'loadtest-results';
 const READY = 'ready';
 const FLUSH = 'flush';
 const FLUSH_TIMEOUT_MS = 1000;
+const PERIOD_MS = 10_000;
 
 class Threads {
   constructor() {
     this.count = 0;
     this.responses = [];
     this.invalid = new Set();
+    this.load = new WorkerLoad();
+    this.loops = new Map();
     this.completed = undefined;
     this.channel = new BroadcastChannel(CHANNEL);
     this.channel.onmessage = ({ data }) => {
       if (data === READY) this.count += 1;
+      if (data?.plan !== undefined) this.load.plans.set(data.thread, data.plan);
+      if (data?.load) this.load.states.set(data.thread, data.load);
+      if (data?.loop) this.loops.set(data.thread, data.loop);
       if (data?.invalidName !== undefined) this.invalid.add(data.invalidName);
       if (data?.counters) this.responses.push(data);
       if (this.responses.length === this.count) this.completed?.();
@@ -353,15 +412,18 @@ class Threads {
 // In each of Artillery's threads. The first use of the thread's metrics store, an `SSMS`, gives access to it. The store receives
 // numbers only: it would append a text to the sum, and one NaN would replace the sum of all threads. The main thread is sent the
 // names of metrics with other values.
-function watchStore() {
+function watchStore(script, options) {
   const store = global.artillery?.__SSMS?.prototype;
   if (typeof store?.incr !== 'function') return;
+  const channel = new BroadcastChannel(CHANNEL);
+  const { arrive, sendState } = watchLoad(script, options, (message) => channel.postMessage(message));
   let metrics;
   const invalid = new Set();
   for (const method of ['incr', 'histogram'].filter((name) => typeof store[name] === 'function')) {
     const original = store[method];
     store[method] = function (name, value, ...rest) {
       metrics ??= this;
+      if (name === 'vusers.created' || name === 'vusers.skipped') arrive();
       const number = toNumber(value);
       if (number !== undefined) return original.call(this, name, number, ...rest);
       if (!invalid.has(name)) channel.postMessage({ invalidName: `${name}` });
@@ -369,10 +431,10 @@ function watchStore() {
       return undefined;
     };
   }
-  const channel = new BroadcastChannel(CHANNEL);
   channel.onmessage = ({ data }) => {
     if (data !== FLUSH) return;
     try {
+      sendState();
       channel.postMessage(metrics ? readStore(metrics) : emptyMeasurements());
     } catch {
       // Without a response the main thread writes what was reported before.
@@ -402,9 +464,9 @@ function readStore(metrics) {
 }
 
 class Plugin {
-  constructor(script, events) {
+  constructor(script, events, options) {
     if (isMainThread) this.collector = new Collector(script, events);
-    else watchStore();
+    else watchStore(script, options);
   }
 }
 
