@@ -3,12 +3,14 @@
 //! [`Measurements`], from which [`summarize`] makes the results in the status, and over which
 //! [`thresholds`] are evaluated.
 
+mod load;
 mod measurements;
 mod sketch;
 mod snapshot;
 mod summarize;
 pub mod thresholds;
 
+pub use load::{Generator, LoadPlan};
 pub use measurements::Measurements;
 pub use sketch::Sketch;
 pub use snapshot::{Snapshot, SnapshotError, log_tail};

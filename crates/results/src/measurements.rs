@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::load::{Generator, Load, LoadPlan};
 use crate::sketch::Sketch;
 
 /// Limits the memory that malicious workers can claim by reporting different metrics each. A single
@@ -34,6 +35,7 @@ pub struct Measurements {
     pub(crate) starts: Option<(f64, f64)>,
     pub(crate) counters: BTreeMap<MetricKey, f64>,
     pub(crate) histograms: BTreeMap<MetricKey, Sketch>,
+    pub(crate) load: Load,
     /// The sum of the dropped `errors.*` counters.
     pub(crate) dropped_errors: f64,
     /// The names of dropped metrics that the results or thresholds need.
@@ -94,6 +96,8 @@ impl MetricKey {
 impl Measurements {
     /// Adds the measurements of other workers.
     pub fn merge(&mut self, other: &Self) {
+        let is_of_one_worker = self.workers == 0 || other.workers == 0;
+        self.load.merge(&other.load, is_of_one_worker);
         self.workers = self.workers.saturating_add(other.workers);
         self.partial = self.partial.saturating_add(other.partial);
         self.dropped = self.dropped.saturating_add(other.dropped);
@@ -197,6 +201,24 @@ impl Measurements {
     #[must_use]
     pub fn histogram(&self, name: &str) -> Option<&Sketch> {
         self.histograms.get(&MetricKey::new(name))
+    }
+
+    /// The plan of the load, if every worker reported one, with what it is compared with.
+    #[must_use]
+    pub fn plan(&self) -> Option<LoadPlan> {
+        self.load.plan()
+    }
+
+    /// How late virtual users arrived, in ms, as far as workers reported it.
+    #[must_use]
+    pub fn arrival_delay(&self) -> Option<&Sketch> {
+        self.load.delay.as_ref()
+    }
+
+    /// What a worker measured about itself. None for merged measurements of several workers.
+    #[must_use]
+    pub fn generator(&self) -> Option<&Generator> {
+        self.load.generator.as_ref()
     }
 
     /// The names of all counters and of all values of histograms, as Artillery's expressions write them.

@@ -3,8 +3,10 @@
 
 use std::collections::BTreeMap;
 
-/// How often a worker may collapse the bins of a sketch, which limits the error to 4 %.
+/// How often a worker may collapse the bins of a histogram, which limits the error to 4 %.
 pub(crate) const MAX_COLLAPSES: u8 = 2;
+/// The same for arrival delays: 8 %.
+pub(crate) const MAX_DELAY_COLLAPSES: u8 = 3;
 
 /// The maximum number of bins on each side of zero. They cover a range of 1 to 10^17. Bounds the memory that manipulated results
 /// take.

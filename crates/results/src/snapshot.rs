@@ -11,8 +11,9 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use crate::Measurements;
+use crate::load::{Generator, Load, LoadPlan};
 use crate::measurements::is_custom;
-use crate::sketch::{MAX_BINS, MAX_COLLAPSES, Sketch};
+use crate::sketch::{MAX_BINS, MAX_COLLAPSES, MAX_DELAY_COLLAPSES, Sketch};
 
 const PREFIX: &str = "loadtest.v";
 const VERSION: &str = "1";
@@ -61,6 +62,12 @@ struct Content<'a> {
     last: Option<&'a RawValue>,
     #[serde(borrow)]
     start: Option<&'a RawValue>,
+    #[serde(borrow)]
+    load: Option<&'a RawValue>,
+    #[serde(borrow)]
+    delay: Option<&'a RawValue>,
+    #[serde(borrow)]
+    generator: Option<&'a RawValue>,
     /// Each value is parsed by itself, so that an invalid one costs only its metric.
     #[serde(borrow)]
     counters: Option<Metrics<'a>>,
@@ -151,12 +158,19 @@ impl Snapshot {
             snapshot.histograms.get_or_insert_default();
             snapshot.r#final = false;
         }
+        let (load, delay, generator) = (snapshot.load, snapshot.delay, snapshot.generator);
         let mut measurements = measurements(snapshot)
             .ok_or_else(|| SnapshotError::Malformed("no counters or no histograms".into()))?;
         if is_cut {
             measurements.was_cut = true;
             measurements.add_problem(cut_by_kubelet(self.message_bytes));
         }
+        measurements.load = Load::of_worker(
+            load.and_then(LoadPlan::read),
+            delay.and_then(|delay| sketch(delay, MAX_DELAY_COLLAPSES)),
+            generator.and_then(Generator::read),
+            arrived(&measurements),
+        );
         Ok(measurements)
     }
 }
@@ -245,7 +259,7 @@ fn measurements(snapshot: Content<'_>) -> Option<Measurements> {
         }
     }
     for (name, value) in snapshot.histograms? {
-        let histogram = serde_json::from_str(value.get()).ok().and_then(sketch);
+        let histogram = sketch(value, MAX_COLLAPSES);
         match histogram.filter(|_| has_valid_name(&name)) {
             Some(histogram) => measurements.add_histogram(&name, &histogram),
             None => invalid.push(name.into_owned()),
@@ -293,10 +307,19 @@ fn number(value: &RawValue) -> Option<f64> {
         .filter(|n| n.is_finite())
 }
 
+/// The virtual users that a worker created or skipped, if it reported them.
+fn arrived(measurements: &Measurements) -> Option<f64> {
+    let count = |name: &str| match measurements.counter(name) {
+        None if measurements.may_be_missing(name) => None,
+        counted => Some(counted.unwrap_or_default()),
+    };
+    Some(count("vusers.created")? + measurements.counter("vusers.skipped").unwrap_or_default())
+}
+
 /// None if no worker writes such a histogram.
-fn sketch(
-    Histogram(collapses, min, max, sum, zeros, positive, negative): Histogram,
-) -> Option<Sketch> {
+fn sketch(value: &RawValue, max_collapses: u8) -> Option<Sketch> {
+    let Histogram(collapses, min, max, sum, zeros, positive, negative) =
+        serde_json::from_str(value.get()).ok()?;
     let sketch = Sketch {
         collapses,
         min,
@@ -306,7 +329,7 @@ fn sketch(
         positive: bins(&positive)?,
         negative: bins(&negative)?,
     };
-    let is_valid = collapses <= MAX_COLLAPSES && zeros <= MAX_COUNT && sketch.is_finite();
+    let is_valid = collapses <= max_collapses && zeros <= MAX_COUNT && sketch.is_finite();
     is_valid.then_some(sketch)
 }
 

@@ -1,7 +1,7 @@
 //! Summarizes measurements for the status. The size of a summary is bounded for any number of workers
 //! and metrics.
 
-use loadtest_api::v1alpha1::{Distribution, NamedCount, Results};
+use loadtest_api::v1alpha1::{ArrivalDelay, DeliveredLoad, Distribution, NamedCount, Results};
 
 use crate::sketch::round;
 use crate::{Measurements, Sketch};
@@ -72,6 +72,8 @@ pub fn summarize(measured: &Measurements, workers: u32, repeated: u32) -> Result
         p99: None,
         histograms,
         metrics_dropped: number(measured.dropped),
+        load: Some(delivered_load(measured)),
+        generators: None,
     };
     let shown = |ms: Option<f64>| ms.map(|ms| format!("{ms}ms"));
     let times = results.response_time();
@@ -80,6 +82,25 @@ pub fn summarize(measured: &Measurements, workers: u32, repeated: u32) -> Result
         shown(times.and_then(|t| t.p99)),
     );
     results
+}
+
+/// The load without its share that was sent, which depends on the accepted tolerance.
+fn delivered_load(measured: &Measurements) -> DeliveredLoad {
+    let count = |name: &str| whole(measured.counter(name).unwrap_or_default());
+    let plan = measured.plan();
+    DeliveredLoad {
+        sent: None,
+        planned_vusers: plan.map(|plan| whole(plan.vusers)),
+        created_vusers: count("vusers.created"),
+        skipped_vusers: count("vusers.skipped"),
+        planned_seconds: plan.map(|plan| round(plan.planned_seconds)),
+        actual_seconds: plan.map(|plan| round(plan.actual_seconds)),
+        arrival_delay: measured.arrival_delay().map(|delay| ArrivalDelay {
+            p50: delay.summary("p50"),
+            p99: delay.summary("p99"),
+            max: delay.summary("max"),
+        }),
+    }
 }
 
 fn distribution(name: &str, sketch: &Sketch) -> Distribution {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+mod load;
 mod properties;
 
 use super::*;

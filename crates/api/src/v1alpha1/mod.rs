@@ -21,7 +21,9 @@ pub(crate) mod worker_policy;
 
 pub use lifecycle::JobRecord;
 pub use reasons::{ConditionType, Phase, Reason, Verdict};
-pub use results::{Distribution, NamedCount, Results};
+pub use results::{
+    ArrivalDelay, DeliveredLoad, Distribution, Generators, NamedCount, Results, WorstGenerator,
+};
 pub use script::{
     ClaimFiles, Config, ConfigMapFiles, ConfigMaps, External, ImageFiles, Processor,
     TEST_SCRIPT_KEY, TestScript,
@@ -32,7 +34,7 @@ pub use worker::WorkerTemplate;
 pub use worker_policy::validate_env;
 
 /// Fields of the spec that cannot change once the test has started. The API server sets a default for those that are required.
-pub(crate) const FIXED_FIELDS: [(&str, Presence); 11] = [
+pub(crate) const FIXED_FIELDS: [(&str, Presence); 12] = [
     ("count", Presence::Required),
     ("testScript", Presence::Required),
     ("failurePolicy", Presence::Required),
@@ -40,6 +42,7 @@ pub(crate) const FIXED_FIELDS: [(&str, Presence); 11] = [
     ("validate", Presence::Required),
     ("start", Presence::Optional),
     ("thresholds", Presence::Optional),
+    ("loadTolerance", Presence::Optional),
     ("environment", Presence::Optional),
     ("target", Presence::Optional),
     ("variables", Presence::Optional),
@@ -115,6 +118,7 @@ fn not_suspended_once_started() -> String {
     printcolumn(name = "Errors", type_ = "integer", json_path = ".status.results.errors", description = "Errors of all workers"),
     printcolumn(name = "RPS", type_ = "number", json_path = ".status.results.requestRate", priority = "10", description = "Requests per second of all workers"),
     printcolumn(name = "P99", type_ = "string", json_path = ".status.results.p99", priority = "10", description = "99th percentile of the response time"),
+    printcolumn(name = "Sent", type_ = "string", json_path = ".status.results.load.sent", priority = "10", description = "Share of the planned load that was sent"),
     printcolumn(name = "Image", type_ = "string", json_path = ".status.image", priority = "10", description = "Image of the workers"),
     validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
         .message("metadata.name is used in pod names and labels: use only a-z, 0-9 and '-' (no dots), and start and end with a letter or digit"),
@@ -173,6 +177,11 @@ pub struct LoadTestSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(min = 1, max = 1000)))]
     pub thresholds: Vec<String>,
+
+    /// How far the sent load may differ from the load that the script's phases plan. Beyond it, the condition LoadDelivered is
+    /// False, and the test does not pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_tolerance: Option<LoadTolerance>,
 
     /// Whether the script is checked before workers start: it must be valid YAML, have scenarios, and have no keys
     /// that Artillery would ignore. A problem is reported with its line and column, and no worker starts.
@@ -242,6 +251,27 @@ pub enum Load {
     Multiply,
     /// The workers share the load.
     Divide,
+}
+
+/// How far the sent load may differ from the load that the script's phases plan. Beyond it, the condition LoadDelivered is
+/// False, and the test does not pass.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct LoadTolerance {
+    /// Percent of the planned virtual users that may be missing. Default: 1. A Poisson process may create fewer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub users_percent: Option<i32>,
+
+    /// Percent of the planned duration by which a worker's load may be late, at least 2 seconds. Default: 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub time_percent: Option<i32>,
+
+    /// Percent of the planned virtual users that maxVusers may skip. Default: 1. 100 accepts all skipping.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub skipped_percent: Option<i32>,
 }
 
 // The schema of an optional enum has the description of the enum, not that of the field.

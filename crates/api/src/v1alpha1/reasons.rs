@@ -73,6 +73,9 @@ pub enum Verdict {
     Passed,
     /// The test failed, or a threshold is not met; the condition Passed gives the reason.
     Failed,
+    /// No threshold is violated, but the load was not delivered as planned, so the results do not describe the requested
+    /// test.
+    Inconclusive,
 }
 }
 
@@ -88,10 +91,13 @@ pub enum ConditionType {
     Failed,
     /// The test was stopped by spec.stop. Set only on such a test.
     Stopped,
-    /// All workers succeeded, and all thresholds are met. Set on a finished test.
+    /// All workers succeeded, all thresholds are met, and the load was delivered. Unknown if only the load was not delivered.
+    /// Set on a finished test.
     Passed,
     /// The results of all workers are complete. Set on a finished test that had started.
     ResultsComplete,
+    /// The workers sent the load that the script describes. Set on a finished test that had started.
+    LoadDelivered,
     /// The workers began their load at the same instant. Set only on a finished test whose workers did not.
     StartSynchronized,
     /// All events of the test are recorded. Set only while they cannot be.
@@ -195,8 +201,20 @@ pub enum Reason {
     NoResults,
     /// No virtual user was created, or nothing answered any request.
     NothingAnswered,
+    /// The load was not delivered as planned, and no threshold is violated.
+    LoadNotDelivered,
     /// Not all workers succeeded.
     NotCompleted,
+    /// The virtual users arrived as planned.
+    AsPlanned,
+    /// Workers sent their load too late.
+    WorkersSaturated,
+    /// Virtual users were not created because maxVusers was reached.
+    VusersSkipped,
+    /// Nothing shows that all virtual users were created: results of workers are missing, or workers ended early.
+    WorkersMissing,
+    /// The planned load is unknown: a worker could not read the script's phases, or is older.
+    PlanUnknown,
     /// All workers reported complete results.
     AllWorkersReported,
     /// Results of some workers are missing, or parts of them.

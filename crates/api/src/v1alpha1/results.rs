@@ -54,6 +54,118 @@ pub struct Results {
     /// Upper bound of metrics that did not fit into the workers' result messages.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub metrics_dropped: i32,
+    /// The planned load, and how much of it the workers sent. The condition LoadDelivered compares them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<DeliveredLoad>,
+    /// Whether the workers themselves limited the load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generators: Option<Generators>,
+}
+
+/// The planned load, and how much of it the workers sent. Fields about the plan are not set where a worker could not read
+/// the script's phases.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DeliveredLoad {
+    /// Share of the planned load that was sent in time, such as 35%. Of a worker whose phases took too long, only the part of
+    /// its virtual users counts that it created in the planned duration. Not set if results of a worker are missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<String>,
+    /// Virtual users that the script's phases plan for the workers that reported. For phases with a Poisson process, the
+    /// expected number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned_vusers: Option<i64>,
+    /// Virtual users that were created.
+    pub created_vusers: i64,
+    /// Virtual users that were not created because maxVusers was reached.
+    pub skipped_vusers: i64,
+    /// Duration of the script's phases, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned_seconds: Option<f64>,
+    /// Time that the phases took, in seconds, on the slowest worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actual_seconds: Option<f64>,
+    /// How late virtual users arrived, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrival_delay: Option<ArrivalDelay>,
+}
+
+/// How late virtual users arrived, in milliseconds. Percentiles are accurate within 8%.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ArrivalDelay {
+    /// Median.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p50: Option<f64>,
+    /// 99th percentile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p99: Option<f64>,
+    /// Maximum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<f64>,
+}
+
+/// Whether the workers themselves limited the load.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Generators {
+    /// Number of workers whose load was too late, out of those that reported, such as 1 of 4.
+    pub saturated: String,
+    /// The worker with the largest delay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worst: Option<WorstGenerator>,
+    /// How to size the workers for the planned load. Set if the load was not delivered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
+}
+
+/// What a worker measured about itself while its load ran. What it could not measure is not set.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorstGenerator {
+    /// Index of the worker, from 0.
+    pub worker: i32,
+    /// Virtual users per second that the script plans for this worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned_rate: Option<f64>,
+    /// Virtual users per second that arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrival_rate: Option<f64>,
+    /// Number of Artillery's threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<i32>,
+    /// Share of time in which the event loop of the busiest thread was busy, such as 99%.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub utilization: Option<String>,
+    /// 99th percentile of the event-loop delay, such as 182ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_loop_delay: Option<String>,
+    /// Share of CPU periods in which the CPU limit throttled the worker, such as 98%.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttled: Option<String>,
+    /// Total time for which the worker was throttled, such as 41.2s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttled_time: Option<String>,
+    /// Average CPU usage, such as 298m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<String>,
+    /// CPU limit, such as 300m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_limit: Option<String>,
+    /// Peak memory, such as 143Mi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<String>,
+    /// Memory limit, such as 512Mi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_limit: Option<String>,
+}
+
+impl Generators {
+    /// The number of saturated workers.
+    #[must_use]
+    pub fn saturated_workers(&self) -> Option<u32> {
+        self.saturated.split(' ').next()?.parse().ok()
+    }
 }
 
 /// A count with its name.
@@ -123,6 +235,10 @@ impl Results {
             p95: None,
             p99: None,
             histograms: times.into_iter().collect(),
+            generators: self.generators.map(|generators| Generators {
+                saturated: generators.saturated,
+                ..Generators::default()
+            }),
             ..self
         }
     }

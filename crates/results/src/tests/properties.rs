@@ -7,6 +7,8 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
 use super::*;
+use crate::LoadPlan;
+use crate::load::Load;
 
 /// Sums of integers are exact, so they do not depend on the order.
 fn sketch() -> impl Strategy<Value = Sketch> {
@@ -39,12 +41,20 @@ fn measurements() -> impl Strategy<Value = Measurements> {
         btree_map(name(), sketch(), 0..4),
         0..2_u32,
         prop::option::of(0..100_u32),
+        prop::option::of(0..1000_u32),
+        prop::option::of(sketch()),
     )
-        .prop_map(|(counters, histograms, partial, first)| {
+        .prop_map(|(counters, histograms, partial, first, planned, delay)| {
+            let plan = planned.map(f64::from).map(|planned| LoadPlan {
+                vusers: planned,
+                actual_seconds: planned,
+                ..LoadPlan::default()
+            });
             let mut all = Measurements {
                 workers: 1,
                 partial,
                 first: first.map(f64::from),
+                load: Load::of_worker(plan, delay, None, Some(1.0)),
                 ..Measurements::default()
             };
             for (name, n) in counters {
@@ -101,7 +111,7 @@ proptest! {
 
     #[test]
     fn modified_snapshot_is_parsed_without_a_panic(changes in vec((any::<prop::sample::Index>(), any::<char>()), 1..4), cut in any::<prop::sample::Index>()) {
-        let json = r#"{"final":true,"first":1,"last":9,"counters":{"a":1},"histograms":{"h":[0,1,2,3,0,[5,1,-1,4],[]]},"dropped":[1,2],"lost":["x"]}"#;
+        let json = r#"{"final":true,"first":1,"last":9,"load":[9,9,1000,1200,0.5],"delay":[3,0,9,9,1,[5,8],[]],"generator":[1,990,5,null,9,1,1,1,1,1],"counters":{"a":1},"histograms":{"h":[0,1,2,3,0,[5,1,-1,4],[]]},"dropped":[1,2],"lost":["x"]}"#;
         let changed = |text: &str| {
             let mut chars: Vec<_> = text.chars().collect();
             for (at, c) in &changes {

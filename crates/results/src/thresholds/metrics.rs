@@ -2,7 +2,10 @@
 
 use loadtest_api::v1alpha1::is_identifier_char;
 
-use super::names::{RATES, is_zero_when_uncounted, misspelling, problem};
+use super::names::{
+    ARRIVAL_DELAY, LOAD_CREATED, LOAD_PLANNED, LOAD_SKIPPED, RATES, is_zero_when_uncounted,
+    misspelling, problem,
+};
 use crate::{Measurements, Sketch};
 
 /// The measurements by the names that Artillery's `ensure` uses: counters, rates and values of
@@ -17,6 +20,7 @@ use crate::{Measurements, Sketch};
 ///   workers. In Artillery it is the mean of the rates of all 10 s periods. Workers do not report the
 ///   rates of plugins.
 /// - `apdex` is a metric. In Artillery it never has a value.
+/// - `load.*` are metrics of the operator.
 pub(super) struct Metrics<'a> {
     /// None before the test starts: each metric that can exist then has some value.
     measured: Option<&'a Measurements>,
@@ -100,6 +104,9 @@ struct Values<'a>(&'a Measurements);
 
 impl Values<'_> {
     fn value(&self, name: &str) -> Result<f64, String> {
+        if let Some(value) = self.load(name) {
+            return value;
+        }
         if let Some(value) = self.counter(name)? {
             return Ok(value);
         }
@@ -143,6 +150,37 @@ impl Values<'_> {
                 }
             })),
         }
+    }
+
+    /// A value of the planned or sent load. None for other names.
+    fn load(&self, name: &str) -> Option<Result<f64, String>> {
+        let count = |counter: &str| Ok(self.counter(counter)?.unwrap_or_default());
+        match name {
+            LOAD_PLANNED => Some(self.0.plan().map(|plan| plan.vusers).ok_or_else(|| {
+                "the planned load is unknown: not all workers could read the script's phases"
+                    .to_owned()
+            })),
+            LOAD_CREATED => Some(count("vusers.created")),
+            LOAD_SKIPPED => Some(count("vusers.skipped")),
+            _ => {
+                let (histogram, summary) = name.rsplit_once('.')?;
+                let is_delay = histogram == ARRIVAL_DELAY && Sketch::SUMMARIES.contains(&summary);
+                is_delay.then(|| self.arrival_delay(summary))
+            }
+        }
+    }
+
+    fn arrival_delay(&self, summary: &str) -> Result<f64, String> {
+        let delay = self.0.load.delay.as_ref();
+        delay
+            .filter(|_| !self.0.load.is_delay_incomplete)
+            .ok_or_else(|| {
+                format!(
+                    "{ARRIVAL_DELAY} is unknown: not all workers could read the script's phases"
+                )
+            })?
+            .summary(summary)
+            .ok_or_else(|| format!("{ARRIVAL_DELAY} has no {summary}"))
     }
 
     fn counter(&self, name: &str) -> Result<Option<f64>, String> {

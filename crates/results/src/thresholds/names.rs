@@ -19,8 +19,16 @@ pub(super) const RATES: [(&str, &str); 5] = [
     ("socketio.emit_rate", "socketio.emit"),
 ];
 
-/// Prefixes that only Artillery's own metrics have.
-const FAMILIES: [&str; 4] = ["http.", "vusers.", "websocket.", "socketio."];
+/// The operator's own metrics: virtual users that the script plans, that were created, that `maxVusers` skipped, and the
+/// histogram of arrival delays.
+pub(super) const LOAD_PLANNED: &str = "load.planned";
+pub(super) const LOAD_CREATED: &str = "load.created";
+pub(super) const LOAD_SKIPPED: &str = "load.skipped";
+pub(super) const ARRIVAL_DELAY: &str = "load.arrival_delay";
+const LOAD: [&str; 3] = [LOAD_PLANNED, LOAD_CREATED, LOAD_SKIPPED];
+
+/// Prefixes that only metrics of Artillery or the operator have.
+const FAMILIES: [&str; 5] = ["http.", "vusers.", "websocket.", "socketio.", "load."];
 const COUNTERS: [&str; 14] = [
     "http.requests",
     "http.responses",
@@ -37,7 +45,7 @@ const COUNTERS: [&str; 14] = [
     "browser.traces_collected",
     "browser.traces_discarded",
 ];
-const HISTOGRAMS: [&str; 13] = [
+const HISTOGRAMS: [&str; 14] = [
     "http.response_time",
     "http.response_time.2xx",
     "http.response_time.3xx",
@@ -51,6 +59,7 @@ const HISTOGRAMS: [&str; 13] = [
     "socketio.response_time",
     "browser.page.dominteractive",
     "browser.memory_used_mb",
+    ARRIVAL_DELAY,
 ];
 const COMPUTED: [&str; 2] = ["apdex", "maxErrorRate"];
 
@@ -72,7 +81,7 @@ const ERROR_CODES: [&str; 8] = [
 ];
 
 /// What people write, and what they mean.
-const ALIASES: [(&str, &str); 30] = [
+const ALIASES: [(&str, &str); 33] = [
     (
         "errors",
         "vusers.failed, or one kind of error such as errors.ETIMEDOUT",
@@ -106,8 +115,11 @@ const ALIASES: [(&str, &str); 30] = [
     ("status", "http.codes.500"),
     ("vusers.created_by_name", "vusers.created"),
     ("plugins.expect", "plugins.expect.failed"),
+    ("planned", LOAD_PLANNED),
+    ("load.vusers", LOAD_CREATED),
+    ("dropped_iterations", LOAD_SKIPPED),
 ];
-const HISTOGRAM_ALIASES: [(&str, &str); 14] = [
+const HISTOGRAM_ALIASES: [(&str, &str); 17] = [
     ("latency", "http.response_time"),
     ("latencies", "http.response_time"),
     ("duration", "http.response_time"),
@@ -122,6 +134,9 @@ const HISTOGRAM_ALIASES: [(&str, &str); 14] = [
     ("http_req_duration", "http.response_time"),
     ("session_length", "vusers.session_length"),
     ("dominteractive", "browser.page.dominteractive"),
+    ("arrival_delay", ARRIVAL_DELAY),
+    ("load.delay", ARRIVAL_DELAY),
+    ("load.arrivaldelay", ARRIVAL_DELAY),
 ];
 const CODE_ALIASES: [&str; 9] = [
     "http",
@@ -178,7 +193,8 @@ pub(super) fn misspelling(name: &str) -> Option<String> {
     {
         let values = Sketch::SUMMARIES.join(", ");
         return Some(format!(
-            "Artillery has no metric {name}: {suffix} is not one of {values}"
+            "{}: {suffix} is not one of {values}",
+            no_metric(name)
         ));
     }
     FAMILIES
@@ -186,7 +202,8 @@ pub(super) fn misspelling(name: &str) -> Option<String> {
         .any(|family| name.starts_with(family))
         .then(|| {
             format!(
-                "Artillery has no metric {name}; if a processor emits it, write '{name}' in quotes"
+                "{}; if a processor emits it, write '{name}' in quotes",
+                no_metric(name)
             )
         })
 }
@@ -219,6 +236,7 @@ pub(super) fn is_known(name: &str) -> bool {
                     .any(|prefix| histogram.starts_with(prefix)))
     };
     is_counter(name)
+        || LOAD.contains(&name)
         || COMPUTED.contains(&name)
         || RATES.iter().any(|(rate, _)| *rate == name)
         || name.starts_with(ENDPOINTS)
@@ -250,7 +268,17 @@ fn is_code(code: &str) -> bool {
 }
 
 fn did_you_mean(name: &str, meant: &str) -> String {
-    format!("Artillery has no metric {name}; did you mean {meant}?")
+    format!("{}; did you mean {meant}?", no_metric(name))
+}
+
+fn no_metric(name: &str) -> String {
+    let of_operator = name.starts_with("load.");
+    let owner = if of_operator {
+        "the operator"
+    } else {
+        "Artillery"
+    };
+    format!("{owner} has no metric {name}")
 }
 
 /// The known name that was meant, if one is near.
@@ -304,6 +332,7 @@ fn suggestion(name: &str) -> Option<String> {
     let names = COUNTERS
         .into_iter()
         .chain(COMPUTED)
+        .chain(LOAD)
         .chain(RATES.map(|(rate, _)| rate));
     nearest(names, &lower).map(ToOwned::to_owned)
 }

@@ -41,6 +41,7 @@ fn expressions_mean_what_they_mean_in_artillery() {
         // Deliberate differences from Artillery.
         "http.codes.500 == 0 and errors.ETIMEDOUT == 0 and vusers.skipped == 0",
         "plugins.metrics-by-endpoint./a (get).codes.500 == 0 and apdex.frustrated == 0",
+        "load.created == 10 and load.skipped == 0 and 'load.created' == 10",
         "1 < 2 and(2 < 3)",
         &format!("{}1 < 2", "(1 < 2) and ".repeat(60)),
     ] {
@@ -99,6 +100,12 @@ fn threshold_that_cannot_be_evaluated_fails_the_test() {
         ),
         ("custom.never < 1", "no worker reported custom.never"),
         ("logins == 0", "no worker reported logins"),
+        ("load.planned > 0", "the planned load is unknown"),
+        (
+            "load.arrival_delay.p99 < 200",
+            "load.arrival_delay is unknown",
+        ),
+        ("load.other < 1", "the operator has no metric load.other"),
         ("p95 < 200", "did you mean http.response_time.p95?"),
         ("'p95' < 200", "did you mean http.response_time.p95?"),
         ("errors < 1", "Artillery has no metric errors"),
@@ -260,6 +267,12 @@ fn metric_that_artillery_does_not_have_is_rejected_with_a_suggestion() {
         ("errors.ETIMEOUT == 0", "errors.ETIMEDOUT"),
         ("error.ECONNRESET == 0", "errors.ECONNRESET"),
         ("http.errors.ECONNRESET == 0", "errors.ECONNRESET"),
+        ("load.planed > 1", "load.planned"),
+        ("load.vusers > 1", "load.created"),
+        ("dropped_iterations == 0", "load.skipped"),
+        ("arrival_delay.p99 < 1", "load.arrival_delay.p99"),
+        ("load.delay.p99 < 1", "load.arrival_delay.p99"),
+        ("load.arrival_delays.max < 1", "load.arrival_delay.max"),
         ("apdx > 0.9", "apdex"),
         ("p95 - p50 < 5", "http.response_time.p95"),
         ("p95-p50 < 5", "put spaces around - and /"),
@@ -273,6 +286,11 @@ fn metric_that_artillery_does_not_have_is_rejected_with_a_suggestion() {
         ("my-logins > 5", "if a processor emits my-logins"),
         ("http.other == 0", "Artillery has no metric http.other"),
         ("vusers.x.p95 < 1", "Artillery has no metric vusers.x.p95"),
+        ("load.rate > 1", "the operator has no metric load.rate"),
+        (
+            "load.arrival_delay < 5",
+            "load.arrival_delay is a histogram",
+        ),
         (
             "http.response_time < 5",
             "http.response_time is a histogram; name one of its values, such as http.response_time.p95",
