@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use loadtest_api::conditions::ConditionUpdate;
 use loadtest_api::v1alpha1::{ConditionType, LoadTestStatus, Phase, Reason};
 
 use super::running::SIDECAR_GRACE_PERIOD;
-use super::verdict::verdict_event;
+use super::verdict::{load_event, verdict_event};
 use super::{Action, Decision, EventRecord, FinalPhase, JobField, Plan, saturating_add};
 use crate::state::{JobState, Observed, WorkerStatus};
 
@@ -143,19 +144,25 @@ impl Decision<'_> {
             let condition = self.current.condition(end.condition_type())?;
             Some(end.event(&condition.message))
         });
-        let passed = self.current.condition(ConditionType::Passed);
-        let verdict = passed.and_then(|condition| {
-            let (passed, reason) = (
-                condition.status == "True",
-                Reason::parse(&condition.reason)?,
-            );
-            verdict_event(&self.current, passed, reason, &condition.message)
-        });
+        let recorded = |type_: ConditionType| {
+            let condition = self.current.condition(type_)?;
+            let status = match condition.status.as_str() {
+                "True" => Some(true),
+                "False" => Some(false),
+                _ => None,
+            };
+            let reason = Reason::parse(&condition.reason)?;
+            let message = condition.message.clone();
+            Some(ConditionUpdate::new(type_, status, reason, message))
+        };
+        let load = recorded(ConditionType::LoadDelivered).and_then(|load| load_event(&load));
+        let verdict = recorded(ConditionType::Passed)
+            .and_then(|passed| verdict_event(&self.current, &passed));
         let mut events = match &self.current.start_time {
             Some(_) => self.start_events(workers),
             None => Vec::new(),
         };
-        events.extend(end.into_iter().chain(verdict));
+        events.extend(end.into_iter().chain(load).chain(verdict));
         events
     }
 }

@@ -13,6 +13,9 @@ use std::sync::Arc;
 use crate::cache::NamespacedName;
 use crate::state::{PartialJob, PartialPod, ScriptState};
 
+const LATE: &str = "loadtest.v1 eNo1jtEKgzAMRf8lz2FU2zrrrxQfimZO5qy0VRjivy8Z7CGXcG/uISc85jUs0JW0E8ISwwidr5RCGatYnIjqEUZawodTjQrNL+HF2xpd06Pv+WKilVIoMQkDnWNKy7EwsJVGfWfRQjcabVVzZ4j7Wihl6E449szbbUgUCvEjrsG/l1/ztolnLoTnnEucUnhL67q+mVQ4zg==";
+const FORGED: &str = "loadtest.v1 eNpdTu0KgzAMfJf+zkbqx1x9leKPosHJOittFYb47ktXNsYIXJIjd5ddWGcG0WqF2EilirpqKuQOCJJkkUGRrDsQA1nz5NsSTpJKvMIvIujygojw79SB7lg80kzeROfZYF6tBZmOc0aqb9h7Y0Hv1jmSD6LdxbYGns69JxOJ382RHzrcp2VJdH7rAHGbQnSjN4+kPo4X6Q5ApA==";
+
 /// Generates plausible and unexpected values.
 fn value() -> BoxedStrategy<Value> {
     let word = prop::sample::select(vec![
@@ -45,6 +48,9 @@ fn value() -> BoxedStrategy<Value> {
         "\u{0}\n}",
         "words\nloadtest.v1 eJyrVkrOL80rSS1SsqqujtVRysgsLskvyiyuBAsAABVfCr0=",
         "loadtest.v1 x",
+        // A worker that was late and skipped virtual users, and one with forged numbers.
+        LATE,
+        FORGED,
         "Together",
     ]);
     prop_oneof![

@@ -9,8 +9,15 @@ use loadtest_api::duration;
 use loadtest_api::labels::TEST_NAME_LABEL;
 use loadtest_api::v1alpha1::Reason;
 
-use super::log_line::{error_line, most_informative_line};
-use crate::state::{FailedCall, StartBlocker, WorkerState, WorkerStatus};
+mod finished;
+pub(super) mod load;
+mod results;
+
+pub(super) use finished::*;
+pub(super) use results::*;
+
+use super::log_line::most_informative_line;
+use crate::state::{FailedCall, StartBlocker, WorkerStatus};
 
 /// How many objects a message lists at most.
 pub(super) const MAX_LISTED: usize = 5;
@@ -345,143 +352,6 @@ pub(super) fn deadline_overridden(job: &str, requested: i64, actual: Option<i64>
     )
 }
 
-// Finished tests
-
-pub(super) fn all_succeeded(count: i32) -> String {
-    match count {
-        1 => "The worker succeeded.".to_owned(),
-        n => format!("All {n} workers succeeded."),
-    }
-}
-
-pub(super) fn stopped(succeeded: i32, count: i32) -> String {
-    format!(
-        "Stopped by spec.stop; {succeeded} of {} had succeeded.",
-        count_of_workers(count)
-    )
-}
-
-pub(super) const STOPPED_AND_JOB_DELETED: &str = "Stopped by spec.stop; the Job was deleted.";
-
-pub(super) const STOPPED_AND_JOB_SUSPENDED: &str = "Stopped by spec.stop; the Job was suspended.";
-
-pub(super) fn job_deleted(job: &str) -> String {
-    format!(
-        "Job {job} was deleted before the test finished. To run the test again, delete the LoadTest and create it again."
-    )
-}
-
-pub(super) fn job_suspended_after_start(job: &str) -> String {
-    format!(
-        "Job {job} was suspended after its workers had started. It is not resumed, because the workers would repeat their \
-         load. Delete the LoadTest and create it again."
-    )
-}
-
-pub(super) fn deadline_exceeded(seconds: Option<i64>, job_message: &str) -> String {
-    match seconds {
-        Some(seconds) => {
-            format!("Ran longer than activeDeadlineSeconds ({seconds}s): {job_message}")
-        }
-        None => format!("The Job ran longer than its deadline: {job_message}"),
-    }
-}
-
-pub(super) fn worker_lost(job_reason: &str, job_message: &str) -> String {
-    format!("A worker pod was deleted or lost before it finished ({job_reason}: {job_message}).")
-}
-
-pub(super) const POD_DELETED: &str = "its pod was deleted";
-
-/// `Worker 1 (pod t-1-abcde) failed with exit code 11: <its last line>. 2 other workers were stopped. See: kubectl logs ...`
-pub(super) fn worker_failed(
-    first: &WorkerStatus,
-    others_failed: usize,
-    aborted: usize,
-    logs: Option<&str>,
-    test: &str,
-) -> String {
-    let failure = describe_failure(first);
-    let were = if aborted == 1 { "was" } else { "were" };
-    let sentences = [
-        Some(format!("Worker {}.", failure.trim_end_matches('.'))),
-        (others_failed > 0)
-            .then(|| format!("{} failed too.", count_of_other_workers(others_failed))),
-        (aborted > 0).then(|| format!("{} {were} stopped.", count_of_other_workers(aborted))),
-        logs.map(|namespace| logs_hint(namespace, first, test)),
-    ];
-    sentences
-        .into_iter()
-        .flatten()
-        .collect::<Vec<_>>()
-        .join(" ")
-}
-
-/// The command that shows the log of the container that failed.
-fn logs_hint(namespace: &str, worker: &WorkerStatus, test: &str) -> String {
-    let failed = match &worker.state {
-        WorkerState::Failed {
-            container: Some(container),
-            ..
-        } => Some(container.name.as_str()),
-        _ => worker.has_sidecars.then_some(test),
-    };
-    let container = failed.map(|name| format!(" -c {name}"));
-    format!(
-        "See: kubectl logs -n {namespace} {}{}",
-        worker.pod,
-        container.unwrap_or_default()
-    )
-}
-
-/// A failed worker: `1 (pod t-1-abcde) failed with exit code 11: <its last line>`.
-fn describe_failure(worker: &WorkerStatus) -> String {
-    let index = worker
-        .index
-        .map_or_else(|| "?".to_owned(), |i| i.to_string());
-    let WorkerState::Failed {
-        exit_code,
-        reason,
-        message,
-        container,
-    } = &worker.state
-    else {
-        return index;
-    };
-    if let Some(container) = container {
-        let code = container
-            .exit_code
-            .map(|code| format!(" with exit code {code}"));
-        let line = most_informative_line(container.output.as_deref());
-        return format!(
-            "{index} (pod {}) failed: its container {} ended{}{}",
-            worker.pod,
-            container.name,
-            code.unwrap_or_default(),
-            line.map(|line| format!(": {line}")).unwrap_or_default(),
-        );
-    }
-    let code = exit_code.map(|code| format!(" with exit code {code}"));
-    let explanation = (*exit_code == Some(CONDITIONS_NOT_MET)).then(|| {
-        " (Artillery: a condition of ensure or an expectation of expect was not met)".to_owned()
-    });
-    let cause = (reason != "Error").then(|| format!(" ({reason})"));
-    let line = match exit_code {
-        // The log ends with the report then.
-        Some(CONDITIONS_NOT_MET) => error_line(message.as_deref()),
-        _ => most_informative_line(message.as_deref()),
-    };
-    let line = line.map(|line| format!(": {line}"));
-    let hint = (reason == "OOMKilled")
-        .then_some(". It needs more memory, or fewer virtual users per worker");
-    let parts = [code, explanation, cause, line, hint.map(str::to_owned)];
-    format!(
-        "{index} (pod {}) failed{}",
-        worker.pod,
-        parts.into_iter().flatten().collect::<String>()
-    )
-}
-
 // Events. The texts of Created, Running and the prefixes of the others are those of the original operator.
 
 pub(super) fn created_event(job: &str) -> String {
@@ -498,124 +368,6 @@ pub(super) fn all_running_event(count: usize) -> String {
 
 pub(super) fn finished_event(phase: &str, message: &str) -> String {
     format!("{phase} Load Test: {}", lower_first(message))
-}
-
-// The verdict and the results
-
-pub(super) const NO_THRESHOLDS: &str = "All workers succeeded; the test has no thresholds.";
-
-pub(super) const NO_RESULTS: &str = "No worker reported results, so nothing shows that load was sent. Check the workers' \
-     arguments (spec.worker.args) and their logs.";
-
-pub(super) const NO_VUSERS: &str =
-    "No virtual user was created: the test sent no load. Check the script's phases.";
-
-pub(super) const NOTHING_ANSWERED: &str = "Nothing answered: every virtual user failed. Check the target (spec.target, or config.target of the script).";
-
-pub(super) const RESULTS_INCOMPLETE: &str =
-    "Thresholds were not evaluated: results of some workers are missing (see ResultsComplete).";
-
-pub(super) fn not_completed(phase: &str, failures: &str) -> String {
-    let message = match phase {
-        "Stopped" => "The test was stopped.",
-        _ => "The test failed.",
-    };
-    append(message, failures)
-}
-
-pub(super) fn thresholds_met(count: usize, failures: &str) -> String {
-    let message = match count {
-        1 => "The threshold is met.".to_owned(),
-        n => format!("{n} thresholds are met."),
-    };
-    append(&message, failures)
-}
-
-pub(super) fn thresholds_not_met(failures: &str) -> String {
-    append("Thresholds not met:", failures)
-}
-
-pub(super) fn expectations_not_met(failed: u64) -> String {
-    let expectations = match failed {
-        1 => "1 expectation".to_owned(),
-        failed => format!("{failed} expectations"),
-    };
-    format!(
-        "{expectations} of the script (plugin expect) not met, over all workers; the workers' logs name the requests. To accept \
-         some, add a threshold such as plugins.expect.failed < 10."
-    )
-}
-
-pub(super) fn append(message: &str, failures: &str) -> String {
-    match failures {
-        "" => message.to_owned(),
-        failures => format!("{message} {failures}."),
-    }
-}
-
-pub(super) fn verdict_event(passed: bool, message: &str) -> String {
-    let verdict = if passed {
-        "Load test passed"
-    } else {
-        "Load test did not pass"
-    };
-    format!("{verdict}: {}", lower_first(message))
-}
-
-/// The message of the condition `StartSynchronized`.
-pub(super) fn start_skewed(milliseconds: i64) -> String {
-    #[allow(clippy::cast_precision_loss)]
-    let seconds = milliseconds as f64 / 1000.0;
-    format!(
-        "The workers began their load {seconds:.1}s apart by their clocks, so the load was not complete from its first second. \
-         Check the clocks and the load of the nodes."
-    )
-}
-
-pub(super) fn no_pod(index: i32) -> String {
-    format!("no pod for worker {index}")
-}
-
-pub(super) fn incomplete_results(index: i32) -> String {
-    format!("results of worker {index} are incomplete")
-}
-
-pub(super) fn results_problem(index: i32, problem: &str) -> String {
-    format!("worker {index}: {problem}")
-}
-
-/// The message of the condition `ResultsComplete`.
-pub(super) fn results_complete(
-    partial: bool,
-    reporting: &str,
-    missing: &[String],
-    dropped: i32,
-    repeated: u32,
-) -> String {
-    let first = if partial {
-        format!("{reporting} workers reported")
-    } else {
-        "All workers reported".to_owned()
-    };
-    let more = (missing.len() > MAX_LISTED).then(|| "and more".to_owned());
-    let dropped = match dropped {
-        0 => None,
-        1 => Some("1 metric was dropped for lack of space".to_owned()),
-        n => Some(format!("{n} metrics were dropped for lack of space")),
-    };
-    let repeated = match repeated {
-        0 => None,
-        1 => Some("Kubernetes ran 1 worker twice; only one of its results is counted".to_owned()),
-        n => Some(format!(
-            "Kubernetes ran {n} workers twice; only one result of each is counted"
-        )),
-    };
-    let parts = std::iter::once(first)
-        .chain(missing.iter().take(MAX_LISTED).cloned())
-        .chain(more)
-        .chain(dropped)
-        .chain(repeated);
-    parts.collect::<Vec<_>>().join("; ") + "."
 }
 
 pub(super) const IN_PROGRESS: &str = "The test is in progress.";

@@ -8,6 +8,7 @@
 
 mod clean_up;
 mod coordinated_start;
+mod delivery;
 mod finished;
 mod log_line;
 mod messages;

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use loadtest_api::conditions::ConditionUpdate;
-use loadtest_api::v1alpha1::{ConditionType, LoadTestStatus, Phase, Reason, Results, Verdict};
+use loadtest_api::v1alpha1::{
+    ConditionType, LoadTestSpec, LoadTestStatus, Phase, Reason, Results, Verdict,
+};
 use loadtest_results::thresholds::{self, Outcome};
 use loadtest_results::{Measurements, SnapshotError, summarize};
 
+use super::delivery::{Delivery, Tolerance, WorkerLoad, WorkerLoads};
 use super::messages::{self, MAX_LISTED};
 use super::{Decision, EventRecord, FinalPhase};
 use crate::state::{WorkerState, WorkerStatus};
@@ -26,6 +29,7 @@ struct WorkerResults {
     repeated: u32,
     /// Descriptions of what is missing.
     missing: Vec<String>,
+    loads: WorkerLoads,
 }
 
 impl Decision<'_> {
@@ -37,8 +41,8 @@ impl Decision<'_> {
         workers: &[Arc<WorkerStatus>],
         events: &mut Vec<EventRecord>,
     ) -> Vec<ConditionUpdate> {
-        let merged = WorkerResults::merge(workers, self.test.spec.count);
-        let results = status.start_time.is_some().then(|| {
+        let merged = WorkerResults::merge(workers, &self.test.spec);
+        let mut results = status.start_time.is_some().then(|| {
             let count = u32::try_from(self.test.spec.count).unwrap_or_default();
             summarize(&merged.measured, count, merged.repeated)
         });
@@ -54,6 +58,14 @@ impl Decision<'_> {
         }
 
         let failures = thresholds::summarize_failures(&evaluations, MAX_LISTED);
+        let met = evaluations.iter().filter(|e| e.outcome == Outcome::Met);
+        let met = met.count();
+        let delivery = results.as_mut().map(|results| {
+            let is_completed = end == FinalPhase::Completed;
+            let (measured, loads) = (&merged.measured, &merged.loads);
+            Delivery::new(&self.test.spec, is_completed, measured, loads, results)
+        });
+        let shortfall = delivery.as_ref().filter(|d| d.delivered == Some(false));
         let is_partial = results.as_ref().is_some_and(|r| r.partial);
         let without_load = results
             .as_ref()
@@ -61,54 +73,59 @@ impl Decision<'_> {
         let failed_expectations = failed_expectations(&merged.measured, status);
         let (passed, reason, message) = match end {
             FinalPhase::Failed | FinalPhase::Stopped => (
-                false,
+                Some(false),
                 Reason::NotCompleted,
                 messages::not_completed(end.phase().as_str(), &failures),
             ),
             // Before thresholds: most of them are met where nothing was measured.
             FinalPhase::Completed if let Some((reason, message)) = without_load => {
-                (false, reason, messages::append(message, &failures))
+                (Some(false), reason, messages::append(message, &failures))
             }
             FinalPhase::Completed if !thresholds::passed(&evaluations) => (
-                false,
+                Some(false),
                 Reason::ThresholdsNotMet,
-                messages::thresholds_not_met(&failures),
+                messages::thresholds_not_met(&failures, shortfall.map(|d| d.reason)),
             ),
             FinalPhase::Completed if let Some(failed) = failed_expectations => (
-                false,
+                Some(false),
                 Reason::ExpectationsNotMet,
                 messages::expectations_not_met(failed),
             ),
-            FinalPhase::Completed if !has_thresholds => (
-                true,
-                Reason::NoThresholds,
-                messages::NO_THRESHOLDS.to_owned(),
-            ),
             // Thresholds that some workers meet prove nothing about the others.
-            FinalPhase::Completed if is_partial => (
-                false,
+            FinalPhase::Completed if has_thresholds && is_partial => (
+                Some(false),
                 Reason::ResultsPartial,
                 messages::RESULTS_INCOMPLETE.to_owned(),
             ),
-            FinalPhase::Completed => {
-                let met = evaluations.iter().filter(|e| e.outcome == Outcome::Met);
-                let message = messages::thresholds_met(met.count(), &failures);
-                (true, Reason::ThresholdsMet, message)
-            }
+            // Thresholds that another load meets prove nothing about the requested one.
+            FinalPhase::Completed if let Some(delivery) = shortfall => (
+                None,
+                Reason::LoadNotDelivered,
+                messages::load::inconclusive(met, &delivery.shortfall, &failures),
+            ),
+            FinalPhase::Completed if !has_thresholds => (
+                Some(true),
+                Reason::NoThresholds,
+                messages::NO_THRESHOLDS.to_owned(),
+            ),
+            FinalPhase::Completed => (
+                Some(true),
+                Reason::ThresholdsMet,
+                messages::thresholds_met(met, &failures),
+            ),
         };
-        status.verdict = Some(if passed {
-            Verdict::Passed
-        } else {
-            Verdict::Failed
+        status.verdict = Some(match passed {
+            Some(true) => Verdict::Passed,
+            Some(false) => Verdict::Failed,
+            None => Verdict::Inconclusive,
         });
-        events.extend(verdict_event(status, passed, reason, &message));
-        let mut conditions = vec![ConditionUpdate::new(
-            ConditionType::Passed,
-            Some(passed),
-            reason,
-            message,
-        )];
+        let verdict = ConditionUpdate::new(ConditionType::Passed, passed, reason, message);
+        let load = delivery.map(|delivery| delivery.condition());
+        events.extend(load.as_ref().and_then(load_event));
+        events.extend(verdict_event(status, &verdict));
+        let mut conditions = vec![verdict];
         conditions.extend(results.as_ref().map(|results| merged.condition(results)));
+        conditions.extend(load);
         let skew = results.as_ref().and_then(|r| r.start_skew_milliseconds);
         if let Some(skew) =
             skew.filter(|ms| *ms > MAX_START_SKEW_MS && self.test.spec.starts_together())
@@ -130,17 +147,25 @@ impl Decision<'_> {
 /// The event about the verdict of a completed test: one that has thresholds, or has not passed.
 pub(super) fn verdict_event(
     status: &LoadTestStatus,
-    passed: bool,
-    reason: Reason,
-    message: &str,
+    passed: &ConditionUpdate,
 ) -> Option<EventRecord> {
     let has_thresholds = status.thresholds.iter().flatten().next().is_some();
-    let is_due = status.phase == Some(Phase::Completed) && (has_thresholds || !passed);
-    let text = messages::verdict_event(passed, message);
+    let has_passed = passed.status == Some(true);
+    let is_due = status.phase == Some(Phase::Completed) && (has_thresholds || !has_passed);
+    let text = messages::verdict_event(passed.status, &passed.message);
     is_due.then(|| EventRecord {
-        warning: !passed,
-        ..EventRecord::normal(reason, text)
+        warning: !has_passed,
+        ..EventRecord::normal(passed.reason, text)
     })
+}
+
+/// The event about a load that was not delivered. Missing workers have none: the event about the verdict names them.
+pub(super) fn load_event(delivered: &ConditionUpdate) -> Option<EventRecord> {
+    let is_due = matches!(
+        delivered.reason,
+        Reason::WorkersSaturated | Reason::VusersSkipped
+    );
+    is_due.then(|| EventRecord::warning(delivered.reason, delivered.message.clone()))
 }
 
 /// Why the results show no load that reached a target, if they do not.
@@ -172,7 +197,8 @@ fn failed_expectations(measured: &Measurements, status: &LoadTestStatus) -> Opti
 impl WorkerResults {
     /// Of several pods of one worker, the one that succeeded counts, or else the first: another one replaced it, and what it sent
     /// is not part of the test.
-    fn merge(workers: &[Arc<WorkerStatus>], count: i32) -> Self {
+    fn merge(workers: &[Arc<WorkerStatus>], spec: &LoadTestSpec) -> Self {
+        let (count, tolerance) = (spec.count, Tolerance::of(spec));
         let mut by_index: BTreeMap<i32, Vec<&WorkerStatus>> = BTreeMap::new();
         for worker in workers {
             let index = worker.index.and_then(|index| i32::try_from(index).ok());
@@ -198,6 +224,10 @@ impl WorkerResults {
                     merged
                         .missing
                         .extend(problems.map(|p| messages::results_problem(index, p)));
+                    let load = WorkerLoad::new(index, &measured, tolerance);
+                    if let Some(load) = load {
+                        merged.loads.add(load);
+                    }
                     merged.measured.merge(&measured);
                 }
                 Err(error) => merged

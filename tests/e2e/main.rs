@@ -192,6 +192,7 @@ async fn basic_example_completes_and_sends_exactly_its_load() {
             "ERRORS",
             "RPS",
             "P99",
+            "SENT",
             "IMAGE"
         ]
     );

@@ -97,6 +97,7 @@ pub fn check(history: &[ObjectVersion], freed: &BTreeSet<String>) -> Vec<Violati
         counts_never_decrease(versions, &mut found);
         conditions_are_in_order(versions, &mut found);
         new_test_inherits_nothing(versions, &jobs, &mut found);
+        passes_only_with_its_load(versions, &mut found);
     }
     workers_get_one_start_time(history, &mut found);
     events_are_recorded_once(history, &mut found);
@@ -273,6 +274,21 @@ fn conditions_are_in_order(versions: &[&ObjectVersion], found: &mut Vec<Violatio
                 ));
             }
         }
+    }
+}
+
+fn passes_only_with_its_load(versions: &[&ObjectVersion], found: &mut Vec<Violation>) {
+    let has = |seen: &ObjectVersion, type_: ConditionType, status: &str| {
+        conditions(&seen.object)
+            .iter()
+            .any(|c| c["type"] == type_.as_str() && c["status"] == status)
+    };
+    let violates = |seen: &&&ObjectVersion| {
+        has(seen, ConditionType::Passed, "True") && has(seen, ConditionType::LoadDelivered, "False")
+    };
+    if let Some(seen) = versions.iter().find(violates) {
+        let what = format!("version {} passed without its load", seen.revision);
+        found.push(violation("I17", what));
     }
 }
 

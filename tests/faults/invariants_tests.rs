@@ -234,6 +234,24 @@ fn results_without_a_job_are_a_violation() {
 }
 
 #[test]
+fn test_that_passed_without_its_load_is_a_violation() {
+    let with_load = |passed, delivered| {
+        let mut ended = ended(7, "Completed");
+        let conditions = ended.object["status"]["conditions"].as_array_mut().unwrap();
+        conditions.push(condition("Passed", passed, "2"));
+        conditions.push(condition("LoadDelivered", delivered, "2"));
+        let mut history = good();
+        history.pop();
+        history.push(ended);
+        history
+    };
+    assert_eq!(violated(&with_load("True", "False")), ["I17"]);
+    for (passed, delivered) in [("Unknown", "False"), ("True", "True"), ("True", "Unknown")] {
+        assert_eq!(violated(&with_load(passed, delivered)), [""; 0]);
+    }
+}
+
+#[test]
 fn two_start_times_for_the_workers_of_a_job_are_a_violation() {
     let annotated = |version, pod: &str, instant, attempt| {
         let owners = [json!({"uid": "job", "controller": true})];

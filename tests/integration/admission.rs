@@ -35,7 +35,24 @@ async fn invalid_load_tests_are_rejected_with_a_reason() {
         test
     };
     let longest = "a".repeat(61);
+    let tolerant = |tolerance: Value| {
+        let mut test = load_test("tolerant", 1);
+        test["spec"]["loadTolerance"] = tolerance;
+        test
+    };
     let cases = [
+        (
+            tolerant(json!({"usersPercent": -1})),
+            "should be greater than or equal to 0",
+        ),
+        (
+            tolerant(json!({"skippedPercent": 101})),
+            "should be less than or equal to 100",
+        ),
+        (
+            tolerant(json!({"usersPercent": 0, "timePercent": 100, "skippedPercent": 100})),
+            "",
+        ),
         (
             changed("/metadata/name", json!("my.test")),
             "use only a-z, 0-9 and '-' (no dots)",
@@ -334,6 +351,10 @@ async fn started_test_accepts_only_mutable_spec_fields() {
         error.contains("the test has a Job: only spec.stop, startDeadlineSeconds"),
         "{error}"
     );
+    let error = change(json!({"loadTolerance": {"timePercent": 50}}))
+        .await
+        .unwrap_err();
+    assert!(error.contains("the test has a Job"), "{error}");
     let error = change(json!({"suspend": true})).await.unwrap_err();
     assert!(
         error.contains("the test has a Job and cannot be suspended"),
@@ -378,7 +399,7 @@ async fn kubectl_get_shows_the_printer_columns() {
         "Errors",
     ]
     .map(|c| json!([c, 0]));
-    let wide = ["RPS", "P99", "Image"].map(|c| json!([c, 10]));
+    let wide = ["RPS", "P99", "Sent", "Image"].map(|c| json!([c, 10]));
     assert_eq!(json!(columns), json!([&shown[..], &wide[..]].concat()));
     let cells = &table["rows"][0]["cells"];
     assert_eq!(
@@ -386,7 +407,7 @@ async fn kubectl_get_shows_the_printer_columns() {
         (&json!("table"), &json!("Starting"), &json!("0/2"))
     );
     assert_eq!(
-        (&cells[5], &cells[11]),
+        (&cells[5], &cells[12]),
         (&json!("dev"), &json!("artilleryio/artillery:latest"))
     );
 }

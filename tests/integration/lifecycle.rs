@@ -45,9 +45,10 @@ async fn completed_test_reports_counts_conditions_and_events() {
         "Failed",
         "Passed",
         "ResultsComplete",
+        "LoadDelivered",
     ]
     .into_iter()
-    .zip(["False", "True", "False", "True", "True"]);
+    .zip(["False", "True", "False", "True", "True", "Unknown"]);
     assert_eq!(shown, expected.collect::<Vec<_>>());
     assert_eq!((status.active, status.succeeded, status.failed), (0, 2, 0));
     assert_eq!(status.completions.as_deref(), Some("2/2"));

@@ -13,6 +13,7 @@ mod crd;
 mod failing_calls;
 mod leadership;
 mod lifecycle;
+mod load;
 mod metrics;
 mod preconditions;
 mod process;

@@ -86,6 +86,15 @@ pub(super) fn check_status(before: Option<&LoadTestStatus>, after: &LoadTestStat
         after.phase.is_some_and(Phase::is_terminal),
         "I3: the phase and the conditions differ"
     );
+    let has = |type_: ConditionType, status: &str| {
+        after
+            .condition(type_)
+            .is_some_and(|condition| condition.status == status)
+    };
+    assert!(
+        !(has(ConditionType::Passed, "True") && has(ConditionType::LoadDelivered, "False")),
+        "I17: the test passed without its load: {after:#?}"
+    );
     let types: Vec<_> = after.conditions.iter().map(|c| c.type_.as_str()).collect();
     let order = ConditionType::ALL
         .iter()

@@ -177,7 +177,8 @@ fn a_stopped_test_terminates_its_job_and_is_neither_completed_nor_failed() {
             ("Failed", false),
             ("Stopped", true),
             ("Passed", false),
-            ("ResultsComplete", false)
+            ("ResultsComplete", false),
+            ("LoadDelivered", false)
         ]
     );
     assert_eq!((status.succeeded, status.failed, status.aborted), (1, 0, 1));

@@ -11,6 +11,7 @@ use loadtest_script::{Analysis, FilesHash};
 use serde_json::json;
 
 mod coordinated_start;
+mod delivery;
 mod failures;
 mod finished;
 mod pending;

@@ -7,7 +7,7 @@ use loadtest_results::Snapshot;
 use loadtest_results::testing::message;
 
 /// A worker that has succeeded, and measured so many requests.
-fn measured(index: u32, requests: u32) -> WorkerStatus {
+pub(super) fn measured(index: u32, requests: u32) -> WorkerStatus {
     let json = format!(
         r#"{{"final":true,"first":1000,"last":11000,"counters":{{"http.requests":{requests},"http.responses":{requests},"vusers.created":{requests}}},"histograms":{{}}}}"#
     );
@@ -19,7 +19,7 @@ fn measured(index: u32, requests: u32) -> WorkerStatus {
 }
 
 /// How a test of so many workers ends with these thresholds.
-fn end(count: i32, thresholds: &[&str], workers: Vec<WorkerStatus>) -> (LoadTest, Plan) {
+pub(super) fn end(count: i32, thresholds: &[&str], workers: Vec<WorkerStatus>) -> (LoadTest, Plan) {
     let mut test = with(test(count), &json!({"thresholds": thresholds}));
     step(&mut test, &seen(JobState::Absent, vec![]), 0);
     let outcome = JobOutcome::Complete { at: at(61) };
@@ -27,7 +27,7 @@ fn end(count: i32, thresholds: &[&str], workers: Vec<WorkerStatus>) -> (LoadTest
     (test, plan)
 }
 
-fn condition<'a>(test: &'a LoadTest, type_: &str) -> (&'a str, &'a str, &'a str) {
+pub(super) fn condition<'a>(test: &'a LoadTest, type_: &str) -> (&'a str, &'a str, &'a str) {
     let condition = test
         .status
         .as_ref()
@@ -158,9 +158,21 @@ fn partial_results_do_not_meet_thresholds() {
 
         let (test, plan) = end(2, &[], workers);
         assert_eq!(
-            (condition(&test, "Passed").1, reasons(&plan).last()),
-            ("NoThresholds", Some(&"Completed"))
+            condition(&test, "Passed"),
+            (
+                "Unknown",
+                "LoadNotDelivered",
+                "All workers succeeded, but 1 of 2 workers left no results, so nothing shows that it sent its load (see \
+                 LoadDelivered)."
+            )
         );
+        assert_eq!(
+            reasons(&plan).last(),
+            Some(&"LoadNotDelivered"),
+            "{:?}",
+            plan.events
+        );
+        assert_eq!(condition(&test, "LoadDelivered").1, "WorkersMissing");
     }
 }
 

@@ -9,7 +9,9 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
 use super::Tests;
-use loadtest_api::v1alpha1::{LoadTest, Results, Verdict};
+use loadtest_api::v1alpha1::{
+    ArrivalDelay, DeliveredLoad, Distribution, LoadTest, Results, Verdict,
+};
 
 /// The maximum number of tests whose results are shown. Each test adds series to Prometheus.
 const MAX_FINISHED: usize = 100;
@@ -30,45 +32,124 @@ struct QuantileLabels {
     quantile: &'static str,
 }
 
-/// Computes the value of a gauge.
-type Value = fn(&LoadTest, &Results) -> f64;
+/// Computes the value of a gauge. None if it is unknown.
+type Value = fn(&LoadTest, &Results) -> Option<f64>;
+
+/// The series of one test and one quantile, in milliseconds.
+type Quantiles = fn(&Results) -> Vec<(&'static str, Option<f64>)>;
+
+/// Quantiles cannot be encoded as summaries (prometheus-client has none).
+const QUANTILES: [(&str, &str, Quantiles); 2] = [
+    (
+        "loadtest_response_time",
+        "Response time quantiles.",
+        |results| {
+            let times = results.response_time();
+            let quantile = |of: fn(&Distribution) -> Option<f64>| times.and_then(of);
+            vec![
+                ("0.5", quantile(|times| times.p50)),
+                ("0.95", quantile(|times| times.p95)),
+                ("0.99", quantile(|times| times.p99)),
+            ]
+        },
+    ),
+    (
+        "loadtest_arrival_delay",
+        "Quantiles of the delay with which virtual users arrived.",
+        |results| {
+            let delay = load(results).and_then(|load| load.arrival_delay.as_ref());
+            let quantile = |of: fn(&ArrivalDelay) -> Option<f64>| delay.and_then(of);
+            vec![
+                ("0.5", quantile(|delay| delay.p50)),
+                ("0.99", quantile(|delay| delay.p99)),
+                ("1", quantile(|delay| delay.max)),
+            ]
+        },
+    ),
+];
 
 /// Counts stay far below 2^53, so the conversion to f64 is exact.
 #[allow(clippy::cast_precision_loss)]
-const GAUGES: [(&str, &str, Value); 6] = [
+const GAUGES: [(&str, &str, Value); 13] = [
     ("loadtest_passed", "Whether the test passed.", |test, _| {
-        f64::from(u8::from(
-            test.status
-                .as_ref()
-                .is_some_and(|s| s.verdict == Some(Verdict::Passed)),
-        ))
+        Some(has_verdict(test, Verdict::Passed))
     }),
+    (
+        "loadtest_inconclusive",
+        "Whether no threshold is violated, but the load was not delivered.",
+        |test, _| Some(has_verdict(test, Verdict::Inconclusive)),
+    ),
     (
         "loadtest_requests",
         "Requests sent by the workers.",
-        |_, results| results.requests as f64,
+        |_, results| Some(results.requests as f64),
     ),
     (
         "loadtest_request_rate",
         "Requests per second.",
-        |_, results| results.request_rate,
+        |_, results| Some(results.request_rate),
     ),
     (
         "loadtest_errors",
         "Errors of all kinds. HTTP status codes are not errors.",
-        |_, results| results.errors as f64,
+        |_, results| Some(results.errors as f64),
     ),
     (
         "loadtest_vusers_completed",
         "Virtual users that completed their scenario.",
-        |_, results| results.vusers_completed as f64,
+        |_, results| Some(results.vusers_completed as f64),
     ),
     (
         "loadtest_vusers_failed",
         "Virtual users that failed.",
-        |_, results| results.vusers_failed as f64,
+        |_, results| Some(results.vusers_failed as f64),
+    ),
+    (
+        "loadtest_vusers_planned",
+        "Virtual users that the script's phases plan.",
+        |_, results| Some(load(results)?.planned_vusers? as f64),
+    ),
+    (
+        "loadtest_vusers_created",
+        "Virtual users that were created.",
+        |_, results| Some(load(results)?.created_vusers as f64),
+    ),
+    (
+        "loadtest_vusers_skipped",
+        "Virtual users that were not created because maxVusers was reached.",
+        |_, results| Some(load(results)?.skipped_vusers as f64),
+    ),
+    (
+        "loadtest_planned_load_seconds",
+        "Duration of the script's phases by plan.",
+        |_, results| load(results)?.planned_seconds,
+    ),
+    (
+        "loadtest_actual_load_seconds",
+        "Time that the script's phases took on the slowest worker.",
+        |_, results| load(results)?.actual_seconds,
+    ),
+    (
+        "loadtest_saturated_workers",
+        "Workers that sent their load too late.",
+        |_, results| {
+            let generators = results.generators.as_ref()?;
+            generators.saturated_workers().map(f64::from)
+        },
     ),
 ];
+
+fn has_verdict(test: &LoadTest, verdict: Verdict) -> f64 {
+    let has = test
+        .status
+        .as_ref()
+        .is_some_and(|s| s.verdict == Some(verdict));
+    f64::from(u8::from(has))
+}
+
+fn load(results: &Results) -> Option<&DeliveredLoad> {
+    results.load.as_ref()
+}
 
 /// Returns the tests with results that finished last, newest first.
 fn latest(tests: Vec<Arc<LoadTest>>) -> Vec<Arc<LoadTest>> {
@@ -107,7 +188,7 @@ impl Collector for Finished {
         for (gauge, help, value) in GAUGES {
             let mut family = encoder.encode_descriptor(gauge, help, None, MetricType::Gauge)?;
             for test in &tests {
-                let Some(results) = results(test) else {
+                let Some(value) = results(test).and_then(|results| value(test, results)) else {
                     continue;
                 };
                 let (namespace, loadtest) = names(test);
@@ -116,30 +197,24 @@ impl Collector for Finished {
                         namespace,
                         loadtest,
                     })?
-                    .encode_gauge(&value(test, results))?;
+                    .encode_gauge(&value)?;
             }
         }
-        let help = "Response time quantiles.";
-        let mut family = encoder.encode_descriptor(
-            "loadtest_response_time",
-            help,
-            Some(&Unit::Seconds),
-            MetricType::Gauge,
-        )?;
-        for test in &tests {
-            let Some(times) = results(test).and_then(Results::response_time) else {
-                continue;
-            };
-            for (quantile, ms) in [("0.5", times.p50), ("0.95", times.p95), ("0.99", times.p99)] {
-                let Some(ms) = ms else { continue };
-                let (namespace, loadtest) = names(test);
-                family
-                    .encode_family(&QuantileLabels {
-                        namespace,
-                        loadtest,
-                        quantile,
-                    })?
-                    .encode_gauge(&(ms / 1000.0))?;
+        for (name, help, quantiles) in QUANTILES {
+            let mut family =
+                encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
+            for test in &tests {
+                for (quantile, ms) in results(test).map(quantiles).unwrap_or_default() {
+                    let Some(ms) = ms else { continue };
+                    let (namespace, loadtest) = names(test);
+                    family
+                        .encode_family(&QuantileLabels {
+                            namespace,
+                            loadtest,
+                            quantile,
+                        })?
+                        .encode_gauge(&(ms / 1000.0))?;
+                }
             }
         }
         Ok(())
@@ -153,6 +228,7 @@ pub(super) mod tests {
 
     use super::super::{Format, Metrics, TestsAtScrape};
     use super::*;
+    use loadtest_api::v1alpha1::Generators;
 
     /// Returns a test that finished `seconds` after a fixed instant.
     pub(in crate::runtime::metrics) fn finished(name: &str, seconds: i64) -> Arc<LoadTest> {
@@ -161,6 +237,22 @@ pub(super) mod tests {
             requests: 12,
             request_rate: 1.5,
             errors: 2,
+            load: Some(DeliveredLoad {
+                planned_vusers: Some(8000),
+                created_vusers: 7900,
+                skipped_vusers: 100,
+                planned_seconds: Some(20.0),
+                actual_seconds: Some(57.4),
+                arrival_delay: Some(ArrivalDelay {
+                    p99: Some(36_600.0),
+                    ..ArrivalDelay::default()
+                }),
+                ..DeliveredLoad::default()
+            }),
+            generators: Some(Generators {
+                saturated: "3 of 4".into(),
+                ..Generators::default()
+            }),
             ..Results::default()
         };
         let mut results = serde_json::to_value(results).unwrap();
@@ -194,6 +286,14 @@ pub(super) mod tests {
         for line in [
             r#"artillery_operator_loadtest_passed{namespace="n",loadtest="t149"} 1.0"#,
             r#"artillery_operator_loadtest_errors{namespace="n",loadtest="t50"} 2.0"#,
+            r#"artillery_operator_loadtest_inconclusive{namespace="n",loadtest="t149"} 0.0"#,
+            r#"artillery_operator_loadtest_vusers_planned{namespace="n",loadtest="t149"} 8000.0"#,
+            r#"artillery_operator_loadtest_vusers_created{namespace="n",loadtest="t149"} 7900.0"#,
+            r#"artillery_operator_loadtest_vusers_skipped{namespace="n",loadtest="t149"} 100.0"#,
+            r#"artillery_operator_loadtest_planned_load_seconds{namespace="n",loadtest="t149"} 20.0"#,
+            r#"artillery_operator_loadtest_actual_load_seconds{namespace="n",loadtest="t149"} 57.4"#,
+            r#"artillery_operator_loadtest_arrival_delay_seconds{namespace="n",loadtest="t149",quantile="0.99"} 36.6"#,
+            r#"artillery_operator_loadtest_saturated_workers{namespace="n",loadtest="t149"} 3.0"#,
             r#"artillery_operator_loadtest_response_time_seconds{namespace="n",loadtest="t149",quantile="0.95"} 0.0489"#,
         ] {
             assert!(text.lines().any(|l| l == line), "{line} in:\n{text}");
