@@ -13,6 +13,7 @@ Exit codes:
   0   the test passed
   1   the test did not pass
   2   the test has not ended in time
+  3   the test is inconclusive: no threshold is violated, but the workers did not send the planned load
   64  the script was called incorrectly, or kubectl is missing
   66  the LoadTest does not exist, or was deleted
   69  kubectl failed, for instance because the cluster cannot be reached
@@ -86,4 +87,8 @@ if [ -z "$completed" ]; then
 fi
 kubectl get loadtest "$name" "$@" || true
 echo "$verdict: $passed"
-[ "$verdict" = Passed ]
+case $verdict in
+Passed) ;;
+Inconclusive) exit 3 ;;
+*) exit 1 ;;
+esac

@@ -43,6 +43,12 @@ fn ci_gate_reports_a_failed_command_with_its_own_exit_code() {
     let cases = [
         ([end, "", "", "Passed"], 0, "Passed: The message.\n", ""),
         ([end, "", "", "Failed"], 1, "Failed: The message.\n", ""),
+        (
+            [end, "", "", "Inconclusive"],
+            3,
+            "Inconclusive: The message.\n",
+            "",
+        ),
         (["", "", end, "Passed"], 0, "Passed: The message.\n", ""),
         (
             ["", timeout, "", ""],
