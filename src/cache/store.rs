@@ -2,6 +2,7 @@
 //!
 //! It keeps the LoadTests itself: kube-runtime's reflector store needs more strings for each, and twice the memory during a list.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use loadtest_api::v1alpha1::{LoadTest, Phase};
 
 use super::key::{NamespacedName, ObjectRef, object_ref, shrink_if_sparse};
 use super::stored_test::StoredTest;
-use crate::state::{JobState, JobStatus, PartialJob, PartialPod, WorkerStatus, controller_owner};
+use crate::state::{JobState, JobStatus, PartialJob, PartialPod, WorkerStatus, owning_job};
 
 /// The LoadTests in the cluster, with their Jobs and workers.
 #[derive(Debug, Default)]
@@ -21,12 +22,19 @@ pub struct Store {
     tests: HashMap<ObjectRef, StoredTest>,
     // Boxed: half of a map's slots may be empty.
     jobs: HashMap<ObjectRef, Box<JobEntry>>,
-    /// By the UID of their Job.
-    workers: HashMap<String, WorkerSet>,
+    workers: HashMap<JobRef, Workers>,
     tests_relist: Relist<ObjectRef>,
     jobs_relist: Relist<ObjectRef>,
-    /// By the UID of the Job and the name of the pod.
-    pods_relist: Relist<(String, String)>,
+    /// By the Job and the name of the pod.
+    pods_relist: Relist<(JobRef, String)>,
+}
+
+/// What identifies a Job. The UID alone would not do: a pod in another namespace may claim it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct JobRef {
+    /// Its namespace and name, which are those of its test.
+    test: ObjectRef,
+    uid: String,
 }
 
 /// The objects that a new list of a watch has not shown yet. Those that remain at its end were deleted meanwhile.
@@ -60,23 +68,20 @@ impl<K: Eq + Hash> Relist<K> {
     }
 }
 
-#[derive(Debug)]
-struct WorkerSet {
-    test: ObjectRef,
-    /// Sorted by the names of their pods.
-    all: Vec<Arc<WorkerStatus>>,
-}
+/// The workers of a Job, sorted by the names of their pods.
+#[derive(Debug, Default)]
+struct Workers(Vec<Arc<WorkerStatus>>);
 
-impl WorkerSet {
+impl Workers {
     /// The position of the worker with this pod, or where it belongs.
     fn position(&self, pod: &str) -> Result<usize, usize> {
-        self.all
+        self.0
             .binary_search_by(|worker| worker.pod.as_str().cmp(pod))
     }
 
     fn by_pod_mut(&mut self, pod: &str) -> Option<&mut Arc<WorkerStatus>> {
         let position = self.position(pod).ok()?;
-        self.all.get_mut(position)
+        self.0.get_mut(position)
     }
 }
 
@@ -147,7 +152,11 @@ impl Store {
             return;
         };
         entry.workers_evicted = true;
-        self.workers.remove(&entry.job.uid);
+        let job = JobRef {
+            test: key.clone(),
+            uid: entry.job.uid.clone(),
+        };
+        self.workers.remove(&job);
         shrink_if_sparse(&mut self.workers);
     }
 
@@ -170,13 +179,15 @@ impl Store {
         }
     }
 
-    /// The workers of the Job with this UID.
+    /// The workers of the Job of a test, by the Job's UID.
     #[must_use]
-    pub fn workers(&self, job_uid: &str) -> Vec<Arc<WorkerStatus>> {
-        self.workers
-            .get(job_uid)
-            .map(|w| w.all.clone())
-            .unwrap_or_default()
+    pub fn workers(&self, test: &ObjectRef, job_uid: &str) -> Vec<Arc<WorkerStatus>> {
+        let job = JobRef {
+            test: test.clone(),
+            uid: job_uid.to_owned(),
+        };
+        let workers = self.workers.get(&job);
+        workers.map(|w| w.0.clone()).unwrap_or_default()
     }
 
     /// Records a Job that this process created or read. Never replaces what the watch has shown, which may be newer.
@@ -202,11 +213,12 @@ impl Store {
         let Some(entry) = self.jobs.get(key) else {
             return;
         };
-        let Some(worker) = self
-            .workers
-            .get_mut(&entry.job.uid)
-            .and_then(|w| w.by_pod_mut(pod))
-        else {
+        let job = JobRef {
+            test: key.clone(),
+            uid: entry.job.uid.clone(),
+        };
+        let workers = self.workers.get_mut(&job);
+        let Some(worker) = workers.and_then(|w| w.by_pod_mut(pod)) else {
             return;
         };
         let start = &mut Arc::make_mut(worker).start;
@@ -293,8 +305,12 @@ impl Store {
                     // A late event about an older Job of the same name.
                     Some(entry) if entry.job.uid != job.uid => Vec::new(),
                     _ => {
-                        self.forget_deleted_pods(&job.uid);
-                        let (key, mut entry) = (self.intern(key), JobEntry::new(job));
+                        let key = self.intern(key);
+                        self.forget_deleted_pods(JobRef {
+                            test: key.clone(),
+                            uid: job.uid.clone(),
+                        });
+                        let mut entry = JobEntry::new(job);
                         entry.deleted = true;
                         self.jobs.insert(key.clone(), entry);
                         vec![key]
@@ -308,8 +324,11 @@ impl Store {
                         continue;
                     };
                     entry.deleted = true;
-                    let uid = entry.job.uid.clone();
-                    self.forget_deleted_pods(&uid);
+                    let job = JobRef {
+                        test: key.clone(),
+                        uid: entry.job.uid.clone(),
+                    };
+                    self.forget_deleted_pods(job);
                 }
                 deleted
             }
@@ -322,27 +341,24 @@ impl Store {
             Event::Init => {
                 let pods = self.workers.iter().flat_map(|(job, workers)| {
                     let pod = |worker: &Arc<WorkerStatus>| (job.clone(), worker.pod.clone());
-                    workers.all.iter().map(pod)
+                    workers.0.iter().map(pod)
                 });
                 self.pods_relist.begin(pods);
                 Vec::new()
             }
             Event::InitApply(pod) | Event::Apply(pod) => self.upsert_pod(&pod, now),
             Event::Delete(pod) => {
-                let Some(job) = owning_job(&pod) else {
+                let Some(job) = self.owning_job(&pod) else {
                     return Vec::new();
                 };
                 // The deletion event carries the last state of the pod.
-                let last = WorkerStatus::from_pod(&pod, job.name);
-                if let Some(earlier) = self
-                    .workers
-                    .get_mut(job.uid)
-                    .and_then(|w| w.by_pod_mut(&last.pod))
-                {
+                let last = WorkerStatus::from_pod(&pod, &job.test.name);
+                let workers = self.workers.get_mut(&job);
+                if let Some(earlier) = workers.and_then(|w| w.by_pod_mut(&last.pod)) {
                     *earlier = Arc::new(last.clone().merge_earlier(Some(&**earlier), now));
                 }
                 let version = pod.resource_version().and_then(|v| v.parse().ok());
-                self.remove_pod(job.uid, &last.pod, version.unwrap_or_default(), now)
+                self.remove_pod(&job, &last.pod, version.unwrap_or_default(), now)
                     .into_iter()
                     .collect()
             }
@@ -356,30 +372,20 @@ impl Store {
     }
 
     fn upsert_pod(&mut self, pod: &PartialPod, now: Timestamp) -> Vec<ObjectRef> {
-        let Some(job) = owning_job(pod) else {
+        let Some(job) = self.owning_job(pod) else {
             return Vec::new();
         };
-        let test = self.intern(Arc::new(NamespacedName {
-            namespace: pod.namespace().unwrap_or_default(),
-            name: job.name.to_owned(),
-        }));
-        let entry = self.jobs.get(&test);
+        let entry = self.jobs.get(&job.test);
         if entry.is_some_and(|e| e.workers_evicted && e.job.uid == job.uid) {
             return Vec::new();
         }
-        let worker = WorkerStatus::from_pod(pod, job.name);
-        self.pods_relist
-            .seen(|| (job.uid.to_owned(), worker.pod.clone()));
-        let workers = self
-            .workers
-            .entry(job.uid.to_owned())
-            .or_insert_with(|| WorkerSet {
-                test,
-                all: Vec::new(),
-            });
+        let worker = WorkerStatus::from_pod(pod, &job.test.name);
+        self.pods_relist.seen(|| (job.clone(), worker.pod.clone()));
+        let test = job.test.clone();
+        let workers = self.workers.entry(job).or_default();
         match workers.position(&worker.pod) {
             Ok(position) => {
-                let earlier = &mut workers.all[position];
+                let earlier = &mut workers.0[position];
                 let worker = worker.merge_earlier(Some(&**earlier), now);
                 if **earlier == worker {
                     return Vec::new();
@@ -387,61 +393,59 @@ impl Store {
                 *earlier = Arc::new(worker);
             }
             Err(position) => workers
-                .all
+                .0
                 .insert(position, Arc::new(worker.merge_earlier(None, now))),
         }
-        vec![workers.test.clone()]
+        vec![test]
     }
 
     /// While the Job exists, a removed pod is remembered: it may be the reason why the Job fails.
     fn remove_pod(
         &mut self,
-        job_uid: &str,
+        job: &JobRef,
         pod: &str,
         version: u64,
         now: Timestamp,
     ) -> Option<ObjectRef> {
-        let workers = self.workers.get_mut(job_uid)?;
+        let workers = self.workers.get_mut(job)?;
         let position = workers.position(pod).ok()?;
-        let test = workers.test.clone();
-        let entry = self.jobs.get(&test);
-        if entry.is_some_and(|entry| !entry.deleted && entry.job.uid == job_uid) {
-            let worker = &mut workers.all[position];
+        let entry = self.jobs.get(&job.test);
+        if entry.is_some_and(|entry| !entry.deleted && entry.job.uid == job.uid) {
+            let worker = &mut workers.0[position];
             *worker = Arc::new((**worker).clone().mark_deleted(version, now));
         } else {
-            workers.all.remove(position);
-            if workers.all.is_empty() {
-                self.workers.remove(job_uid);
+            workers.0.remove(position);
+            if workers.0.is_empty() {
+                self.workers.remove(job);
             }
         }
-        Some(test)
+        Some(job.test.clone())
     }
 
     /// Forgets the removed pods that were remembered only for their Job.
-    fn forget_deleted_pods(&mut self, job_uid: &str) {
-        if let Some(workers) = self.workers.get_mut(job_uid) {
-            workers
-                .all
-                .retain(|worker| !worker.deleted.as_ref().is_some_and(|d| d.removed));
-            if workers.all.is_empty() {
-                self.workers.remove(job_uid);
+    fn forget_deleted_pods(&mut self, job: JobRef) {
+        if let Entry::Occupied(mut workers) = self.workers.entry(job) {
+            let is_removed =
+                |worker: &WorkerStatus| worker.deleted.as_ref().is_some_and(|d| d.removed);
+            workers.get_mut().0.retain(|worker| !is_removed(worker));
+            if workers.get().0.is_empty() {
+                workers.remove();
             }
         }
     }
-}
 
-struct OwningJob<'a> {
-    name: &'a str,
-    uid: &'a str,
-}
-
-fn owning_job(pod: &PartialPod) -> Option<OwningJob<'_>> {
-    controller_owner(&pod.metadata)
-        .filter(|owner| owner.kind == "Job")
-        .map(|owner| OwningJob {
-            name: &owner.name,
-            uid: &owner.uid,
+    /// The Job of a worker's pod, in the pod's own namespace.
+    fn owning_job(&self, pod: &PartialPod) -> Option<JobRef> {
+        let owner = owning_job(&pod.metadata)?;
+        let test = NamespacedName {
+            namespace: pod.namespace().unwrap_or_default(),
+            name: owner.name.clone(),
+        };
+        Some(JobRef {
+            test: self.intern(Arc::new(test)),
+            uid: owner.uid.clone(),
         })
+    }
 }
 
 #[cfg(test)]

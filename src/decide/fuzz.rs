@@ -123,6 +123,7 @@ fn pod() -> BoxedStrategy<Value> {
             meta["uid"] = json!(name);
             meta["annotations"] =
                 json!({"batch.kubernetes.io/job-completion-index": index, "loadtest.artillery.io/start-at": index});
+            meta["labels"] = json!({"batch.kubernetes.io/controller-uid": "j", "batch.kubernetes.io/job-name": "t"});
             meta["ownerReferences"] =
                 json!([{"apiVersion": "batch/v1", "kind": "Job", "name": "t", "uid": "j", "controller": true}]);
             json!({"metadata": meta, "status": status})
@@ -153,7 +154,7 @@ fn job() -> BoxedStrategy<Value> {
         .prop_map(|(spec, mut status, conditions)| {
             status["conditions"] = conditions;
             json!({"metadata": {"name": "t", "namespace": "n", "uid": "j", "ownerReferences": [
-                {"apiVersion": "x", "kind": "LoadTest", "name": "t", "uid": "u", "controller": true}]}, "spec": spec, "status": status})
+                {"apiVersion": "loadtest.artillery.io/v1alpha1", "kind": "LoadTest", "name": "t", "uid": "u", "controller": true}]}, "spec": spec, "status": status})
         })
         .boxed()
 }
@@ -231,12 +232,13 @@ proptest! {
             store.apply_pod_event(if i == 2 { Event::Delete(pod) } else { Event::Apply(pod) }, now);
         }
         let Some(test) = parse_leniently::<LoadTest>(test.clone(), "status").or_else(|| parse_leniently(test, "spec")) else { return Ok(()) };
-        let job = store.job(&Arc::new(NamespacedName { namespace: "n".into(), name: "t".into() }), "u").unwrap_or(JobState::Absent);
+        let key = Arc::new(NamespacedName { namespace: "n".into(), name: "t".into() });
+        let job = store.job(&key, "u").unwrap_or(JobState::Absent);
         let job = match job {
             JobState::Owned(job) if gone => JobState::Deleted(Some(job)),
             other => other,
         };
-        let observed = Observed { job, workers: store.workers("j"), script: ScriptState::NotRead, has_worker_files: true, ..Observed::default() };
+        let observed = Observed { job, workers: store.workers(&key, "j"), script: ScriptState::NotRead, has_worker_files: true, ..Observed::default() };
         let _ = object_to_explain(&test, &observed.job, &observed.workers, 0, now);
         let plan = decide(&test, &observed, &WorkerConfig::default(), now);
         if let Some(status) = plan.status {

@@ -90,7 +90,7 @@ pub async fn observe(ctx: &Context, test: &Arc<LoadTest>, now: Timestamp) -> Obs
         job = job::dry_run_job(ctx, &test, &script).await;
     }
     let workers = match &job {
-        JobState::Owned(job) | JobState::Deleted(Some(job)) => ctx.store().workers(&job.uid),
+        JobState::Owned(job) | JobState::Deleted(Some(job)) => ctx.store().workers(&key, &job.uid),
         _ => Vec::new(),
     };
     let running_jobs = ctx.running_jobs(Instant::now());

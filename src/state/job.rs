@@ -4,14 +4,15 @@ use k8s_openapi::api::batch::v1::JobCondition;
 use k8s_openapi::jiff::Timestamp;
 use loadtest_api::labels::DEADLINE_ANNOTATION;
 
-use super::{PartialJob, controller_owner};
+use super::partial::owning_load_test;
+use super::{PartialJob, clip};
 
 /// The fields of a Job that decisions depend on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobStatus {
     /// The Job's UID.
     pub uid: String,
-    /// The UID of the Job's controller, if it has one.
+    /// The UID of the LoadTest of the Job's name that controls the Job, if one does.
     pub owner_uid: Option<String>,
     /// The creation time.
     pub created: Option<Timestamp>,
@@ -83,15 +84,15 @@ impl JobStatus {
         } else {
             condition("Failed").map(|c| JobOutcome::Failed {
                 at: at(c),
-                reason: c.reason.clone().unwrap_or_default(),
-                message: c.message.clone().unwrap_or_default(),
+                reason: clip::reason(c.reason.as_deref().unwrap_or_default()),
+                message: clip::message(c.message.as_deref().unwrap_or_default()),
             })
         };
         let annotations = job.metadata.annotations.as_ref();
         let annotation = annotations.and_then(|a| a.get(DEADLINE_ANNOTATION));
         Self {
             uid: job.metadata.uid.clone().unwrap_or_default(),
-            owner_uid: controller_owner(&job.metadata).map(|o| o.uid.clone()),
+            owner_uid: owning_load_test(&job.metadata).map(|o| o.uid.clone()),
             created: job.metadata.creation_timestamp.as_ref().map(|t| t.0),
             started: status.start_time.as_ref().map(|t| t.0),
             active: status.active.unwrap_or_default(),

@@ -3,6 +3,7 @@
 //! Start with [`Observed`], which is what every decision is made from.
 
 pub(crate) mod abridged;
+mod clip;
 mod job;
 mod observed;
 mod partial;
@@ -12,7 +13,7 @@ mod worker;
 pub use job::{JobOutcome, JobStatus};
 pub use observed::{ConfigMapFiles, FailedCall, JobState, Observed, ScriptState};
 pub use partial::{PartialJob, PartialPod};
-pub(crate) use partial::{controller_owner, partial_metadata};
+pub(crate) use partial::{owning_job, partial_metadata};
 pub use worker::{
     Deletion, OtherContainer, StartBlocker, StartHandshake, StartState, WorkerState, WorkerStatus,
 };

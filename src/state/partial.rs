@@ -3,11 +3,17 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::Resource as _;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use kube::Resource;
+use loadtest_api::v1alpha1::LoadTest;
 use serde::{Deserialize, Deserializer};
+
+/// The labels of the Job controller (Kubernetes, `pkg/apis/batch`).
+const CONTROLLER_UID_LABEL: &str = "batch.kubernetes.io/controller-uid";
+const JOB_NAME_LABEL: &str = "batch.kubernetes.io/job-name";
 
 /// The fields of a worker's pod that the operator reads.
 #[derive(Resource, Clone, Debug, Deserialize)]
@@ -130,9 +136,34 @@ pub(crate) fn partial_metadata<'de, D: Deserializer<'de>>(
     })
 }
 
-/// Returns the owner reference of an object's controller.
+/// The Job that controls a worker's pod. The labels that the Job controller sets must agree with the owner reference.
 #[must_use]
-pub(crate) fn controller_owner(meta: &ObjectMeta) -> Option<&OwnerReference> {
+pub(crate) fn owning_job(pod: &ObjectMeta) -> Option<&OwnerReference> {
+    let owner = controller_owner(pod)?;
+    let has_label = |name: &str, value: &String| {
+        let labels = pod.labels.as_ref();
+        labels.and_then(|labels| labels.get(name)) == Some(value)
+    };
+    let is_job = owner.kind == Job::KIND
+        && owner.api_version == Job::API_VERSION
+        && has_label(CONTROLLER_UID_LABEL, &owner.uid)
+        && has_label(JOB_NAME_LABEL, &owner.name);
+    is_job.then_some(owner)
+}
+
+/// The LoadTest that controls a Job. Both have the same name.
+#[must_use]
+pub(super) fn owning_load_test(job: &ObjectMeta) -> Option<&OwnerReference> {
+    controller_owner(job).filter(|owner| {
+        let group = owner.api_version.split_once('/').map(|(group, _)| group);
+        owner.kind == LoadTest::kind(&())
+            && group == Some(&*LoadTest::group(&()))
+            && job.name.as_ref() == Some(&owner.name)
+    })
+}
+
+/// The owner reference of an object's controller.
+fn controller_owner(meta: &ObjectMeta) -> Option<&OwnerReference> {
     meta.owner_references
         .iter()
         .flatten()

@@ -244,3 +244,28 @@ fn the_clock_of_a_node_is_compared_with_those_of_others() {
     let again = pod("2026-01-01T00:00:40Z").merge_earlier(Some(&ahead), later);
     assert_eq!(again.clock_offset, 30);
 }
+
+#[test]
+fn texts_of_any_length_are_kept_in_bounded_memory() {
+    let long = "x".repeat(1 << 20);
+    let run = json!({"terminated": {"exitCode": 1, "reason": long, "message": long, "startedAt": "2026-01-01T00:00:00Z"}});
+    let waiting = json!({"waiting": {"reason": long, "message": long}});
+    let snapshot = json!({"terminated": {"exitCode": 0, "message": format!("loadtest.v1 {long}")}});
+    let condition = |type_| {
+        json!({"type": type_, "status": if type_ == "PodScheduled" { "False" } else { "True" },
+        "reason": long, "message": long})
+    };
+    for status in [
+        json!({"phase": "Failed", "containerStatuses": [{"name": "t", "state": run}]}),
+        json!({"phase": "Failed", "reason": long, "message": long, "containerStatuses": [{"name": "mesh", "state": run}]}),
+        json!({"phase": "Pending", "containerStatuses": [{"name": "t", "state": waiting}]}),
+        json!({"phase": "Pending", "containerStatuses": [{"name": "mesh", "state": waiting, "lastState": run}]}),
+        json!({"phase": "Pending", "conditions": [condition("PodScheduled")]}),
+        json!({"phase": "Failed", "conditions": [condition("DisruptionTarget")]}),
+        json!({"phase": "Succeeded", "containerStatuses": [{"name": "t", "state": snapshot}]}),
+    ] {
+        // The text form is longer than what is kept: a snapshot is a list of numbers in it.
+        let kept = format!("{:?}", worker(&status, false)).len();
+        assert!(kept < 12 << 10, "{kept} bytes");
+    }
+}

@@ -7,6 +7,7 @@ use loadtest_api::labels::{START_ANNOTATION, START_ATTEMPT_ANNOTATION};
 use loadtest_api::v1alpha1::Reason;
 use loadtest_results::{Snapshot, log_tail};
 
+use super::clip;
 use super::partial::{ContainerState, ContainerStatus, PartialPod, PodStatus, Terminated};
 use super::start_annotation::decode_attempt;
 
@@ -192,7 +193,7 @@ impl WorkerStatus {
                 ack_deadline: None,
             },
             snapshot: terminated
-                .and_then(|t| t.message.as_deref())
+                .and_then(|t| t.message.as_deref().map(clip::output))
                 .and_then(Snapshot::from_message)
                 .map(Arc::new),
             clock_offset: running
@@ -321,13 +322,14 @@ fn worker_state(
             exit_code: terminated.map(|t| t.exit_code),
             reason: disruption
                 .reason
-                .clone()
-                .or_else(|| status.reason.clone())
-                .unwrap_or_else(|| "DisruptionTarget".into()),
+                .as_deref()
+                .or(status.reason.as_deref())
+                .map_or_else(|| "DisruptionTarget".into(), clip::reason),
             message: status
                 .message
-                .clone()
-                .or_else(|| disruption.message.clone()),
+                .as_deref()
+                .or(disruption.message.as_deref())
+                .map(clip::message),
             container: None,
         };
     }
@@ -342,15 +344,15 @@ fn worker_state(
                 exit_code: Some(exit_code),
                 reason: status
                     .reason
-                    .clone()
-                    .or_else(|| t.reason.clone())
-                    .unwrap_or_else(|| "Error".into()),
+                    .as_deref()
+                    .or(t.reason.as_deref())
+                    .map_or_else(|| "Error".into(), clip::reason),
                 message: t
                     .message
                     .as_deref()
-                    .map(log_tail)
+                    .map(|message| log_tail(clip::output(message)))
                     .filter(|m| !m.trim().is_empty())
-                    .or_else(|| status.message.clone()),
+                    .or_else(|| status.message.as_deref().map(clip::message)),
                 container: None,
             },
         };
@@ -360,8 +362,11 @@ fn worker_state(
         Some("Failed") if deleted => WorkerState::Aborted,
         Some("Failed") => WorkerState::Failed {
             exit_code: None,
-            reason: status.reason.clone().unwrap_or_else(|| "Error".into()),
-            message: status.message.clone(),
+            reason: status
+                .reason
+                .as_deref()
+                .map_or_else(|| "Error".into(), clip::reason),
+            message: status.message.as_deref().map(clip::message),
             container: other_containers(status, container)
                 .find_map(failed_container)
                 .map(Box::new),
@@ -380,9 +385,11 @@ fn start_blocker(
     container: &str,
     state: Option<&ContainerState>,
 ) -> Option<StartBlocker> {
-    let text = |reason: &str, message: Option<&str>| match message {
-        Some(message) if !message.is_empty() => format!("{reason}: {message}"),
-        _ => reason.to_owned(),
+    let text = |reason: &str, message: Option<&str>| match (clip::reason(reason), message) {
+        (reason, Some(message)) if !message.is_empty() => {
+            format!("{reason}: {}", clip::message(message))
+        }
+        (reason, _) => reason,
     };
     let unscheduled = status
         .conditions
@@ -421,7 +428,7 @@ fn start_blocker(
         let blocker = waiting(Some(&other.state)).or_else(|| {
             Some(StartBlocker {
                 reason: Reason::ContainerNotStarting,
-                message: other.state.terminated.as_ref()?.reason.clone()?,
+                message: clip::reason(other.state.terminated.as_ref()?.reason.as_deref()?),
                 container: None,
             })
             .filter(|_| failed.is_some())
@@ -462,7 +469,8 @@ fn failed_container(status: &ContainerStatus) -> Option<OtherContainer> {
         exit_code: Some(failed.exit_code),
         output: failed
             .message
-            .clone()
+            .as_deref()
+            .map(|message| clip::output(message).to_owned())
             .filter(|message| !message.trim().is_empty()),
     })
 }

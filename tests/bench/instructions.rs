@@ -149,7 +149,7 @@ fn with_metadata(mut test: Value) -> Value {
 fn job(test: usize) -> PartialJob {
     from(
         json!({"metadata": {"name": format!("t-{test}"), "namespace": "bench", "uid": format!("j-{test}"), "ownerReferences": [
-        {"apiVersion": "v", "kind": "LoadTest", "name": format!("t-{test}"), "uid": format!("u-{test}"), "controller": true}]},
+        {"apiVersion": "loadtest.artillery.io/v1alpha1", "kind": "LoadTest", "name": format!("t-{test}"), "uid": format!("u-{test}"), "controller": true}]},
         "status": {"active": 2, "startTime": "2026-01-01T00:00:00Z"}}),
     )
 }
@@ -159,6 +159,7 @@ fn pod(test: usize, index: usize, second: usize) -> PartialPod {
     from(
         json!({"metadata": {"name": format!("{job}-{index}-abcde"), "namespace": "bench", "uid": format!("p-{test}-{index}"),
         "annotations": {"batch.kubernetes.io/job-completion-index": index.to_string()},
+        "labels": {"batch.kubernetes.io/controller-uid": format!("j-{test}"), "batch.kubernetes.io/job-name": job},
         "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": job, "uid": format!("j-{test}"), "controller": true}]},
         "spec": {"nodeName": "n"}, "status": {"phase": "Running", "containerStatuses": [{"name": job,
             "state": {"running": {"startedAt": format!("2026-01-01T00:{:02}:{:02}Z", second / 60, second % 60)}}}]}}),

@@ -5,7 +5,7 @@ use serde_json::json;
 fn job(uid: &str, owner: &str, succeeded: i32) -> PartialJob {
     serde_json::from_value(
         json!({"metadata": {"name": "t", "namespace": "n", "uid": uid, "ownerReferences": [
-        {"apiVersion": "v", "kind": "LoadTest", "name": "t", "uid": owner, "controller": true}]},
+        {"apiVersion": "loadtest.artillery.io/v1alpha1", "kind": "LoadTest", "name": "t", "uid": owner, "controller": true}]},
         "status": {"succeeded": succeeded}}),
     )
     .unwrap()
@@ -18,8 +18,10 @@ fn load_test(name: &str, version: &str) -> LoadTest {
 }
 
 fn pod(name: &str, phase: &str) -> PartialPod {
-    serde_json::from_value(json!({"metadata": {"name": name, "namespace": "n", "uid": name, "ownerReferences": [
-        {"apiVersion": "batch/v1", "kind": "Job", "name": "t", "uid": "j", "controller": true}]}, "status": {"phase": phase}}))
+    serde_json::from_value(json!({"metadata": {"name": name, "namespace": "n", "uid": name,
+        "labels": {"batch.kubernetes.io/controller-uid": "j", "batch.kubernetes.io/job-name": "t"},
+        "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": "t", "uid": "j", "controller": true}]},
+        "status": {"phase": phase}}))
     .unwrap()
 }
 
@@ -117,6 +119,68 @@ fn job_belongs_to_the_test_with_its_owner_uid() {
 }
 
 #[test]
+fn job_belongs_only_to_a_load_test_of_its_name() {
+    for (field, value) in [
+        ("kind", json!("CronJob")),
+        ("apiVersion", json!("batch/v1")),
+        (
+            "apiVersion",
+            json!("loadtest.artillery.io.example.org/v1alpha1"),
+        ),
+        ("name", json!("other")),
+        ("controller", json!(false)),
+    ] {
+        let mut owner = json!({"apiVersion": "loadtest.artillery.io/v1alpha1", "kind": "LoadTest", "name": "t", "uid": "test-1",
+            "controller": true});
+        owner[field] = value;
+        let mut forged = job("j", "test-1", 0);
+        forged.metadata.owner_references = serde_json::from_value(json!([owner])).unwrap();
+        let mut store = Store::default();
+        store.apply_job_event(Event::Apply(forged));
+        let state = store.job(&key(), "test-1");
+        assert_eq!(state, Some(JobState::NotOwned), "{owner}");
+    }
+}
+
+#[test]
+fn pod_that_the_job_controller_did_not_create_is_no_worker() {
+    let mut store = Store::default();
+    store.apply_job_event(Event::Apply(job("j", "test-1", 0)));
+    for (pointer, value) in [
+        ("/namespace", json!("other")),
+        ("/labels", json!({})),
+        (
+            "/labels",
+            json!({"batch.kubernetes.io/controller-uid": "j"}),
+        ),
+        (
+            "/labels",
+            json!({"batch.kubernetes.io/controller-uid": "k", "batch.kubernetes.io/job-name": "t"}),
+        ),
+        ("/ownerReferences/0/kind", json!("ReplicaSet")),
+        (
+            "/ownerReferences/0/apiVersion",
+            json!("batch.example.org/v1"),
+        ),
+        ("/ownerReferences/0/controller", json!(false)),
+        ("/ownerReferences/0/name", json!("other")),
+        ("/ownerReferences/0/uid", json!("k")),
+    ] {
+        let mut metadata = serde_json::to_value(pod("t-0", "Running").metadata).unwrap();
+        *metadata.pointer_mut(pointer).unwrap() = value;
+        let forged = json!({"metadata": metadata, "status": {"phase": "Running"}});
+        let forged: PartialPod = serde_json::from_value(forged).unwrap();
+        let affected = store.apply_pod_event(Event::Apply(forged.clone()), NOW);
+        assert!(!affected.contains(&key()), "{metadata}");
+        assert!(store.workers(&key(), "j").is_empty(), "{metadata}");
+        store.apply_pod_event(Event::Delete(forged), NOW);
+        assert!(store.workers.is_empty(), "{metadata}");
+    }
+    store.apply_pod_event(Event::Apply(pod("t-0", "Running")), NOW);
+    assert_eq!(store.workers(&key(), "j").len(), 1);
+}
+
+#[test]
 fn deleted_job_is_remembered_only_for_its_own_test() {
     let mut store = Store::default();
     store.apply_job_event(Event::Apply(job("j", "test-1", 1)));
@@ -147,7 +211,7 @@ fn objects_missing_from_a_relist_are_deleted() {
     assert_eq!(store.apply_pod_event(Event::InitDone, NOW), [key()]);
     let removed = |store: &Store| {
         store
-            .workers("j")
+            .workers(&key(), "j")
             .iter()
             .filter(|w| w.deleted.as_ref().is_some_and(|d| d.removed))
             .count()
@@ -163,7 +227,7 @@ fn objects_missing_from_a_relist_are_deleted() {
         store.job(&key(), "test-1"),
         Some(JobState::Deleted(_))
     ));
-    assert_eq!((store.workers("j").len(), removed(&store)), (1, 0));
+    assert_eq!((store.workers(&key(), "j").len(), removed(&store)), (1, 0));
 }
 
 #[test]
@@ -202,7 +266,7 @@ fn sent_start_is_recorded_before_the_watch_shows_it() {
     store.record_start_sent(&key(), "t-1", NOW, 1, NOW);
     store.apply_pod_event(Event::Apply(pod("t-0", "Running")), NOW);
     let sent: Vec<_> = store
-        .workers("j")
+        .workers(&key(), "j")
         .iter()
         .map(|w| (w.start.instant, w.start.attempt))
         .collect();
@@ -226,7 +290,7 @@ fn ack_deadline_starts_at_the_watched_annotation_and_grows_with_its_delay() {
     };
     let at = |ms| Timestamp::from_millisecond(ms).unwrap();
     let due = |store: &Store| {
-        store.workers("j")[0]
+        store.workers(&key(), "j")[0]
             .start
             .ack_deadline
             .map(Timestamp::as_millisecond)
@@ -275,7 +339,7 @@ fn workers_of_a_finished_test_and_job_are_evicted() {
     assert_eq!(store.running_jobs(), 1);
     store.evict_workers(&key());
     assert_eq!(
-        store.workers("j").len(),
+        store.workers(&key(), "j").len(),
         1,
         "workers are kept while the Job runs"
     );
@@ -297,6 +361,12 @@ fn workers_of_a_finished_test_and_job_are_evicted() {
     let of_new = |name| {
         let mut pod = pod(name, "Running");
         pod.metadata.owner_references.as_mut().unwrap()[0].uid = "new".into();
+        let label = "batch.kubernetes.io/controller-uid".to_owned();
+        pod.metadata
+            .labels
+            .as_mut()
+            .unwrap()
+            .insert(label, "new".into());
         pod
     };
     assert_eq!(
