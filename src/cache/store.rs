@@ -222,9 +222,11 @@ impl Store {
             return;
         };
         let start = &mut Arc::make_mut(worker).start;
-        start.instant = Some(instant);
+        if start.instant != Some(instant) {
+            start.instant = Some(instant);
+            (start.sent_at, start.ack_deadline) = (Some(now), None);
+        }
         start.attempt = start.attempt.max(attempt);
-        start.sent_at = start.sent_at.or(Some(now));
     }
 
     /// Forgets a deleted Job whose test no longer exists.

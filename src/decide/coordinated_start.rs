@@ -1,8 +1,9 @@
 //! Workers that begin their load at one instant: each reports when it is ready; when all are, the operator sends all of them the
 //! same instant.
 //!
-//! The instant is stored only on the workers' pods. An operator that restarts while it sends the instant finds it on the first of
-//! them and sends the others the same.
+//! The instant is recorded in the status before it is sent, and the record is its only source: an annotation with another value is
+//! not the operator's. An operator that restarts while it sends the instant sends the remaining workers what is recorded. A recorded
+//! instant that no worker has received in time is replaced.
 
 use std::sync::Arc;
 
@@ -14,6 +15,9 @@ use crate::state::{StartState, WorkerStatus};
 
 /// How far ahead the instant lies: time for kubelets to deliver it, and for workers to acknowledge it.
 const START_LEAD_TIME: SignedDuration = SignedDuration::from_millis(1800);
+
+/// The time for the record, which is written before the instant is sent.
+const RECORD_TIME: SignedDuration = SignedDuration::from_millis(200);
 
 /// The lead time for each worker to patch. A worker that learns of the instant later than that begins late.
 const LEAD_TIME_PER_WORKER: SignedDuration = SignedDuration::from_millis(8);
@@ -32,10 +36,7 @@ const ACK_GRACE_PERIOD: SignedDuration = SignedDuration::from_secs(10);
 /// How far the workers are that wait for each other.
 pub(super) enum StartBarrier {
     /// No worker waits any more.
-    Released {
-        /// The start instant, if one was sent.
-        at: Option<Timestamp>,
-    },
+    Released,
     /// Some workers are not ready.
     Waiting {
         /// Their pods, for a message.
@@ -43,7 +44,7 @@ pub(super) enum StartBarrier {
         /// How many are ready.
         ready: usize,
     },
-    /// All workers are ready: the instant must be sent to those that do not have it.
+    /// All workers are ready, or were: the instant must be recorded, and sent to those that do not have it.
     Release(SendStartTime),
 }
 
@@ -51,9 +52,8 @@ impl StartBarrier {
     /// What is waited for, for a message.
     pub(super) fn waiting_for(&self) -> Option<String> {
         match self {
-            Self::Released { .. } => None,
             Self::Waiting { workers, ready } => Some(messages::barrier_not_ready(workers, *ready)),
-            Self::Release(start) => Some(messages::barrier_sending(start.pods.len())),
+            Self::Released | Self::Release(_) => None,
         }
     }
 }
@@ -61,32 +61,47 @@ impl StartBarrier {
 impl Decision<'_> {
     /// How far workers are, all of which have started.
     pub(super) fn start_barrier(&self, workers: &[Arc<WorkerStatus>]) -> StartBarrier {
-        let instant = workers.iter().filter_map(|w| w.start.instant).min();
-        // A worker that ended before the others were ready is not waited for: whether the test goes on is the Job's decision.
+        if !self.test.spec.starts_together() {
+            return StartBarrier::Released;
+        }
+        let recorded = self.recorded_start();
+        // A worker that ended before the others were ready is not waited for: whether the test goes on is the Job's decision. One
+        // that acknowledged an instant of others has begun.
         let waiting: Vec<&WorkerStatus> = workers
             .iter()
             .map(Arc::as_ref)
-            .filter(|w| w.start.instant.is_none() && is_alive(w))
+            .filter(|w| is_alive(w) && w.start.state < StartState::Acknowledged)
+            .filter(|w| recorded.is_none() || w.start.instant != recorded)
             .collect();
-        if waiting.is_empty() || !self.test.spec.starts_together() {
-            return StartBarrier::Released { at: instant };
+        if waiting.is_empty() {
+            return StartBarrier::Released;
         }
         let loading: Vec<&WorkerStatus> = waiting
             .iter()
             .copied()
             .filter(|w| w.start.state == StartState::Loading)
             .collect();
-        if instant.is_none() && !loading.is_empty() {
+        if recorded.is_none() && !loading.is_empty() {
             return StartBarrier::Waiting {
                 workers: list_workers(&loading),
                 ready: workers.len() - loading.len(),
             };
         }
+        let lead = lead_time(waiting.len());
+        let is_sent = workers.iter().any(|w| w.start.instant == recorded);
+        let at = recorded
+            .filter(|at| is_sent || saturating_add(self.now, lead) <= *at)
+            .unwrap_or_else(|| start_instant(self.now, lead));
         StartBarrier::Release(SendStartTime {
-            at: instant.unwrap_or_else(|| start_instant(self.now, waiting.len())),
+            at,
             attempt: 1,
             pods: waiting.into_iter().map(pod_ref).collect(),
         })
+    }
+
+    /// The instant of the start, as recorded.
+    fn recorded_start(&self) -> Option<Timestamp> {
+        self.current.load_start_time.as_ref().map(|at| at.0)
     }
 
     /// The workers to which the instant is sent again, and when to check this next.
@@ -94,8 +109,7 @@ impl Decision<'_> {
         &self,
         workers: &[Arc<WorkerStatus>],
     ) -> (Option<SendStartTime>, Option<Timestamp>) {
-        let instant = workers.iter().filter_map(|w| w.start.instant).min();
-        let Some(at) = instant.filter(|_| self.test.spec.starts_together()) else {
+        let Some(at) = self.recorded_start() else {
             return (None, None);
         };
         let retry_time = |ms: &i64| saturating_add(at, SignedDuration::from_millis(*ms));
@@ -110,19 +124,19 @@ impl Decision<'_> {
             .count();
         let attempt = u8::try_from(due).unwrap_or_default().saturating_add(1);
         let overdue = |w: &&WorkerStatus| w.start.ack_deadline.is_some_and(|due| due <= self.now);
-        let pods: Vec<_> = without_ack(workers)
+        let pods: Vec<_> = without_ack(workers, at)
             .filter(overdue)
             .filter(|w| w.start.attempt < attempt && !too_early)
             .map(pod_ref)
             .collect();
-        let next_ack = without_ack(workers)
+        let next_ack = without_ack(workers, at)
             .filter_map(|w| w.start.ack_deadline)
             .filter(|due| *due > self.now)
             .min();
         let next_retry = RETRY_OFFSETS_MS
             .get(due)
             .map(retry_time)
-            .filter(|_| without_ack(workers).next().is_some());
+            .filter(|_| without_ack(workers, at).next().is_some());
         let retry = (!pods.is_empty()).then_some(SendStartTime { at, attempt, pods });
         (retry, [next_retry, next_ack].into_iter().flatten().min())
     }
@@ -132,21 +146,24 @@ impl Decision<'_> {
         &self,
         workers: &[Arc<WorkerStatus>],
     ) -> Option<String> {
-        let at = self.current.load_start_time.as_ref()?.0;
+        let at = self.recorded_start()?;
         let is_late = |w: &&WorkerStatus| {
             w.start
                 .ack_deadline
                 .is_some_and(|due| saturating_add(due.max(at), ACK_GRACE_PERIOD) <= self.now)
         };
-        let late: Vec<_> = without_ack(workers).filter(is_late).collect();
+        let late: Vec<_> = without_ack(workers, at).filter(is_late).collect();
         (!late.is_empty()).then(|| messages::start_not_acknowledged(&late, at))
     }
 }
 
 /// Workers that the instant was sent to and that have not acknowledged it.
-fn without_ack(workers: &[Arc<WorkerStatus>]) -> impl Iterator<Item = &WorkerStatus> {
-    workers.iter().map(Arc::as_ref).filter(|w| {
-        is_alive(w) && w.start.instant.is_some() && w.start.state < StartState::Acknowledged
+fn without_ack(
+    workers: &[Arc<WorkerStatus>],
+    instant: Timestamp,
+) -> impl Iterator<Item = &WorkerStatus> {
+    workers.iter().map(Arc::as_ref).filter(move |w| {
+        is_alive(w) && w.start.instant == Some(instant) && w.start.state < StartState::Acknowledged
     })
 }
 
@@ -162,10 +179,14 @@ fn pod_ref(worker: &WorkerStatus) -> PodRef {
     }
 }
 
-/// The instant for this number of workers, in whole milliseconds, which is what workers read.
-fn start_instant(now: Timestamp, workers: usize) -> Timestamp {
+/// How long before the instant sending it to this number of workers must begin.
+fn lead_time(workers: usize) -> SignedDuration {
     let count = i32::try_from(workers).unwrap_or(i32::MAX);
-    let lead = START_LEAD_TIME.saturating_add(LEAD_TIME_PER_WORKER.saturating_mul(count));
-    let at = saturating_add(now, lead);
+    START_LEAD_TIME.saturating_add(LEAD_TIME_PER_WORKER.saturating_mul(count))
+}
+
+/// A new instant, in whole milliseconds, which is what workers read.
+fn start_instant(now: Timestamp, lead: SignedDuration) -> Timestamp {
+    let at = saturating_add(now, RECORD_TIME.saturating_add(lead));
     Timestamp::from_millisecond(at.as_millisecond()).unwrap_or(at)
 }

@@ -182,13 +182,6 @@ pub(super) fn barrier_not_ready(workers: &str, ready: usize) -> String {
     format!("{workers} to become ready ({ready} ready so far)")
 }
 
-pub(super) fn barrier_sending(count: usize) -> String {
-    format!(
-        "the start time to reach {} of them",
-        count_of_workers(count)
-    )
-}
-
 /// A message and a second sentence.
 pub(super) fn joined(message: &str, more: &str) -> String {
     format!("{message} {more}")

@@ -56,7 +56,7 @@ pub(super) struct Run<'a> {
     decision: &'a Decision<'a>,
     job: &'a JobStatus,
     workers: &'a [Arc<WorkerStatus>],
-    /// Set while workers that have all started wait for each other.
+    /// Set once all workers have started.
     pub(super) barrier: Option<StartBarrier>,
     all_started: bool,
     blocker: Option<Blocker>,
@@ -76,9 +76,22 @@ impl<'a> Run<'a> {
         let workers = &observed.workers;
         let has_run = decision.current.phase == Some(Phase::Running);
         let started = workers.iter().filter(|w| w.started).count();
-        let barrier =
-            (!has_run && started >= decision.count()).then(|| decision.start_barrier(workers));
-        let all_started = has_run || matches!(barrier, Some(StartBarrier::Released { .. }));
+        // `Running` is recorded together with the start instant, before that is sent.
+        let may_wait = if has_run {
+            decision.current.load_start_time.is_some()
+        } else {
+            started >= decision.count()
+        };
+        let barrier = may_wait.then(|| decision.start_barrier(workers));
+        let all_started = match &barrier {
+            Some(barrier) => !matches!(barrier, StartBarrier::Waiting { .. }),
+            None => has_run,
+        };
+        let phase = if has_run {
+            Phase::Running
+        } else {
+            Phase::Starting
+        };
         // Not since the record of the start: the Job may have been created long after it.
         let begun = job.started.or(job.created).unwrap_or(decision.now);
         let startup = normal_startup(observed.running_jobs);
@@ -89,7 +102,7 @@ impl<'a> Run<'a> {
             barrier,
             all_started,
             blocker: start_blocker(decision, observed),
-            failed_call: decision.failed_call(observed, Phase::Starting, true),
+            failed_call: decision.failed_call(observed, phase, true),
             start_deadline: saturating_add(begun, decision.start_deadline()),
             startup_ends: saturating_add(begun, startup),
         }
@@ -125,9 +138,11 @@ impl<'a> Run<'a> {
 
     fn start_deadline_exceeded(&self) -> Option<Progress> {
         // Workers that are all ready are started, however late: the operator may have been away.
-        let may_start =
-            matches!(self.barrier, Some(StartBarrier::Release(_))) && self.failed_call.is_none();
-        if self.all_started || may_start || self.start_deadline > self.decision.now {
+        let starts = match self.barrier {
+            Some(StartBarrier::Release(_)) => self.failed_call.is_none(),
+            _ => self.all_started,
+        };
+        if starts || self.start_deadline > self.decision.now {
             return None;
         }
         let test = self.decision.test;

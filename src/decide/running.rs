@@ -125,18 +125,20 @@ impl Decision<'_> {
             Phase::Running => self.start_retries(workers),
             _ => (None, None),
         };
-        let patch = match phase {
-            Phase::Stopping => Action::terminate(job),
-            _ => self.deadline_patch(job),
+        let release = match run.barrier {
+            Some(StartBarrier::Release(start)) if phase == Phase::Running => Some(start),
+            _ => None,
         };
-        let action = patch
-            .or_else(|| missing_worker_files(observed))
-            .or(match &run.barrier {
-                Some(StartBarrier::Release(start)) if phase == Phase::Starting => {
-                    Some(Action::SendStartTime(start.clone()))
-                }
-                _ => retry.map(Action::SendStartTime),
-            });
+        let load_start = release.as_ref().map(|start| MicroTime(start.at));
+        // First of all: the instant that this status records is sent at once.
+        let action = match release {
+            Some(start) => Some(Action::SendStartTime(start)),
+            None if phase == Phase::Stopping => Action::terminate(job),
+            None => self
+                .deadline_patch(job)
+                .or_else(|| missing_worker_files(observed))
+                .or(retry.map(Action::SendStartTime)),
+        };
         let failed_call = self.failed_call(observed, phase, action.is_some());
         if let Some(message) = &failed_call {
             progress.reason = Reason::RequestFailed;
@@ -174,9 +176,7 @@ impl Decision<'_> {
         ));
         status.start_time = status.start_time.or_else(|| job.started.map(Time));
         status.stop_cause = status.stop_cause.or(stop_cause);
-        if let Some(StartBarrier::Released { at }) = run.barrier {
-            status.load_start_time = status.load_start_time.or(at.map(MicroTime));
-        }
+        status.load_start_time = load_start.or(status.load_start_time);
 
         let interval = refresh_interval(observed.running_jobs);
         let write_at = self.write_at(&status, job.started, interval);

@@ -62,11 +62,12 @@ pub struct WorkerStatus {
 pub struct StartHandshake {
     /// The progress of the worker.
     pub state: StartState,
-    /// The instant that was sent.
+    /// The instant in the pod's annotation, or that this process sent and the watch does not show yet. Whoever may patch the pod
+    /// can write another one than the operator's.
     pub instant: Option<Timestamp>,
     /// The number of times that the instant was sent.
     pub attempt: u8,
-    /// When this process first sent the instant.
+    /// When this process first sent this instant.
     pub sent_at: Option<Timestamp>,
     /// When the acknowledgement is due. None until the watch shows the annotation, because the worker cannot have
     /// received it before.
@@ -280,28 +281,47 @@ impl WorkerStatus {
 
 impl StartHandshake {
     fn merge_earlier(self, earlier: Option<&Self>, now: Timestamp) -> Self {
-        // The acknowledgement is expected to take as long to return as the annotation took to arrive.
-        let delivery = earlier
-            .and_then(|e| e.sent_at)
-            .map(|at| now.duration_since(at))
-            .unwrap_or_default();
-        let ack_deadline = now
-            .checked_add(ACK_TIMEOUT.max(delivery.saturating_mul(2)))
-            .ok()
-            .filter(|_| self.attempt > 0);
         let Some(earlier) = earlier else {
             return Self {
-                ack_deadline,
+                ack_deadline: self.ack_deadline(SignedDuration::ZERO, now),
                 ..self
             };
         };
-        Self {
+        let merged = Self {
             state: self.state.max(earlier.state),
-            instant: earlier.instant.or(self.instant),
             attempt: self.attempt.max(earlier.attempt),
-            sent_at: earlier.sent_at,
-            ack_deadline: earlier.ack_deadline.or(ack_deadline),
+            sent_at: None,
+            ..self
+        };
+        match earlier.sent_at {
+            // The watch does not show yet what was sent.
+            Some(_) if earlier.ack_deadline.is_none() && self.instant != earlier.instant => Self {
+                instant: earlier.instant,
+                sent_at: earlier.sent_at,
+                ..merged
+            },
+            sent_at if self.instant == earlier.instant => {
+                // The acknowledgement is expected to take as long to return as the annotation took to arrive.
+                let delivery = sent_at.map(|at| now.duration_since(at)).unwrap_or_default();
+                let due = earlier.ack_deadline;
+                Self {
+                    sent_at,
+                    ack_deadline: due.or_else(|| self.ack_deadline(delivery, now)),
+                    ..merged
+                }
+            }
+            // Somebody else has changed the annotation.
+            _ => Self {
+                ack_deadline: self.ack_deadline(SignedDuration::ZERO, now),
+                ..merged
+            },
         }
+    }
+
+    fn ack_deadline(&self, delivery: SignedDuration, now: Timestamp) -> Option<Timestamp> {
+        self.instant?;
+        now.checked_add(ACK_TIMEOUT.max(delivery.saturating_mul(2)))
+            .ok()
     }
 }
 

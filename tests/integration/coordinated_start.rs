@@ -1,11 +1,16 @@
 //! The synchronized start: all workers receive one start time when every worker is ready.
 
+use std::sync::Mutex;
+
+use http::Method;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
+use loadtest_api::v1alpha1::LoadTest;
 use serde_json::json;
 
+use crate::support::holding_proxy::HoldingProxy;
 use crate::support::{TestEnv, condition, control_plane};
 
 const ANNOTATION: &str = "loadtest.artillery.io/start-at";
@@ -50,22 +55,58 @@ async fn workers_receive_one_start_time_once_all_are_ready() {
         [None, None, None]
     );
 
-    // A restarted operator reads the start time from the workers that have received it.
+    // An annotation that somebody else wrote is not the start time.
     env.operator(0).kill().await;
-    let start_time = "2026-11-25T10:00:00.123Z";
-    let patch = Patch::Merge(json!({"metadata": {"annotations": {ANNOTATION: start_time}}}));
+    let forged = "2026-11-25T10:00:00.123Z";
+    let patch = Patch::Merge(json!({"metadata": {"annotations": {ANNOTATION: forged}}}));
     env.api::<Pod>()
         .patch(&pods[1].name_any(), &PatchParams::default(), &patch)
         .await
         .unwrap();
     env.start_operator(&[]).await;
-    let running = env.until_phase("synchronized", "Running").await;
-    assert_eq!(
-        start_times(&env, "synchronized", 3).await,
-        vec![Some(start_time.parse().unwrap()); 3]
-    );
-    let at = running.status.unwrap().load_start_time.unwrap().0;
-    assert_eq!(at.to_string(), start_time);
+    let ready_at = Timestamp::now();
+    env.set_running_with_probes(&pods[2], READY).await;
+    let at = until_sent(&env, "synchronized", 3).await;
+    assert!(at > ready_at, "{at} is not after {ready_at}");
+}
+
+/// Waits until all workers have the recorded start time, and returns it.
+async fn until_sent(env: &TestEnv, test: &str, count: usize) -> Timestamp {
+    env.until("all workers have the recorded start time", async || {
+        let recorded = env.api::<LoadTest>().get(test).await.unwrap().status?;
+        let at = recorded.load_start_time?.0;
+        let sent = start_times(env, test, count).await;
+        sent.iter().all(|sent| *sent == Some(at)).then_some(at)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restarted_operator_sends_the_recorded_start_time_to_the_remaining_workers() {
+    let mut env = TestEnv::new(control_plane()).await;
+    env.create_script("test-script").await;
+    let first = Mutex::new(None);
+    let proxy = HoldingProxy::start(env.client.clone(), move |method, path| {
+        let is_worker = method == Method::PATCH && path.contains("/pods/");
+        is_worker && first.lock().unwrap().get_or_insert(path.to_owned()) != path
+    })
+    .await;
+    env.start_operator_by(&proxy.kubeconfig(), &[]).await;
+    env.load_test("interrupted", 2).await;
+    for pod in &env.pods("interrupted", 2).await {
+        env.set_running_with_probes(pod, READY).await;
+    }
+    proxy.until_held().await;
+    let recorded = env
+        .until("one worker has the start time", async || {
+            let sent = start_times(&env, "interrupted", 2).await;
+            sent.into_iter().flatten().next()
+        })
+        .await;
+    env.operator(0).kill().await;
+    env.start_operator(&[]).await;
+    assert_eq!(until_sent(&env, "interrupted", 2).await, recorded);
+    proxy.release().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -76,13 +117,11 @@ async fn start_time_lies_ahead_and_is_resent_until_acknowledged() {
     let ready_at = Timestamp::now();
     env.set_running_with_probes(&pods[0], READY).await;
     env.set_running_with_probes(&pods[1], READY).await;
-    let running = env.until_phase("ahead", "Running").await;
-    let at = running.status.unwrap().load_start_time.unwrap().0;
+    let at = until_sent(&env, "ahead", 2).await;
     assert!(
         at.duration_since(ready_at).as_millis() > 1800,
         "{at} is not far enough after {ready_at}"
     );
-    assert_eq!(start_times(&env, "ahead", 2).await, [Some(at), Some(at)]);
 
     // The second worker does not acknowledge the start time. It is sent again, with a higher
     // attempt.

@@ -20,6 +20,7 @@ mod process;
 mod restarts;
 mod shards;
 mod spec_changes;
+mod tenants;
 mod third_parties;
 mod workers;
 mod your_cluster;

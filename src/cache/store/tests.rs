@@ -278,6 +278,28 @@ fn sent_start_is_recorded_before_the_watch_shows_it() {
 }
 
 #[test]
+fn changed_annotation_replaces_what_was_sent_once_the_watch_has_shown_that() {
+    let annotated = |instant: &str| {
+        let mut pod = pod("t-0", "Running");
+        let name = loadtest_api::labels::START_ANNOTATION.to_owned();
+        pod.metadata.annotations = Some([(name, instant.to_owned())].into());
+        pod
+    };
+    let [foreign, own] = ["1970-01-01T00:00:01.000Z", "1970-01-01T00:00:05.000Z"];
+    let mut store = Store::default();
+    store.apply_job_event(Event::Apply(job("j", "test-1", 0)));
+    let instant_after = |store: &mut Store, annotation: &str| {
+        store.apply_pod_event(Event::Apply(annotated(annotation)), NOW);
+        store.workers(&key(), "j")[0].start.instant
+    };
+    assert_eq!(instant_after(&mut store, foreign), foreign.parse().ok());
+    store.record_start_sent(&key(), "t-0", own.parse().unwrap(), 1, NOW);
+    assert_eq!(instant_after(&mut store, foreign), own.parse().ok());
+    assert_eq!(instant_after(&mut store, own), own.parse().ok());
+    assert_eq!(instant_after(&mut store, foreign), foreign.parse().ok());
+}
+
+#[test]
 fn ack_deadline_starts_at_the_watched_annotation_and_grows_with_its_delay() {
     let annotated = |annotation: &str| {
         let mut pod = pod("t-0", "Running");

@@ -67,18 +67,16 @@ impl State {
                 }
                 true
             }
-            Request::Start { job, ref pods } => {
+            Request::Start { job, at, ref pods } => {
                 if self.cluster.job.is_some_and(|j| j.uid == job) {
+                    self.check_start(job, at, late, names);
                     for index in pods {
-                        if let Some(pod) = self
-                            .cluster
-                            .pods
-                            .get_mut(*index)
-                            .filter(|p| **p == Pod::Running)
-                        {
-                            *pod = Pod::StartSent;
+                        let pod = self.cluster.pods.get_mut(*index);
+                        if let Some(pod @ (Pod::Running | Pod::StartSent(_))) = pod {
+                            *pod = Pod::StartSent(at);
                         }
                     }
+                    self.check_one_start(late);
                 }
                 true
             }

@@ -9,6 +9,33 @@ impl State {
         }
     }
 
+    /// Asserts that an instant that is sent is the recorded one. A delayed request may be older than the record.
+    pub(super) fn check_start(&self, job: u8, at: Timestamp, late: bool, names: &Names) {
+        let test = self.cluster.test.filter(|t| t.uid == job / 10 && !late);
+        if let Some(status) = test.and_then(|t| t.status) {
+            let recorded = names.statuses[usize::from(status)].load_start_time.as_ref();
+            assert_eq!(
+                recorded.map(|recorded| recorded.0),
+                Some(at),
+                "an instant is sent that is not recorded: {self:#?}"
+            );
+        }
+    }
+
+    /// Asserts that the workers of a Job have received one instant.
+    pub(super) fn check_one_start(&self, late: bool) {
+        let instants: BTreeSet<Timestamp> = self
+            .cluster
+            .pods
+            .iter()
+            .filter_map(|pod| match pod {
+                Pod::StartSent(at) => Some(*at),
+                _ => None,
+            })
+            .collect();
+        assert!(late || instants.len() <= 1, "two start times: {self:#?}");
+    }
+
     /// Asserts the invariants of a final state, in which no step is left.
     pub(super) fn check_final(&self, names: &Names, from: &Self) {
         let Some(test) = self.cluster.test else {

@@ -62,8 +62,8 @@ enum Pod {
     Pending,
     /// The container runs. With several workers, it waits for the start instant.
     Running,
-    /// The worker has received the start instant.
-    StartSent,
+    /// The worker has received this start instant.
+    StartSent(Timestamp),
     Succeeded,
     Failed,
     /// The pod was deleted, manually or because another worker failed.
@@ -104,6 +104,7 @@ enum Request {
     /// The start instant for workers of a Job, by index.
     Start {
         job: u8,
+        at: Timestamp,
         pods: BTreeSet<usize>,
     },
 }

@@ -21,7 +21,9 @@ pub(super) fn load_test(test: Test, workers: usize, names: &Names) -> LoadTest {
 const NO_DEADLINE: i64 = 600 + 7 * 24 * 3600;
 
 pub(super) fn test_job(job: Job, pods: &[Pod]) -> JobStatus {
-    let count = |wanted: Pod| i32::try_from(pods.iter().filter(|p| **p == wanted).count()).unwrap();
+    let count = |is_wanted: fn(&Pod) -> bool| {
+        i32::try_from(pods.iter().filter(|p| is_wanted(p)).count()).unwrap()
+    };
     let outcome = job.outcome.map(|end| match end {
         End::Complete => JobOutcome::Complete { at: at(20) },
         End::Workers => failed("BackoffLimitExceeded"),
@@ -37,8 +39,8 @@ pub(super) fn test_job(job: Job, pods: &[Pod]) -> JobStatus {
         owner_uid: Some(job.owner.to_string()),
         created: Some(at(1)),
         started: job.started.then(|| at(1)),
-        active: count(Pod::Running) + count(Pod::StartSent) + count(Pod::Pending),
-        succeeded: count(Pod::Succeeded),
+        active: count(|p| matches!(p, Pod::Running | Pod::StartSent(_) | Pod::Pending)),
+        succeeded: count(|p| *p == Pod::Succeeded),
         failed: i32::from(job.failing.is_some()),
         suspended: job.suspended,
         requested_deadline: Some(deadline),
@@ -61,7 +63,7 @@ pub(super) fn failed(reason: &str) -> JobOutcome {
 pub(super) fn worker((index, pod): (usize, &Pod)) -> WorkerStatus {
     let (state, started, deleted) = match *pod {
         Pod::Pending => (WorkerState::Pending { blocker: None }, false, None),
-        Pod::Running | Pod::StartSent => (WorkerState::Running, true, None),
+        Pod::Running | Pod::StartSent(_) => (WorkerState::Running, true, None),
         Pod::Succeeded => (WorkerState::Succeeded, true, None),
         Pod::Failed => (
             WorkerState::Failed {
@@ -96,10 +98,13 @@ pub(super) fn worker((index, pod): (usize, &Pod)) -> WorkerStatus {
         start: StartHandshake {
             state: match pod {
                 Pod::Running => StartState::Ready,
-                Pod::StartSent => StartState::Acknowledged,
+                Pod::StartSent(_) => StartState::Acknowledged,
                 _ => StartState::Loading,
             },
-            instant: (*pod == Pod::StartSent).then(|| at(3)),
+            instant: match pod {
+                Pod::StartSent(at) => Some(*at),
+                _ => None,
+            },
             attempt: u8::MAX,
             sent_at: None,
             ack_deadline: Some(Timestamp::MIN),

@@ -116,6 +116,7 @@ impl State {
                 let number = |pod: &PodRef| pod.uid.trim_start_matches('p').parse().unwrap();
                 requests.push(Request::Start {
                     job: job.uid,
+                    at: start.at,
                     pods: start.pods.iter().map(number).collect(),
                 });
             }

@@ -38,7 +38,8 @@ impl State {
                 self.job_steps(job, add);
             }
         }
-        let not_started = self.cluster.pods.contains(&Pod::Pending);
+        let waits_for_start = self.workers > 1 && self.cluster.pods.contains(&Pod::Running);
+        let not_started = waits_for_start || self.cluster.pods.contains(&Pod::Pending);
         if !self.late
             && (not_started || !self.script || self.cluster.job.is_some_and(|j| j.owner == 0))
         {
@@ -77,7 +78,7 @@ impl State {
                 Pod::Pending => &[Pod::Running],
                 // A single worker does not wait for a start instant.
                 Pod::Running if self.workers > 1 => &[Pod::Failed],
-                Pod::Running | Pod::StartSent => &[Pod::Succeeded, Pod::Failed],
+                Pod::Running | Pod::StartSent(_) => &[Pod::Succeeded, Pod::Failed],
                 _ => &[],
             };
             for pod in becomes {
@@ -104,7 +105,7 @@ impl State {
             }
         } else if pods
             .iter()
-            .any(|p| matches!(p, Pod::Pending | Pod::Running | Pod::StartSent))
+            .any(|p| matches!(p, Pod::Pending | Pod::Running | Pod::StartSent(_)))
         {
             add("pods stopped", &mut |s| s.stop_pods());
         } else {
@@ -114,7 +115,7 @@ impl State {
 
     pub(super) fn stop_pods(&mut self) {
         for pod in &mut self.cluster.pods {
-            if matches!(pod, Pod::Pending | Pod::Running | Pod::StartSent) {
+            if matches!(pod, Pod::Pending | Pod::Running | Pod::StartSent(_)) {
                 *pod = Pod::Gone {
                     ran: *pod != Pod::Pending,
                     by_hand: false,
@@ -174,7 +175,7 @@ impl State {
                     .cluster
                     .pods
                     .iter()
-                    .position(|p| matches!(p, Pod::Running | Pod::StartSent))
+                    .position(|p| matches!(p, Pod::Running | Pod::StartSent(_)))
                 {
                     act("pod deleted", &mut |s| {
                         s.cluster.pods[index] = Pod::Gone {

@@ -1,5 +1,7 @@
 //! Workers that begin their load together.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+
 use super::*;
 
 /// A worker to which the instant was sent.
@@ -57,6 +59,19 @@ fn begun(count: i32) -> LoadTest {
     test
 }
 
+/// A test whose start at this instant is recorded.
+fn recorded(count: i32, instant: Timestamp) -> LoadTest {
+    let mut test = begun(count);
+    let status = test.status.as_mut().unwrap();
+    status.phase = Some(Phase::Running);
+    status.load_start_time = Some(MicroTime(instant));
+    test
+}
+
+fn load_start(test: &LoadTest) -> Option<Timestamp> {
+    test.status.as_ref()?.load_start_time.as_ref().map(|t| t.0)
+}
+
 fn ours(workers: Vec<WorkerStatus>) -> Observed {
     seen(JobState::Owned(job()), workers)
 }
@@ -80,27 +95,24 @@ fn all_workers_receive_one_instant_when_all_are_ready() {
     let plan = step(&mut test, &ours(vec![waits(0, true), waits(1, true)]), 6);
     assert_eq!(
         started(&plan),
-        Some((7816, vec!["t-0-x", "t-1-x"])),
-        "1.8 s ahead, and eight milliseconds for each"
+        Some((8016, vec!["t-0-x", "t-1-x"])),
+        "2 s ahead, and eight milliseconds for each"
     );
-    assert!(
-        plan.status.is_none(),
-        "which workers are missing is written at intervals"
-    );
-    assert_eq!(test.status.as_ref().unwrap().load_start_time, None);
-
-    let sent = |index| with_start(waits(index, true), |start| start.instant = Some(at(8)));
-    let plan = step(&mut test, &ours(vec![sent(0), sent(1)]), 7);
+    let instant = at(8) + SignedDuration::from_millis(16);
     assert_eq!(
-        (plan.action.is_none(), progress(&test).0),
-        (true, "Running")
+        (load_start(&test), progress(&test).0),
+        (Some(instant), "Running"),
+        "the plan that sends the instant records it"
     );
-    assert_eq!(test.status.unwrap().load_start_time.unwrap().0, at(8));
+
+    let sent = |index| with_start(waits(index, true), |start| start.instant = Some(instant));
+    let plan = step(&mut test, &ours(vec![sent(0), sent(1)]), 7);
+    assert!(plan.action.is_none() && plan.status.is_none());
 }
 
 #[test]
 fn a_restarted_operator_sends_the_remaining_workers_the_same_instant() {
-    let mut test = begun(3);
+    let mut test = recorded(3, at(9));
     let sent = with_start(waits(1, true), |start| start.instant = Some(at(9)));
     // A worker that is no longer ready gets the instant as well.
     let plan = step(
@@ -109,11 +121,51 @@ fn a_restarted_operator_sends_the_remaining_workers_the_same_instant() {
         30,
     );
     assert_eq!(started(&plan), Some((9000, vec!["t-0-x", "t-2-x"])));
+    assert_eq!(load_start(&test), Some(at(9)));
+}
+
+#[test]
+fn a_recorded_instant_that_nobody_received_is_kept_while_there_is_time_to_send_it() {
+    let both = || ours(vec![waits(0, true), waits(1, true)]);
+    let mut in_time = recorded(2, at(9));
+    let plan = step(&mut in_time, &both(), 7);
+    assert_eq!(started(&plan), Some((9000, vec!["t-0-x", "t-1-x"])));
+    assert_eq!(load_start(&in_time), Some(at(9)));
+    for seconds in [8, 30] {
+        let mut late = recorded(2, at(9));
+        let plan = step(&mut late, &both(), seconds);
+        let instant = at(seconds + 2) + SignedDuration::from_millis(16);
+        assert_eq!(started(&plan).unwrap().1, ["t-0-x", "t-1-x"]);
+        assert_eq!(load_start(&late), Some(instant));
+        assert!(matches!(plan.action, Some(Action::SendStartTime(start)) if start.at == instant));
+    }
+}
+
+#[test]
+fn an_annotation_that_is_not_recorded_is_overwritten() {
+    let forged = |index| with_start(waits(index, true), |start| start.instant = Some(at(1)));
+    let mut test = begun(2);
+    let plan = step(&mut test, &ours(vec![forged(0), waits(1, false)]), 3);
+    assert_eq!(
+        (started(&plan), load_start(&test)),
+        (None, None),
+        "nothing is sent before all workers are ready"
+    );
+    let plan = step(&mut test, &ours(vec![forged(0), waits(1, true)]), 6);
+    assert_eq!(started(&plan), Some((8016, vec!["t-0-x", "t-1-x"])));
+
+    let mut test = recorded(2, at(9));
+    let sent = with_start(waits(1, true), |start| start.instant = Some(at(9)));
+    let plan = step(&mut test, &ours(vec![forged(0), sent.clone()]), 8);
+    assert_eq!(started(&plan), Some((9000, vec!["t-0-x"])));
+    let begun = with_start(forged(0), |start| start.state = StartState::Acknowledged);
+    let plan = step(&mut test, &ours(vec![begun, sent]), 8);
+    assert_eq!(started(&plan), None, "it has begun its load");
 }
 
 #[test]
 fn unacknowledged_starts_are_sent_again_and_reported_when_late() {
-    let mut test = begun(3);
+    let mut test = recorded(3, at(5));
     let sent = |index, attempt| {
         with_start(waits(index, true), |start| {
             start.instant = Some(at(5));
@@ -268,7 +320,7 @@ fn single_workers_and_immediate_starts_do_not_wait() {
 
 #[test]
 fn waiting_for_the_start_does_not_count_as_load() {
-    let mut test = begun(2);
+    let mut test = recorded(2, at(200));
     test.status.as_mut().unwrap().expected_duration = Some("1m40s".into());
     let sent = |index| {
         with_start(waits(index, true), |start| {
@@ -298,7 +350,7 @@ fn workers_that_are_ready_start_even_after_the_deadline() {
     };
     let late = step(&mut test, &ours(vec![ready(0), ready(1)]), 700);
     assert!(matches!(late.action, Some(Action::SendStartTime(_))));
-    assert_eq!(test.phase(), Some(Phase::Starting));
+    assert_eq!(test.phase(), Some(Phase::Running));
     let failed = Observed {
         failed_call: Some(crate::state::FailedCall {
             what: "send the start time to the workers' pods",

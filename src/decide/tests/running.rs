@@ -1,5 +1,7 @@
 //! Tests of running workers: status writes, events, and changes of the Job.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+
 use super::*;
 use crate::decide::running::refresh_interval;
 
@@ -154,6 +156,7 @@ fn overrunning_workers_and_lost_nodes_are_reported() {
         0,
     );
     let both = [0, 1].map(|i| worker(i, WorkerState::Running)).to_vec();
+    test.status.as_mut().unwrap().load_start_time = Some(MicroTime(at(0)));
     step(&mut test, &seen(JobState::Owned(job()), both.clone()), 1);
     assert_eq!(
         plan(&test, &seen(JobState::Owned(job()), both.clone()), 179)

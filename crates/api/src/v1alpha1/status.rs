@@ -68,7 +68,7 @@ pub struct LoadTestStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
 
-    /// Instant at which the workers began their load together, if they did.
+    /// Instant at which the workers begin their load together. Recorded before it is sent to them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_start_time: Option<MicroTime>,
 
