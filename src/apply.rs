@@ -19,11 +19,11 @@ use crate::cache::object_ref;
 use crate::context::Context;
 use crate::decide::{Action, JobField, JobPatch, PodRef, SendStartTime};
 use crate::error::{Error, WRITE_STATUS};
-use crate::observe::find_job;
+use crate::observe::{find_job, read_worker_files};
 use crate::runtime::api_error::with_timeout;
 use crate::runtime::client;
 use crate::state::start_annotation::encode_start;
-use crate::state::{JobState, JobStatus, PartialJob};
+use crate::state::{JobState, JobStatus, PartialJob, WorkerFiles};
 
 /// How many pods of a test are patched at a time. Each request in flight holds memory, and more of them are not faster.
 const MAX_CONCURRENT_PATCHES: usize = 20;
@@ -34,7 +34,9 @@ pub(crate) enum Applied {
     /// The action is done, or there was none.
     Done,
     /// The Job could not be created because of this state, which must be reported.
-    Blocked(Box<JobState>),
+    BlockedByJob(Box<JobState>),
+    /// The worker files could not be created: somebody else's have their name, which must be reported.
+    BlockedByFiles,
 }
 
 /// Carries out an action.
@@ -64,13 +66,18 @@ async fn create_worker_files(ctx: &Context, test: &LoadTest) -> Result<Applied, 
     let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &namespace);
     let config_map = build::config_map(&namespace);
     match with_timeout(api.create(&PostParams::default(), &config_map)).await {
-        Err(error) if error.status() != Some(409) => {
-            Err(Error::new("create the worker files (a ConfigMap)")(error))
-        }
-        _ => {
+        Ok(_) => {
             ctx.worker_files.insert(namespace, (), Instant::now());
             Ok(Applied::Done)
         }
+        // They exist, or somebody else created what would be mounted in their place.
+        Err(error) if error.status() == Some(409) => {
+            Ok(match read_worker_files(ctx, &namespace).await? {
+                WorkerFiles::Foreign => Applied::BlockedByFiles,
+                WorkerFiles::Verified | WorkerFiles::Unknown => Applied::Done,
+            })
+        }
+        Err(error) => Err(Error::new("create the worker files (a ConfigMap)")(error)),
     }
 }
 
@@ -101,7 +108,7 @@ async fn create_job(ctx: &Context, test: &LoadTest, job: &Job) -> Result<Applied
             ctx.store().record_own_job(object_ref(&test.metadata), job);
             Ok(Applied::Done)
         }
-        blocked => Ok(Applied::Blocked(Box::new(blocked))),
+        blocked => Ok(Applied::BlockedByJob(Box::new(blocked))),
     }
 }
 

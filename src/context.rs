@@ -19,7 +19,8 @@ use crate::runtime::metrics::Metrics;
 /// created after its script was edited must find the edit.
 const SCRIPT_CACHE_TTL: Duration = Duration::from_millis(500);
 
-/// How long a namespace is assumed to have the worker files.
+/// How long a namespace is assumed to have the worker files. The kubelet mounts them later still: whoever may delete and create
+/// ConfigMaps can replace them after any check.
 const WORKER_FILES_CACHE_TTL: Duration = Duration::from_secs(60);
 
 /// How many tests that are too large for the store may start at a time.
@@ -50,7 +51,7 @@ pub(crate) struct Context {
     pub large_tests: Arc<Semaphore>,
     /// How many `ConfigMap`s are read at a time. Each may have a megabyte.
     pub config_map_reads: Semaphore,
-    /// The namespaces that have the worker files.
+    /// The namespaces whose worker files this process created or verified.
     pub worker_files: TtlCache<String, ()>,
     /// The warnings that the cluster's controllers recorded.
     pub warnings: WarningsCache,

@@ -1,6 +1,8 @@
 //! The files that the operator mounts into every worker: the JavaScript of `worker/`, in one `ConfigMap` per namespace,
 //! and the file with the start instant.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{
     ConfigMap, ConfigMapVolumeSource, DownwardAPIVolumeFile, DownwardAPIVolumeSource,
     HTTPGetAction, KeyToPath, ObjectFieldSelector, Probe, Volume,
@@ -114,6 +116,14 @@ pub fn config_map(namespace: &str) -> ConfigMap {
     }
 }
 
+/// Whether a `ConfigMap` contains exactly the files, and cannot change.
+#[must_use]
+pub(crate) fn is_verified(found: &ConfigMap) -> bool {
+    let own = config_map("");
+    let no_binary = found.binary_data.as_ref().is_none_or(BTreeMap::is_empty);
+    found.data == own.data && no_binary && found.immutable == own.immutable
+}
+
 /// Builds the volume of the files.
 #[must_use]
 pub(crate) fn volume(name: &str) -> Volume {
@@ -204,6 +214,28 @@ pub(crate) fn probes(spec: &LoadTestSpec) -> (Probe, Probe) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn config_map_with_other_or_mutable_files_is_foreign() {
+        let own = config_map("n");
+        assert!(is_verified(&own));
+        let changed = |change: &dyn Fn(&mut ConfigMap)| {
+            let mut map = own.clone();
+            change(&mut map);
+            is_verified(&map)
+        };
+        let other_text = |map: &mut ConfigMap| {
+            let data = map.data.as_mut().unwrap();
+            data.insert("results.js".into(), "evil()".into());
+        };
+        let more = |map: &mut ConfigMap| {
+            let data = map.data.as_mut().unwrap();
+            data.insert("more.js".into(), String::new());
+        };
+        assert!(!changed(&other_text) && !changed(&more));
+        assert!(!changed(&|map| map.immutable = None));
+        assert!(!changed(&|map| map.data = None));
+    }
 
     #[test]
     fn config_map_contains_every_mounted_file() {

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::observe::observe;
 use crate::report::{record_events, record_status};
 use crate::runtime::api_error::ErrorClass;
-use crate::state::{FailedCall, ScriptState};
+use crate::state::{FailedCall, ScriptState, WorkerFiles};
 use crate::watch::dependencies::DependencyWatches;
 
 /// The delay after a conflict. The watch delivers the newer test before that; this covers the case that it does not.
@@ -90,7 +90,10 @@ impl Reconciler {
                 Err(error) => return self.without_status(&test, &plan, error, now).await,
             };
             match apply(ctx, &test, action).await {
-                Ok(Applied::Blocked(job)) if observed.job != *job => observed.job = *job,
+                Ok(Applied::BlockedByJob(job)) if observed.job != *job => observed.job = *job,
+                Ok(Applied::BlockedByFiles) if observed.worker_files != WorkerFiles::Foreign => {
+                    observed.worker_files = WorkerFiles::Foreign;
+                }
                 Ok(_) => {
                     // client: one write
                     if test.is_finished() && action.is_none() && plan.events.is_empty() {

@@ -11,7 +11,7 @@ use crate::cache::store::Store;
 use std::sync::Arc;
 
 use crate::cache::NamespacedName;
-use crate::state::{PartialJob, PartialPod, ScriptState};
+use crate::state::{PartialJob, PartialPod, ScriptState, WorkerFiles};
 
 const LATE: &str = "loadtest.v1 eNo1jtEKgzAMRf8lz2FU2zrrrxQfimZO5qy0VRjivy8Z7CGXcG/uISc85jUs0JW0E8ISwwidr5RCGatYnIjqEUZawodTjQrNL+HF2xpd06Pv+WKilVIoMQkDnWNKy7EwsJVGfWfRQjcabVVzZ4j7Wihl6E449szbbUgUCvEjrsG/l1/ztolnLoTnnEucUnhL67q+mVQ4zg==";
 const FORGED: &str = "loadtest.v1 eNpdTu0KgzAMfJf+zkbqx1x9leKPosHJOittFYb47ktXNsYIXJIjd5ddWGcG0WqF2EilirpqKuQOCJJkkUGRrDsQA1nz5NsSTpJKvMIvIujygojw79SB7lg80kzeROfZYF6tBZmOc0aqb9h7Y0Hv1jmSD6LdxbYGns69JxOJ382RHzrcp2VJdH7rAHGbQnSjN4+kPo4X6Q5ApA==";
@@ -238,7 +238,7 @@ proptest! {
             JobState::Owned(job) if gone => JobState::Deleted(Some(job)),
             other => other,
         };
-        let observed = Observed { job, workers: store.workers(&key, "j"), script: ScriptState::NotRead, has_worker_files: true, ..Observed::default() };
+        let observed = Observed { job, workers: store.workers(&key, "j"), script: ScriptState::NotRead, worker_files: WorkerFiles::Verified, ..Observed::default() };
         let _ = object_to_explain(&test, &observed.job, &observed.workers, 0, now);
         let plan = decide(&test, &observed, &WorkerConfig::default(), now);
         if let Some(status) = plan.status {

@@ -77,6 +77,14 @@ pub(super) fn name_conflict(name: &str) -> String {
     )
 }
 
+pub(super) fn foreign_worker_files(namespace: &str, name: &str) -> String {
+    format!(
+        "ConfigMap {name} exists and has other contents than the files that the operator mounts into workers. Its code would run \
+         in every worker. Find out who created it, and delete it (kubectl delete configmap -n {namespace} {name}); the test then \
+         starts."
+    )
+}
+
 pub(super) fn job_rejected(error: &str) -> String {
     format!("The API server rejected the Job: {error}")
 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::build;
 use crate::state::abridged::is_abridged;
-use crate::state::{FailedCall, JobState, Observed};
+use crate::state::{FailedCall, JobState, Observed, WorkerFiles};
 
 /// How long a blocked test waits before it is reconciled again by itself. It is triggered by what it waits for, so this only bounds
 /// the effect of a fault; thousands of tests may wait.
@@ -60,14 +60,28 @@ impl Decision<'_> {
                 with_back_off(self.blocked(no_watch(Reason::JobRejected, message)))
             }
             _ => match judge_script(self.test, self.config, &observed.script) {
-                Ok(_) if !observed.has_worker_files => Plan {
-                    action: Some(Action::CreateWorkerFiles),
-                    requeue_at: Some(self.now),
-                    ..Plan::default()
-                },
-                Ok(script) => self.start(&script),
                 Err(problem) => self.blocked(problem),
+                Ok(script) => match observed.worker_files {
+                    WorkerFiles::Unknown => Plan {
+                        action: Some(Action::CreateWorkerFiles),
+                        requeue_at: Some(self.now),
+                        ..Plan::default()
+                    },
+                    WorkerFiles::Foreign => self.blocked(self.foreign_worker_files()),
+                    WorkerFiles::Verified => self.start(&script),
+                },
             },
+        }
+    }
+
+    /// Somebody else's files would run in the workers.
+    fn foreign_worker_files(&self) -> ScriptProblem {
+        let namespace = self.test.namespace().unwrap_or_default();
+        let name = build::config_map_name();
+        ScriptProblem {
+            reason: Reason::NameConflict,
+            message: messages::foreign_worker_files(&namespace, &name),
+            watch: Some(Dependency::ConfigMap(name)),
         }
     }
 

@@ -19,7 +19,7 @@ use super::{
 use crate::build;
 use crate::runtime::hash::fnv1a;
 use crate::state::{
-    JobOutcome, JobState, JobStatus, Observed, StartState, WorkerState, WorkerStatus,
+    JobOutcome, JobState, JobStatus, Observed, StartState, WorkerFiles, WorkerState, WorkerStatus,
 };
 
 /// How often the counts and the duration of a running test are written, where few tests run.
@@ -405,7 +405,7 @@ impl Decision<'_> {
 /// Somebody may have deleted the worker files, which are among the volumes of pods.
 fn missing_worker_files(observed: &Observed) -> Option<Action> {
     let blocker = observed.blocker.as_ref()?;
-    (blocker.reason == Reason::VolumeNotMounted && !observed.has_worker_files)
+    (blocker.reason == Reason::VolumeNotMounted && observed.worker_files == WorkerFiles::Unknown)
         .then_some(Action::CreateWorkerFiles)
 }
 

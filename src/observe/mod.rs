@@ -4,6 +4,7 @@
 mod events;
 mod job;
 mod script;
+mod worker_files;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,7 +12,7 @@ use std::time::Instant;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::Api;
-use loadtest_api::v1alpha1::{LoadTest, Phase};
+use loadtest_api::v1alpha1::{LoadTest, Phase, Reason};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::cache::object_ref;
@@ -20,9 +21,10 @@ use crate::decide::object_to_explain;
 use crate::error::Error;
 use crate::runtime::api_error::with_timeout;
 use crate::state::abridged::is_abridged;
-use crate::state::{FailedCall, JobState, Observed, ScriptState};
+use crate::state::{FailedCall, JobState, Observed, ScriptState, WorkerFiles};
 
 pub use job::find_job;
+pub(crate) use worker_files::read_worker_files;
 
 /// What was read for one reconcile.
 pub(crate) struct Observation {
@@ -46,10 +48,17 @@ pub async fn observe(ctx: &Context, test: &Arc<LoadTest>, now: Timestamp) -> Obs
     };
     let key = object_ref(&test.metadata);
     let stored = ctx.store().job(&key, &test.uid().unwrap_or_default());
-    let has_worker_files = ctx
-        .worker_files
-        .get(&key.namespace, Instant::now())
-        .is_some();
+    let worker_files = match ctx.worker_files.get(&key.namespace, Instant::now()) {
+        Some(()) => WorkerFiles::Verified,
+        None if test.is_pending_for(Reason::NameConflict) => read_worker_files(ctx, &key.namespace)
+            .await
+            .unwrap_or_else(|error| {
+                note(error);
+                WorkerFiles::Unknown
+            }),
+        // Read where they cannot be created.
+        None => WorkerFiles::Unknown,
+    };
     let mut job = match stored {
         Some(job) => job,
         // A Job of others under this name is found by the next attempt to create one.
@@ -86,7 +95,9 @@ pub async fn observe(ctx: &Context, test: &Arc<LoadTest>, now: Timestamp) -> Obs
     } else {
         ScriptState::NotRead
     };
-    if job == JobState::Absent && has_worker_files && !matches!(script, ScriptState::NotRead) {
+    let can_start =
+        worker_files == WorkerFiles::Verified && !matches!(script, ScriptState::NotRead);
+    if job == JobState::Absent && can_start {
         job = job::dry_run_job(ctx, &test, &script).await;
     }
     let workers = match &job {
@@ -107,7 +118,7 @@ pub async fn observe(ctx: &Context, test: &Arc<LoadTest>, now: Timestamp) -> Obs
         job,
         workers,
         script,
-        has_worker_files,
+        worker_files,
         blocker,
         failed_call: failure.as_ref().map(FailedCall::from),
         failed_events: None,

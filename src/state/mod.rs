@@ -11,7 +11,7 @@ pub(crate) mod start_annotation;
 mod worker;
 
 pub use job::{JobOutcome, JobStatus};
-pub use observed::{ConfigMapFiles, FailedCall, JobState, Observed, ScriptState};
+pub use observed::{ConfigMapFiles, FailedCall, JobState, Observed, ScriptState, WorkerFiles};
 pub use partial::{PartialJob, PartialPod};
 pub(crate) use partial::{owning_job, partial_metadata};
 pub use worker::{

@@ -15,8 +15,8 @@ pub struct Observed {
     pub workers: Vec<Arc<WorkerStatus>>,
     /// The test's script. Read only while no Job exists.
     pub script: ScriptState,
-    /// Whether the test's namespace is known to have the worker files.
-    pub has_worker_files: bool,
+    /// The `ConfigMap` of the worker files in the test's namespace.
+    pub worker_files: WorkerFiles,
     /// What events report about workers that do not start, where neither Job nor pods explain it.
     pub blocker: Option<StartBlocker>,
     /// The call that failed in this reconcile, if one did. Reads come before writes, and the first counts.
@@ -36,6 +36,18 @@ pub struct FailedCall {
     pub what: &'static str,
     /// The API server's message, or how the request failed.
     pub error: String,
+}
+
+/// The `ConfigMap` of the worker files in a namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WorkerFiles {
+    /// It was not read, or does not exist.
+    #[default]
+    Unknown,
+    /// It has the contents of this version, and is immutable.
+    Verified,
+    /// It has other contents, which would run in the workers, or can change.
+    Foreign,
 }
 
 /// The state of a test's Job.

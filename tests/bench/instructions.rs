@@ -110,7 +110,7 @@ fn do_work(what: &str, size: usize, times: usize) {
             job: JobState::Owned(JobStatus::from_job(&job(0))),
             workers,
             script: ScriptState::NotRead,
-            has_worker_files: true,
+            worker_files: artillery_operator::state::WorkerFiles::Verified,
             ..Observed::default()
         };
         let settings = WorkerConfig::default();

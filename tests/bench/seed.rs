@@ -156,7 +156,7 @@ async fn one(client: &Client, namespace: &str, name: String, count: usize, at: S
         job,
         workers,
         script: ScriptState::NotRead,
-        has_worker_files: true,
+        worker_files: artillery_operator::state::WorkerFiles::Verified,
         ..Observed::default()
     };
     let status = decide(&test, &seen, &WorkerConfig::default(), now)

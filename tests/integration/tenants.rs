@@ -1,14 +1,15 @@
 //! What somebody with ordinary rights in one namespace does to the tests of others.
 
+use artillery_operator::build::{config_map, config_map_name};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
 use loadtest_api::v1alpha1::LoadTest;
 use serde_json::json;
 
-use crate::support::{TestEnv, control_plane, load_test};
+use crate::support::{TestEnv, condition, condition_reason, control_plane, load_test};
 
 /// The startup and the readiness probe of a worker that is ready to begin.
 const READY: [bool; 2] = [true, false];
@@ -69,4 +70,39 @@ async fn forged_worker_in_another_namespace_has_no_effect() {
         .patch("victim-0-forged", &PatchParams::default(), &keep_none)
         .await
         .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn foreign_worker_files_block_a_test_until_they_are_deleted() {
+    let mut env = TestEnv::new(control_plane()).await;
+    env.create_script("test-script").await;
+    let name = config_map_name();
+    let mut foreign = config_map(&env.namespace);
+    let files = foreign.data.as_mut().unwrap();
+    files.insert("results.js".into(), "steal(process.env)".into());
+    env.create::<ConfigMap>(serde_json::to_value(foreign).unwrap())
+        .await;
+    env.start_operator(&[]).await;
+    env.load_test("blocked", 1).await;
+    let blocked = env
+        .until_test("blocked", "the foreign files are reported", |t| {
+            condition_reason(t) == "NameConflict"
+        })
+        .await;
+    let (status, _, message) = condition(&blocked, "Progressing");
+    assert_eq!(status, "False");
+    let command = format!("kubectl delete configmap -n {} {name}", env.namespace);
+    assert!(message.contains(&command), "{message}");
+    assert!(env.api::<Job>().get_opt("blocked").await.unwrap().is_none());
+
+    env.delete::<ConfigMap>(&name).await;
+    env.set_exited(&env.pods("blocked", 1).await[0], 0, "")
+        .await;
+    env.until_phase("blocked", "Completed").await;
+    let own: ConfigMap = env.until_exists(&name).await;
+    assert_eq!(own.data, config_map(&env.namespace).data);
+    assert_eq!(
+        env.event_reasons("blocked").await,
+        ["NameConflict", "Created", "Running", "Completed"]
+    );
 }

@@ -21,8 +21,8 @@ use super::*;
 use loadtest_api::v1alpha1::JobRecord;
 
 use crate::state::{
-    Deletion, JobOutcome, JobStatus, ScriptState, StartHandshake, StartState, WorkerState,
-    WorkerStatus,
+    Deletion, JobOutcome, JobStatus, ScriptState, StartHandshake, StartState, WorkerFiles,
+    WorkerState, WorkerStatus,
 };
 use objects::{at, load_test, test_job, worker};
 

@@ -83,7 +83,7 @@ impl State {
             job,
             workers,
             script,
-            has_worker_files: true,
+            worker_files: WorkerFiles::Verified,
             blocker: None,
             ..Observed::default()
         };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use super::*;
 use crate::state::{
     ConfigMapFiles, JobOutcome, JobStatus, ScriptState, StartBlocker, StartHandshake, StartState,
-    WorkerState, WorkerStatus,
+    WorkerFiles, WorkerState, WorkerStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use loadtest_script::{Analysis, FilesHash};
@@ -102,7 +102,7 @@ fn seen(job: JobState, workers: Vec<WorkerStatus>) -> Observed {
         job,
         workers,
         script: ScriptState::NotRead,
-        has_worker_files: true,
+        worker_files: WorkerFiles::Verified,
         blocker: None,
         ..Observed::default()
     }

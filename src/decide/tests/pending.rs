@@ -115,6 +115,35 @@ fn a_blocked_test_reports_the_reason_once_and_watches_the_dependency() {
 }
 
 #[test]
+fn foreign_worker_files_block_the_start_until_they_are_deleted() {
+    let files = |worker_files| Observed {
+        worker_files,
+        ..seen(JobState::Absent, vec![])
+    };
+    let mut test = test(1);
+    let blocked = step(&mut test, &files(WorkerFiles::Foreign), 0);
+    let name = crate::build::config_map_name();
+    assert!(blocked.action.is_none());
+    assert_eq!(
+        (reasons(&blocked), blocked.watch.clone()),
+        (
+            vec!["NameConflict"],
+            Some(Dependency::ConfigMap(name.clone()))
+        )
+    );
+    let message = &test.status.as_ref().unwrap().conditions[0].message;
+    let command = format!("(kubectl delete configmap -n n {name})");
+    assert!(message.contains(&command), "{message}");
+    assert!(test.is_pending_for(Reason::NameConflict));
+    let again = step(&mut test, &files(WorkerFiles::Foreign), 1);
+    assert!(again.status.is_none() && again.action.is_none());
+
+    let deleted = step(&mut test, &files(WorkerFiles::Unknown), 2);
+    assert!(matches!(deleted.action, Some(Action::CreateWorkerFiles)));
+    assert!(creates(&step(&mut test, &files(WorkerFiles::Verified), 2)));
+}
+
+#[test]
 fn missing_status_fields_keep_a_test_pending_until_the_crd_has_them() {
     let missing = |count: usize| Observed {
         missing_fields: (0..count).map(|n| format!("status.f{n}")).collect(),

@@ -82,13 +82,19 @@ impl LoadTest {
     /// Whether the API server rejected the last attempt to create the Job. Such a test never had one.
     #[must_use]
     pub fn last_create_was_rejected(&self) -> bool {
+        self.is_pending_for(Reason::JobRejected)
+    }
+
+    /// Whether the test is recorded as pending for this reason.
+    #[must_use]
+    pub fn is_pending_for(&self, reason: Reason) -> bool {
         let pending = self
             .status
             .as_ref()
             .filter(|s| s.phase == Some(Phase::Pending));
         pending
             .and_then(LoadTestStatus::progressing)
-            .is_some_and(|c| c.reason == Reason::JobRejected.as_str())
+            .is_some_and(|c| c.reason == reason.as_str())
     }
 }
 

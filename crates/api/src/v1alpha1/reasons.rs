@@ -117,7 +117,7 @@ pub enum Reason {
     ScriptWarning,
     /// A condition in spec.thresholds cannot be evaluated, whatever the workers measure.
     InvalidThreshold,
-    /// Another object has the name of the test's Job.
+    /// Another object has the name of the test's Job, or of the ConfigMap with the files of the workers.
     NameConflict,
     /// The API server rejected the Job.
     JobRejected,
