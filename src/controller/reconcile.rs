@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::observe::observe;
 use crate::report::{record_events, record_status};
 use crate::runtime::api_error::ErrorClass;
+use crate::state::abridged::restore;
 use crate::state::{FailedCall, ScriptState, WorkerFiles};
 use crate::watch::dependencies::DependencyWatches;
 
@@ -86,7 +87,7 @@ impl Reconciler {
             }
             let action = plan.action.as_ref().filter(|_| may_act);
             test = match record_status(ctx, &test, &plan, now).await {
-                Ok(test) => test, // client: one write
+                Ok(written) => restore(written, &test), // client: one write
                 Err(error) => return self.without_status(&test, &plan, error, now).await,
             };
             match apply(ctx, &test, action).await {

@@ -1,6 +1,7 @@
 //! LoadTests of which only a part is kept, so that a tenant with many large ones does not fill the memory.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use loadtest_api::v1alpha1::{LoadTest, TestScript, WorkerTemplate};
 
@@ -41,6 +42,20 @@ pub(crate) fn is_abridged(test: &LoadTest) -> bool {
     annotations.is_some_and(|annotations| annotations.contains_key(MARK))
 }
 
+/// The test as written, as whole as it was read.
+pub(crate) fn restore(written: Arc<LoadTest>, read: &LoadTest) -> Arc<LoadTest> {
+    if !is_abridged(&written) || is_abridged(read) {
+        return written;
+    }
+    let mut whole = read.clone();
+    whole
+        .metadata
+        .resource_version
+        .clone_from(&written.metadata.resource_version);
+    whole.status.clone_from(&written.status);
+    Arc::new(whole)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,8 +82,12 @@ mod tests {
             abridge(&mut test);
             assert!(!is_abridged(&test));
             enlarge(&mut test);
+            let whole = test.clone();
             abridge(&mut test);
             assert!(is_abridged(&test));
+            let restored = restore(Arc::new(test.clone()), &whole);
+            assert_eq!(restored.spec, whole.spec);
+            assert!(!is_abridged(&restored));
             assert_eq!((test.spec.count, test.spec.suspend), (7, Some(true)));
             assert!(serde_json::to_vec(&test).is_ok_and(|json| json.len() < 700));
         }

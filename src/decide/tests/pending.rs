@@ -71,7 +71,7 @@ fn a_blocked_test_reports_the_reason_once_and_watches_the_dependency() {
         )
     );
     assert!(reported.events[0].warning && !creates(&reported));
-    assert_eq!(reported.requeue_at, Some(at(30)), "in case nobody wakes it");
+    assert_eq!(reported.requeue_at, Some(at(300)), "in case no event comes");
     assert!(
         step(&mut test, &missing, 1).status.is_none(),
         "no write while nothing changes"
@@ -153,7 +153,7 @@ fn missing_status_fields_keep_a_test_pending_until_the_crd_has_them() {
     let blocked = step(&mut test, &missing(1), 0);
     assert!(!creates(&blocked));
     assert_eq!(reasons(&blocked), ["CrdOutdated"]);
-    assert_eq!(blocked.requeue_at, Some(at(30)));
+    assert_eq!(blocked.requeue_at, Some(at(60)));
     let status = blocked.status.unwrap();
     assert_eq!(
         (status.phase, status.conditions[0].reason.as_str()),
