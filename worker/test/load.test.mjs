@@ -119,7 +119,7 @@ describe('the load of a worker', () => {
     assert.deepEqual(at(11_000), [60, 20, 4200, 1000, 20]);
     assert.deepEqual(at(13_000), [60, 50, 4200, 3000, 20]);
     assert.deepEqual(at(9000), [60, 0, 4200, 0, 20]);
-    assert.deepEqual(at(20_000, true), [60, 60, 4200, 10_000, 20]);
+    assert.deepEqual(at(13_500, true), [60, 60, 4200, 3500, 20]);
     const ended = newWorker({ endTime: 14_300 }, { startTime: 10_100, endTime: 14_900 });
     assert.deepEqual(ended.measure({ time: 20_000, isFinal: true }).load, [60, 60, 4200, 4900, 20]);
   });
