@@ -67,7 +67,7 @@ pub(crate) fn large() -> [(&'static str, usize, String); 6] {
     let with =
         |json: &str, expression: &str| format!("{json}\n{}", vec![expression; 200].join("\n"));
     let sum = |one: &str| format!("{} > 0", vec![one; 1300 / (one.len() + 3)].join(" + "));
-    let custom = joined(90, " + ", &|n| format!("custom.m{n}"));
+    let custom = joined(50, " + ", &|n| format!("custom.metric{n}"));
     [
         (
             "thresholds over metrics with a common prefix",

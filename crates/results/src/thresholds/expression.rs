@@ -13,7 +13,7 @@ const MAX_DEPTH: usize = 50;
 /// Artillery's names are not longer.
 const MAX_NAME_LENGTH: usize = 1024;
 /// Bounds the time of an evaluation, and the length of the message about it.
-const MAX_METRICS: usize = 100;
+const MAX_METRICS: usize = 50;
 const TO_SUBTRACT: &str = "to subtract or divide, put spaces around - and /";
 const FUNCTIONS: &str = "the functions are abs, ceil, floor, log, max, min, round and sqrt";
 

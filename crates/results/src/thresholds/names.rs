@@ -353,6 +353,7 @@ fn nearest(names: impl Iterator<Item = &'static str>, lower: &str) -> Option<&'s
     let distance_to = |name: &str| edit_distance(lower, &name.to_lowercase());
     let max = if lower.len() > 8 { 2 } else { 1 };
     names
+        .filter(|name| lower.len().abs_diff(name.len()) <= max)
         .map(|name| (distance_to(name), name))
         .filter(|(distance, name)| *distance <= max && name.len() > 4)
         .min()

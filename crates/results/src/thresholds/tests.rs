@@ -474,11 +474,11 @@ fn longest_metric_at_the_start_of_a_text_is_meant() {
 
 #[test]
 fn thresholds_beyond_the_limits_are_not_evaluated() {
-    let names: Vec<_> = (0..=100).map(|n| format!("custom.c{n}")).collect();
+    let names: Vec<_> = (0..=50).map(|n| format!("custom.c{n}")).collect();
     let sum = |n: usize| format!("{} >= 0", names[..n].join(" + "));
-    assert_eq!(check(&sum(100)), Ok(()));
-    let error = check(&sum(101)).unwrap_err();
-    assert_eq!(error.reason, "the expression names more than 100 metrics");
+    assert_eq!(check(&sum(50)), Ok(()));
+    let error = check(&sum(51)).unwrap_err();
+    assert_eq!(error.reason, "the expression names more than 50 metrics");
 
     let long = format!("http.requests >= 0{}", " ".repeat(4000));
     let all: Vec<_> = (0..70).map(|_| Threshold::strict(long.as_str())).collect();
