@@ -42,7 +42,7 @@ pub(in crate::decide) fn delivery(
             None => "The test did not complete, and its planned load is unknown.".to_owned(),
         },
         Reason::PlanUnknown => {
-            "The planned load is unknown: not all workers could read the script's phases."
+            "The planned load is unknown: not all workers reported a plan of the script's phases."
                 .to_owned()
         }
         _ => format!("{}.", upper_first(&shortfall(reason, figures))),

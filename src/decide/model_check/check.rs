@@ -63,6 +63,15 @@ impl State {
                     reasons.contains(&(test.uid, expected)),
                     "missing event of the final phase: {self:#?}"
                 );
+                let status = &names.statuses[usize::from(test.status.unwrap())];
+                let is_saturated = status
+                    .condition(ConditionType::LoadDelivered)
+                    .is_some_and(|c| c.reason == Reason::WorkersSaturated.as_str());
+                assert_eq!(
+                    reasons.contains(&(test.uid, Reason::WorkersSaturated)),
+                    is_saturated,
+                    "missing event of saturated workers: {self:#?}"
+                );
             }
             Some(Phase::Pending) => {
                 let status = &names.statuses[usize::from(test.status.unwrap())];

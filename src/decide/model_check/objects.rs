@@ -1,5 +1,10 @@
 //! Converts the objects of the model to those of Kubernetes.
 
+use std::sync::LazyLock;
+
+use loadtest_results::Snapshot;
+use loadtest_results::testing::message;
+
 use super::*;
 
 pub(super) fn at(seconds: i64) -> Timestamp {
@@ -60,6 +65,19 @@ pub(super) fn failed(reason: &str) -> JobOutcome {
     }
 }
 
+/// What a worker leaves: the first one sent its load as planned, and the others were late.
+fn snapshot(index: usize) -> Arc<Snapshot> {
+    static SNAPSHOTS: LazyLock<[Arc<Snapshot>; 2]> = LazyLock::new(|| {
+        [20_000, 60_000].map(|actual_ms| {
+            let json = format!(
+                r#"{{"final":true,"load":[9,9,20000,{actual_ms},0],"counters":{{"vusers.created":9,"vusers.completed":9}},"histograms":{{}}}}"#
+            );
+            Arc::new(Snapshot::from_message(&message(&json)).unwrap())
+        })
+    });
+    SNAPSHOTS[usize::from(index > 0)].clone()
+}
+
 pub(super) fn worker((index, pod): (usize, &Pod)) -> WorkerStatus {
     let (state, started, deleted) = match *pod {
         Pod::Pending => (WorkerState::Pending { blocker: None }, false, None),
@@ -109,7 +127,7 @@ pub(super) fn worker((index, pod): (usize, &Pod)) -> WorkerStatus {
             sent_at: None,
             ack_deadline: Some(Timestamp::MIN),
         },
-        snapshot: None,
+        snapshot: (*pod == Pod::Succeeded).then(|| snapshot(index)),
         pod_outlives_worker: false,
         deleted: deleted.map(Box::new),
         state,

@@ -157,7 +157,7 @@ impl Values<'_> {
         let count = |counter: &str| Ok(self.counter(counter)?.unwrap_or_default());
         match name {
             LOAD_PLANNED => Some(self.0.plan().map(|plan| plan.vusers).ok_or_else(|| {
-                "the planned load is unknown: not all workers could read the script's phases"
+                "the planned load is unknown: not all workers reported a plan of the script's phases"
                     .to_owned()
             })),
             LOAD_CREATED => Some(count("vusers.created")),
@@ -176,7 +176,7 @@ impl Values<'_> {
             .filter(|_| !self.0.load.is_delay_incomplete)
             .ok_or_else(|| {
                 format!(
-                    "{ARRIVAL_DELAY} is unknown: not all workers could read the script's phases"
+                    "{ARRIVAL_DELAY} is unknown: not all workers reported a plan of the script's phases"
                 )
             })?
             .summary(summary)
