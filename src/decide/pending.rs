@@ -81,7 +81,7 @@ impl Decision<'_> {
         ScriptProblem {
             reason: Reason::NameConflict,
             message: messages::foreign_worker_files(&namespace, &name),
-            watch: Some(Dependency::ConfigMap(name)),
+            watch: Some(Dependency::ConfigMaps(vec![name])),
         }
     }
 

@@ -109,11 +109,11 @@ pub struct PodRef {
 /// it can still be inspected.
 pub const TERMINATE_NOW_SECONDS: i64 = 1;
 
-/// An object whose change is a reason to reconcile a test.
+/// Objects whose change is a reason to reconcile a test.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Dependency {
-    /// A `ConfigMap` in the test's namespace.
-    ConfigMap(String),
+    /// Any of these `ConfigMap`s in the test's namespace.
+    ConfigMaps(Vec<String>),
     /// A Job in the test's namespace.
     Job(String),
 }

@@ -32,20 +32,20 @@ pub fn judge_script(
     config: &WorkerConfig,
     script: &ScriptState,
 ) -> Result<ScriptInfo, ScriptProblem> {
-    let invalid = |message, config_map: Option<&str>| ScriptProblem {
+    let invalid = |message, config_maps: Vec<String>| ScriptProblem {
         reason: Reason::InvalidTestScript,
         message,
-        watch: config_map.map(|name| Dependency::ConfigMap(name.to_owned())),
+        watch: (!config_maps.is_empty()).then_some(Dependency::ConfigMaps(config_maps)),
     };
     let missing = |message, config_map: &str| ScriptProblem {
         reason: Reason::MissingTestScript,
         message,
-        watch: Some(Dependency::ConfigMap(config_map.to_owned())),
+        watch: Some(Dependency::ConfigMaps(vec![config_map.to_owned()])),
     };
     let spec = &test.spec.test_script;
     let worker = test.spec.worker.as_deref();
     if let Some(problem) = worker.and_then(|worker| validate_env(&worker.env)) {
-        return Err(invalid(messages::invalid_env(&problem), None));
+        return Err(invalid(messages::invalid_env(&problem), Vec::new()));
     }
     let mut thresholds = test.spec.thresholds.iter();
     if let Some(problem) = thresholds.find_map(|one| thresholds::check(one).err()) {
@@ -100,7 +100,8 @@ pub fn judge_script(
             if let Some(earlier) = places.insert(key, place) {
                 let place = messages::config_map_place(&config_map.name);
                 let message = messages::duplicate_file(key, &earlier, &place);
-                return Err(invalid(message, Some(&config_map.name)));
+                let all = spec.config_maps().into_iter().map(str::to_owned);
+                return Err(invalid(message, all.collect()));
             }
         }
     }
@@ -116,7 +117,8 @@ pub fn judge_script(
             |own| messages::script_place(spec.file(), &own.name),
         );
         let message = messages::invalid_script(&place, &problem.message);
-        return Err(invalid(message, spec.config_map()));
+        let own = spec.config_map().map(str::to_owned);
+        return Err(invalid(message, own.into_iter().collect()));
     }
     let mut warnings = Vec::new();
     if test.spec.validate && is_whole_script {

@@ -39,10 +39,10 @@ enum Kind {
 }
 
 impl Kind {
-    fn of(dependency: &Dependency) -> (Self, &str) {
+    fn of(dependency: &Dependency) -> (Self, &[String]) {
         match dependency {
-            Dependency::ConfigMap(name) => (Self::ConfigMap, name),
-            Dependency::Job(name) => (Self::Job, name),
+            Dependency::ConfigMaps(names) => (Self::ConfigMap, names),
+            Dependency::Job(name) => (Self::Job, std::slice::from_ref(name)),
         }
     }
 }
@@ -92,7 +92,7 @@ impl DependencyWatches {
         let Some(dependency) = dependency else {
             return;
         };
-        let (kind, name) = Kind::of(&dependency);
+        let (kind, names) = Kind::of(&dependency);
         let watch = waits
             .watches
             .entry((test.namespace.clone(), kind))
@@ -101,8 +101,10 @@ impl DependencyWatches {
                 is_listed: false,
                 task: self.spawn(test.namespace.clone(), kind),
             });
-        let waiting = watch.waiting.entry(name.to_owned()).or_default();
-        waiting.tests.insert(test.clone());
+        for name in names {
+            let waiting = watch.waiting.entry(name.clone()).or_default();
+            waiting.tests.insert(test.clone());
+        }
         if watch.is_listed {
             self.trigger([test]);
         }
@@ -117,9 +119,9 @@ impl DependencyWatches {
     /// The name of an object that may be the one that a test waits for, under the name that kustomize gave it.
     pub(crate) fn similar_name(&self, test: &ObjectRef) -> Option<String> {
         let waits = lock(&self.waits);
-        let (kind, name) = Kind::of(waits.by_test.get(test)?);
+        let (kind, names) = Kind::of(waits.by_test.get(test)?);
         let watch = waits.watches.get(&(test.namespace.clone(), kind))?;
-        watch.waiting.get(name)?.similar.clone()
+        watch.waiting.get(names.first()?)?.similar.clone()
     }
 
     fn spawn(&self, namespace: String, kind: Kind) -> JoinHandle<()> {
@@ -175,12 +177,15 @@ impl Waits {
             return;
         };
         shrink_if_sparse(&mut self.by_test);
-        let (kind, name) = Kind::of(&dependency);
+        let (kind, names) = Kind::of(&dependency);
         let scope = (test.namespace.clone(), kind);
         let Some(watch) = self.watches.get_mut(&scope) else {
             return;
         };
-        if let Some(waiting) = watch.waiting.get_mut(name) {
+        for name in names {
+            let Some(waiting) = watch.waiting.get_mut(name) else {
+                continue;
+            };
             waiting.tests.remove(test);
             if waiting.tests.is_empty() {
                 watch.waiting.remove(name);

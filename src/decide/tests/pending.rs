@@ -67,7 +67,7 @@ fn a_blocked_test_reports_the_reason_once_and_watches_the_dependency() {
         (reasons(&reported), reported.watch.clone()),
         (
             vec!["MissingTestScript"],
-            Some(Dependency::ConfigMap("script".into()))
+            Some(Dependency::ConfigMaps(vec!["script".into()]))
         )
     );
     assert!(reported.events[0].warning && !creates(&reported));
@@ -128,7 +128,7 @@ fn foreign_worker_files_block_the_start_until_they_are_deleted() {
         (reasons(&blocked), blocked.watch.clone()),
         (
             vec!["NameConflict"],
-            Some(Dependency::ConfigMap(name.clone()))
+            Some(Dependency::ConfigMaps(vec![name.clone()]))
         )
     );
     let message = &test.status.as_ref().unwrap().conditions[0].message;
