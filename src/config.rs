@@ -98,6 +98,11 @@ pub struct WorkerConfig {
           value_parser = parse_user)]
     pub run_as_user: User,
 
+    /// Let workers serve their results while they run, and show them in the status. Without it, results follow at the end of a test.
+    #[arg(id = "live-results", long = "live-results", env = "LIVE_RESULTS", num_args = 0..=1, require_equals = true,
+          default_value_t = true, default_missing_value = "true", action = ArgAction::Set)]
+    pub live_results: bool,
+
     /// YAML file with defaults for `spec.worker` of all `LoadTests`. Fields that a `LoadTest` sets take precedence.
     #[arg(
         id = "worker-defaults",
@@ -164,6 +169,7 @@ fn parse_user(text: &str) -> Result<User, String> {
 impl Default for WorkerConfig {
     fn default() -> Self {
         Self {
+            live_results: true,
             image: DEFAULT_IMAGE.into(),
             image_pull_policy: None,
             run_as_user: Some(1000),

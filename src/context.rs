@@ -3,17 +3,24 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use k8s_openapi::jiff::Timestamp;
 use kube::Client;
+use loadtest_api::duration;
+use loadtest_api::v1alpha1::{LoadTest, Phase};
+use loadtest_results::series::MIN_STEP_SECONDS;
 use loadtest_script::{Analysis, FilesHash};
 use tokio::sync::{Semaphore, watch};
 
 use crate::cache::TtlCache;
+use crate::cache::live::{LiveStore, Target, TargetWorker};
+use crate::cache::object_ref;
 use crate::cache::own_writes::OwnWrites;
 use crate::cache::store::Store;
 use crate::cache::warnings::WarningsCache;
 use crate::config::WorkerConfig;
 use crate::runtime::lock;
 use crate::runtime::metrics::Metrics;
+use crate::state::{JobState, WorkerState, WorkerStatus};
 
 /// How long a script is kept: many tests of one script that are created at once read it once. Not longer, because a test that is
 /// created after its script was edited must find the edit.
@@ -53,6 +60,8 @@ pub(crate) struct Context {
     pub config_map_reads: Semaphore,
     /// The namespaces whose worker files this process created or verified.
     pub worker_files: TtlCache<String, ()>,
+    /// What the workers of running tests reported last.
+    pub live: LiveStore,
     /// The warnings that the cluster's controllers recorded.
     pub warnings: WarningsCache,
     /// What the API server would drop of a status.
@@ -113,6 +122,7 @@ impl Context {
             large_tests: Arc::new(Semaphore::new(MAX_LARGE_TESTS)),
             config_map_reads: Semaphore::new(MAX_CONFIG_MAP_READS),
             worker_files: TtlCache::new(WORKER_FILES_CACHE_TTL),
+            live: LiveStore::default(),
             warnings: WarningsCache::default(),
             missing_fields,
             store: Mutex::default(),
@@ -132,6 +142,64 @@ impl Context {
             let running = self.store().running_jobs();
             self.running_jobs.insert((), running, now);
             running
+        })
+    }
+
+    /// The running tests whose workers are to be read now.
+    pub(crate) fn targets_due(&self, now: Timestamp) -> Vec<Target> {
+        if !self.config.live_results {
+            return Vec::new();
+        }
+        let store = self.store();
+        let target = |test: &Arc<LoadTest>| self.target(&store, test, now);
+        store.started_tests().filter_map(target).collect()
+    }
+
+    fn target(&self, store: &Store, test: &LoadTest, now: Timestamp) -> Option<Target> {
+        let status = test.status.as_ref()?;
+        if !test.spec.live_results || test.is_finished() || status.phase != Some(Phase::Running) {
+            return None;
+        }
+        let key = object_ref(&test.metadata);
+        let Some(JobState::Owned(job)) = store.job(&key, test.metadata.uid.as_deref()?) else {
+            return None;
+        };
+        let started = match &status.load_start_time {
+            Some(at) => at.0,
+            None => status.start_time.as_ref()?.0,
+        };
+        // Periods begin with the load, so that the workers of one test are read in the rhythm of its series.
+        let period = |at: Timestamp| at.duration_since(started).as_secs() / MIN_STEP_SECONDS;
+        let is_due = match self.live.read_at(&key, &job.uid) {
+            Some(at) => period(now) > period(at),
+            None => period(now) > 0,
+        };
+        if !is_due {
+            return None;
+        }
+        let workers = store.workers(&key, &job.uid);
+        let worker = |worker: &Arc<WorkerStatus>| {
+            Some(TargetWorker {
+                pod: worker.pod.clone(),
+                index: i32::try_from(worker.index?).ok()?,
+                ip: worker.ip.filter(|_| worker.state == WorkerState::Running)?,
+            })
+        };
+        let expected = status
+            .expected_duration
+            .as_deref()
+            .and_then(duration::parse);
+        let workers: Vec<_> = workers.iter().filter_map(worker).collect();
+        if workers.is_empty() {
+            return None;
+        }
+        Some(Target {
+            workers,
+            job_uid: job.uid,
+            started,
+            expected_seconds: expected.map(|expected| expected.as_secs_f64()),
+            abort: test.spec.abort.clone(),
+            key,
         })
     }
 

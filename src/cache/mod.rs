@@ -1,6 +1,7 @@
 //! What this process knows: objects from watches, its own writes, and short-lived copies of reads.
 
 mod key;
+pub(crate) mod live;
 pub(crate) mod own_writes;
 mod prune;
 pub mod store;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use loadtest_api::v1alpha1::{LoadTest, LoadTestStatus, Phase};
+use loadtest_api::v1alpha1::{LoadTest, LoadTestStatus, Phase, Results};
 
 use crate::state::abridged::abridge;
 
@@ -14,6 +14,13 @@ pub(crate) fn prune(test: &mut LoadTest) {
     test.metadata.owner_references = None;
     test.metadata.finalizers = None;
     if !test.phase().is_some_and(Phase::is_terminal) {
+        // Those of running tests are only written.
+        if let Some(results) = test.status.as_mut().and_then(|s| s.results.as_mut()) {
+            **results = Results {
+                live: true,
+                ..Results::default()
+            };
+        }
         return abridge(test);
     }
     test.metadata.labels = None;

@@ -99,6 +99,7 @@ impl Reconciler {
                     // client: one write
                     if test.is_finished() && action.is_none() && plan.events.is_empty() {
                         ctx.store().evict_workers(&object_ref(&test.metadata));
+                        ctx.live.forget(&object_ref(&test.metadata));
                     }
                     return Outcome {
                         requeue,
@@ -180,6 +181,7 @@ impl Reconciler {
     pub(super) fn forget(&self, key: &ObjectRef) {
         self.ctx.store().forget_test(key);
         self.ctx.own_writes.forget(key);
+        self.ctx.live.forget(key);
         self.dependencies.unwatch(key);
     }
 }

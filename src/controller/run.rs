@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures::channel::mpsc::unbounded;
 use futures::stream::{self, FuturesUnordered};
 use futures::{Stream, StreamExt};
 use kube::Client;
@@ -17,6 +18,7 @@ use crate::config::WorkerConfig;
 use crate::context::{Context, HasSynced, MissingStatusFields};
 use crate::runtime::metrics::TestsAtScrape;
 use crate::watch::dependencies::DependencyWatches;
+use crate::watch::live::read_workers;
 use crate::watch::watches::{self, Telemetry, WatchScope};
 
 /// How many tests that may start are reconciled at a time. Each makes several requests, one after the other.
@@ -34,7 +36,8 @@ pub async fn run(
     missing_fields: watch::Receiver<MissingStatusFields>,
     shutdown: impl Future<Output = ()> + Send,
 ) {
-    let (dependencies, triggers) = DependencyWatches::new(client.clone());
+    let (triggers, triggered) = unbounded();
+    let dependencies = DependencyWatches::new(client.clone(), triggers.clone());
     let metrics = telemetry.metrics.clone();
     let ctx = Arc::new(Context::new(client, config, metrics, missing_fields));
     let source = Arc::downgrade(&ctx);
@@ -52,14 +55,15 @@ pub async fn run(
     });
     let changed = watches::watch_all(&ctx, &scope, &telemetry);
     let cached = ctx.clone();
-    let triggers = triggers.map(move |key| {
+    let triggered = triggered.map(move |key| {
         // An object that a test waits for has changed.
         cached
             .scripts
             .remove_if(|script| script.namespace == key.namespace);
         vec![key]
     });
-    let triggered = stream::select(triggers, unstarted_tests(&ctx));
+    let triggered = stream::select(triggered, unstarted_tests(&ctx));
+    let reading = tokio::spawn(read_workers(ctx.clone(), triggers));
     let reconciler = Reconciler {
         ctx,
         dependencies,
@@ -67,6 +71,7 @@ pub async fn run(
     };
     let to_reconcile = stream::select(changed, triggered);
     process_workqueue(to_reconcile, &reconciler, shutdown).await;
+    reading.abort();
 }
 
 /// The tests that have not started, whenever other fields of the CRD are missing than before.

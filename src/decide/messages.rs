@@ -10,10 +10,12 @@ use loadtest_api::labels::TEST_NAME_LABEL;
 use loadtest_api::v1alpha1::Reason;
 
 mod finished;
+mod live;
 pub(super) mod load;
 mod results;
 
 pub(super) use finished::*;
+pub(super) use live::*;
 pub(super) use results::*;
 
 use super::log_line::most_informative_line;

@@ -10,6 +10,7 @@ mod clean_up;
 mod coordinated_start;
 mod delivery;
 mod finished;
+mod live;
 mod log_line;
 mod messages;
 mod pending;
@@ -27,7 +28,7 @@ use loadtest_api::v1alpha1::{ConditionType, LoadTest, LoadTestStatus, Phase, Rea
 
 use crate::build;
 use crate::config::WorkerConfig;
-use crate::state::{JobState, Observed};
+use crate::state::{JobState, LiveResults, Observed};
 
 pub use plan::{
     Action, Dependency, EventRecord, JobField, JobPatch, Plan, PodRef, SendStartTime,
@@ -43,6 +44,7 @@ pub fn decide(test: &LoadTest, observed: &Observed, config: &WorkerConfig, now: 
         test,
         current: test.status.clone().unwrap_or_default(),
         failed_events: observed.failed_events.as_deref(),
+        live: observed.live.as_deref(),
         config,
         now,
     };
@@ -73,6 +75,8 @@ pub fn decide(test: &LoadTest, observed: &Observed, config: &WorkerConfig, now: 
 struct Decision<'a> {
     test: &'a LoadTest,
     current: LoadTestStatus,
+    /// What the running workers reported, if they were read.
+    live: Option<&'a LiveResults>,
     /// Why events of this decision could not be recorded.
     failed_events: Option<&'a str>,
     config: &'a WorkerConfig,

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
-use loadtest_api::v1alpha1::{FailurePolicy, Phase, Reason};
+use loadtest_api::duration;
+use loadtest_api::v1alpha1::{FailurePolicy, OnNoData, Phase, Reason};
 
 use super::coordinated_start::StartBarrier;
 use super::running::refresh_interval;
@@ -14,6 +15,9 @@ use crate::state::{JobStatus, Observed, WorkerState, WorkerStatus};
 /// How long after the Job's start pods may be missing or waiting before that is reported. Where few tests run it is half of the
 /// refresh interval.
 const NORMAL_STARTUP: SignedDuration = SignedDuration::from_secs(30);
+
+/// How long a condition of `spec.abort` may be unknown before the test ends: the target is protected even if nothing can be measured.
+const MAX_TIME_WITHOUT_DATA: SignedDuration = SignedDuration::from_secs(60);
 
 /// How far a test is: its phase and the condition Progressing.
 pub(super) struct Progress {
@@ -110,9 +114,10 @@ impl<'a> Run<'a> {
 
     /// The first check that applies.
     pub(super) fn progress(&self) -> Progress {
-        let checks: [fn(&Self) -> Option<Progress>; 6] = [
+        let checks: [fn(&Self) -> Option<Progress>; 7] = [
             Self::stopping,
             Self::stop_requested,
+            Self::abort_condition_met,
             Self::start_deadline_exceeded,
             Self::failed_with_live_pod,
             Self::running,
@@ -134,6 +139,32 @@ impl<'a> Run<'a> {
     fn stop_requested(&self) -> Option<Progress> {
         (self.decision.test.spec.stop == Some(true))
             .then(|| Progress::stopping(true, Reason::Stopping, messages::STOPPING.to_owned()))
+    }
+
+    /// A condition of `spec.abort` has held for long enough, or could not be evaluated for too long.
+    fn abort_condition_met(&self) -> Option<Progress> {
+        let decision = self.decision;
+        let lasts = |since: Option<Timestamp>, at_least: SignedDuration| {
+            since.is_some_and(|since| decision.now.duration_since(since) >= at_least)
+        };
+        let conditions = decision.test.spec.abort.iter().zip(&decision.live?.aborts);
+        conditions.into_iter().find_map(|(condition, state)| {
+            let duration = condition.r#for.as_deref().and_then(duration::parse);
+            if lasts(state.held_since, duration.unwrap_or_default()) {
+                let message = messages::abort_condition_met(condition, &state.observed);
+                return Some(Progress::stopping(
+                    false,
+                    Reason::AbortConditionMet,
+                    message,
+                ));
+            }
+            let is_unknown = condition.on_no_data == OnNoData::Abort
+                && lasts(state.unknown_since, MAX_TIME_WITHOUT_DATA);
+            is_unknown.then(|| {
+                let message = messages::abort_condition_unknown(condition, &state.observed);
+                Progress::stopping(false, Reason::AbortConditionUnknown, message)
+            })
+        })
     }
 
     fn start_deadline_exceeded(&self) -> Option<Progress> {

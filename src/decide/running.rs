@@ -12,6 +12,7 @@ use loadtest_api::v1alpha1::{LoadTest, LoadTestStatus, Phase, Reason, StopCause}
 use super::coordinated_start::StartBarrier;
 use super::messages;
 use super::progress::{Run, normal_startup};
+use super::verdict::load_event;
 use super::{
     Action, Decision, EventRecord, FinalPhase, JobField, Plan, progressing_conditions,
     saturating_add,
@@ -165,11 +166,18 @@ impl Decision<'_> {
                 None => event,
             });
         }
-        let conditions = progressing_conditions(
+        let mut conditions = progressing_conditions(
             Some(progress.progressing),
             progress.reason,
             progress.message,
         );
+        let mut results = None;
+        if let Some(live) = self.live {
+            let about_results;
+            (results, about_results) = self.live_results(live);
+            events.extend(about_results.iter().filter_map(load_event));
+            conditions.extend(about_results);
+        }
         let mut status = self.with_counts(self.status(phase, conditions), job, workers);
         status.duration = Some(duration::format(
             self.now.duration_since(job.started.unwrap_or(self.now)),
@@ -177,6 +185,7 @@ impl Decision<'_> {
         status.start_time = status.start_time.or_else(|| job.started.map(Time));
         status.stop_cause = status.stop_cause.or(stop_cause);
         status.load_start_time = load_start.or(status.load_start_time);
+        status.results = results.map(Box::new).or(status.results);
 
         let interval = refresh_interval(observed.running_jobs);
         let write_at = self.write_at(&status, job.started, interval);
@@ -388,6 +397,11 @@ impl Decision<'_> {
                 completions: status.completions.clone(),
                 duration: status.duration.clone(),
                 start_time: status.start_time.clone(),
+                // The first ones are written at once.
+                results: status
+                    .results
+                    .clone()
+                    .filter(|_| self.current.results.is_some()),
                 ..self.current.clone()
             }
     }

@@ -46,6 +46,9 @@ impl Decision<'_> {
             let count = u32::try_from(self.test.spec.count).unwrap_or_default();
             summarize(&merged.measured, count, merged.repeated)
         });
+        if let Some(results) = &mut results {
+            self.complete_series(results, &merged.measured);
+        }
         let has_thresholds = status.thresholds.as_ref().is_some_and(|t| !t.is_empty());
         let evaluations = match (&results, &status.thresholds) {
             (Some(_), Some(thresholds)) => thresholds::evaluate(thresholds, &merged.measured),

@@ -114,6 +114,10 @@ pub async fn observe(ctx: &Context, test: &Arc<LoadTest>, now: Timestamp) -> Obs
             }),
         None => None,
     };
+    let live = match &job {
+        JobState::Owned(job) => ctx.live.latest(&key, &job.uid),
+        _ => None,
+    };
     let observed = Observed {
         job,
         workers,
@@ -124,6 +128,7 @@ pub async fn observe(ctx: &Context, test: &Arc<LoadTest>, now: Timestamp) -> Obs
         failed_events: None,
         missing_fields: ctx.missing_fields.borrow().clone(),
         running_jobs,
+        live,
     };
     Observation {
         test,

@@ -5,12 +5,14 @@
 pub(crate) mod abridged;
 mod clip;
 mod job;
+mod live;
 mod observed;
 mod partial;
 pub(crate) mod start_annotation;
 mod worker;
 
 pub use job::{JobOutcome, JobStatus};
+pub use live::{AbortState, LiveResults, Unreachable};
 pub use observed::{ConfigMapFiles, FailedCall, JobState, Observed, ScriptState, WorkerFiles};
 pub use partial::{PartialJob, PartialPod};
 pub(crate) use partial::{owning_job, partial_metadata};

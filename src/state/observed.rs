@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use loadtest_script::{Analysis, FilesHash};
 
-use super::{JobStatus, StartBlocker, WorkerStatus};
+use super::{JobStatus, LiveResults, StartBlocker, WorkerStatus};
 
 /// What was read about a test. Everything a decision needs besides the test itself.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +19,8 @@ pub struct Observed {
     pub worker_files: WorkerFiles,
     /// What events report about workers that do not start, where neither Job nor pods explain it.
     pub blocker: Option<StartBlocker>,
+    /// What the running workers reported, if they were read.
+    pub live: Option<Arc<LiveResults>>,
     /// The call that failed in this reconcile, if one did. Reads come before writes, and the first counts.
     pub failed_call: Option<FailedCall>,
     /// Why events could not be recorded in this reconcile.

@@ -40,6 +40,8 @@ pub(super) struct PodStatus {
     pub(super) phase: Option<String>,
     pub(super) reason: Option<String>,
     pub(super) message: Option<String>,
+    #[serde(rename = "podIP")]
+    pub(super) pod_ip: Option<String>,
     #[serde(default)]
     pub(super) conditions: Vec<PodCondition>,
     #[serde(default)]

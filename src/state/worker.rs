@@ -1,5 +1,6 @@
 //! The state of a worker, read from its pod.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -34,6 +35,8 @@ pub struct WorkerStatus {
     pub index: Option<u32>,
     /// The node of the pod, once it is scheduled.
     pub node: Option<String>,
+    /// The address of the pod.
+    pub ip: Option<IpAddr>,
     /// Whether the worker's container has ever run.
     pub started: bool,
     /// The start time of the container, while it runs.
@@ -174,6 +177,7 @@ impl WorkerStatus {
             index: annotation("batch.kubernetes.io/job-completion-index")
                 .and_then(|i| i.parse().ok()),
             node: pod.spec.node_name.clone(),
+            ip: pod.status.pod_ip.as_ref().and_then(|ip| ip.parse().ok()),
             started: ran || running.is_some(),
             running_since: running.and_then(|r| r.started_at.as_ref()).map(|t| t.0),
             ended: terminated

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 
 use futures::StreamExt;
-use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures::channel::mpsc::UnboundedSender;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -69,16 +69,14 @@ struct Waiting {
 }
 
 impl DependencyWatches {
-    /// No watches yet, and the stream of tests to reconcile.
+    /// No watches yet. Tests to reconcile are sent to `triggers`.
     #[must_use]
-    pub(crate) fn new(client: Client) -> (Self, UnboundedReceiver<ObjectRef>) {
-        let (triggers, triggered) = unbounded();
-        let watches = Self {
+    pub(crate) fn new(client: Client, triggers: UnboundedSender<ObjectRef>) -> Self {
+        Self {
             client,
             triggers,
             waits: Arc::default(),
-        };
-        (watches, triggered)
+        }
     }
 
     /// Lets a test wait for a dependency and for no other, or for none. No change is missed that happens after the last read: a

@@ -2,5 +2,6 @@
 
 pub mod crd;
 pub(crate) mod dependencies;
+pub(crate) mod live;
 mod load_test;
 pub mod watches;

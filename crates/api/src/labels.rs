@@ -40,8 +40,12 @@ pub const DEADLINE_ANNOTATION: &str = "loadtest.artillery.io/active-deadline-sec
 
 /// The file in a worker's start volume that holds the value of [`START_ANNOTATION`].
 pub const START_FILE: &str = "start-at";
-/// The port of a worker's HTTP server for probes.
+/// The port of a worker's HTTP server, for probes and results.
 pub const PROBE_PORT: u16 = 8899;
+/// The path of the results until now.
+pub const SNAPSHOT_PATH: &str = "/snapshot";
+/// The header of the results that names the worker's pod.
+pub const POD_HEADER: &str = "loadtest-pod";
 /// The path that the server answers as soon as the worker is ready to begin its load.
 pub const READY_PATH: &str = "/ready";
 /// The path that the server answers as soon as the worker has read the start instant.

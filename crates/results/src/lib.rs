@@ -5,6 +5,7 @@
 
 mod load;
 mod measurements;
+pub mod series;
 mod sketch;
 mod snapshot;
 mod summarize;

@@ -125,6 +125,42 @@ impl Measurements {
         }
     }
 
+    /// What was measured since an earlier state of the same workers, in a period of so many seconds.
+    #[must_use]
+    pub fn since(&self, earlier: &Self, seconds: f64) -> Self {
+        let mut since = self.clone();
+        for (key, value) in &mut since.counters {
+            *value -= earlier.counters.get(key).copied().unwrap_or_default();
+        }
+        for (key, histogram) in &mut since.histograms {
+            if let Some(before) = earlier.histograms.get(key) {
+                *histogram = histogram.since(before);
+            }
+        }
+        since
+            .histograms
+            .retain(|_, histogram| histogram.count() > 0);
+        since.dropped_errors -= earlier.dropped_errors;
+        (since.first, since.last) = (Some(0.0), Some(seconds * 1000.0));
+        since
+    }
+
+    /// What the load of a worker is judged by, and nothing else.
+    #[must_use]
+    pub fn load_only(&self) -> Self {
+        let counters = ["vusers.created", "vusers.skipped"];
+        let counters = counters.into_iter().filter_map(|name| {
+            let key = MetricKey::new(name);
+            let value = *self.counters.get(&key)?;
+            Some((key, value))
+        });
+        Self {
+            counters: counters.collect(),
+            load: self.load.clone(),
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn add_counter(&mut self, name: &str, value: f64) {
         let counter = self.counters.entry(MetricKey::new(name)).or_default();
         // JSON has no infinite numbers.

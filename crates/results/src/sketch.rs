@@ -47,6 +47,21 @@ impl Sketch {
         self.max = self.max.into_iter().chain(other.max).reduce(f64::max);
     }
 
+    /// The values that were added since an earlier state of this sketch. Its minimum and maximum are those of whole bins.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let collapses = self.collapses.max(earlier.collapses);
+        let [mut since, mut before] = [self, earlier].map(Self::clone);
+        since.collapse_to(collapses);
+        before.collapse_to(collapses);
+        subtract_bins(&mut since.positive, &before.positive);
+        subtract_bins(&mut since.negative, &before.negative);
+        since.zeros = since.zeros.saturating_sub(before.zeros);
+        since.sum = since.sum.zip(before.sum).map(|(a, b)| a - b);
+        (since.min, since.max) = (since.quantile(0.0), since.quantile(1.0));
+        since
+    }
+
     fn collapse_to(&mut self, collapses: u8) {
         for bins in [&mut self.positive, &mut self.negative] {
             if collapses > self.collapses {
@@ -145,6 +160,13 @@ fn add_bins(to: &mut BTreeMap<i32, u64>, from: &BTreeMap<i32, u64>, collapses: u
             *next.get_mut() = joined;
         }
     }
+}
+
+fn subtract_bins(from: &mut BTreeMap<i32, u64>, earlier: &BTreeMap<i32, u64>) {
+    from.retain(|key, n| {
+        *n = n.saturating_sub(earlier.get(key).copied().unwrap_or_default());
+        *n > 0
+    });
 }
 
 fn sum(bins: &BTreeMap<i32, u64>) -> u64 {

@@ -48,6 +48,9 @@ pub fn summarize(measured: &Measurements, workers: u32, repeated: u32) -> Result
         .collect();
     let dropped_errors = whole(measured.dropped_errors);
     let mut results = Results {
+        live: false,
+        as_of: None,
+        series: None,
         workers_reporting: format!("{} of {workers}", measured.workers),
         workers_repeated: number(repeated),
         workers_partial: number(measured.partial),

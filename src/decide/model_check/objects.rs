@@ -104,6 +104,7 @@ pub(super) fn worker((index, pod): (usize, &Pod)) -> WorkerStatus {
         ),
     };
     WorkerStatus {
+        ip: None,
         pod: format!("t-{index}"),
         uid: format!("p{index}"),
         index: u32::try_from(index).ok(),

@@ -57,6 +57,7 @@ fn job() -> JobStatus {
 fn worker(index: u32, state: WorkerState) -> WorkerStatus {
     let started = !matches!(state, WorkerState::Pending { .. });
     WorkerStatus {
+        ip: None,
         pod: format!("t-{index}-x"),
         uid: format!("p{index}"),
         index: Some(index),

@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 mod lifecycle;
+mod live;
 mod reasons;
 mod results;
 mod script;
@@ -20,6 +21,7 @@ mod worker;
 pub(crate) mod worker_policy;
 
 pub use lifecycle::JobRecord;
+pub use live::{AbortCondition, OnNoData, Series};
 pub use reasons::{ConditionType, Phase, Reason, Verdict};
 pub use results::{
     ArrivalDelay, DeliveredLoad, Distribution, Generators, NamedCount, Results, WorstGenerator,
@@ -34,11 +36,13 @@ pub use worker::WorkerTemplate;
 pub use worker_policy::validate_env;
 
 /// Fields of the spec that cannot change once the test has started. The API server sets a default for those that are required.
-pub(crate) const FIXED_FIELDS: [(&str, Presence); 12] = [
+pub(crate) const FIXED_FIELDS: [(&str, Presence); 14] = [
     ("count", Presence::Required),
     ("testScript", Presence::Required),
     ("failurePolicy", Presence::Required),
     ("load", Presence::Required),
+    ("liveResults", Presence::Required),
+    ("abort", Presence::Optional),
     ("validate", Presence::Required),
     ("start", Presence::Optional),
     ("thresholds", Presence::Optional),
@@ -183,6 +187,16 @@ pub struct LoadTestSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_tolerance: Option<LoadTolerance>,
 
+    /// Conditions that end the test while it runs, to protect what it loads. The test fails with the reason AbortConditionMet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub abort: Vec<AbortCondition>,
+
+    /// Whether workers serve their results over HTTP while they run, and the operator shows them in status.results. Without it,
+    /// results follow at the end.
+    #[serde(default = "default_live_results")]
+    pub live_results: bool,
+
     /// Whether the script is checked before workers start: it must be valid YAML, have scenarios, and have no keys
     /// that Artillery would ignore. A problem is reported with its line and column, and no worker starts.
     #[serde(default = "default_validate")]
@@ -237,6 +251,10 @@ fn default_count() -> i32 {
 
 fn default_start_deadline() -> i64 {
     600
+}
+
+fn default_live_results() -> bool {
+    true
 }
 
 fn default_validate() -> bool {

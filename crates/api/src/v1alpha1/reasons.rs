@@ -100,6 +100,8 @@ pub enum ConditionType {
     LoadDelivered,
     /// The workers began their load at the same instant. Set only on a finished test whose workers did not.
     StartSynchronized,
+    /// Results of the running workers can be read. Set only while they cannot be.
+    LiveResultsAvailable,
     /// All events of the test are recorded. Set only while they cannot be.
     EventsRecorded,
 }
@@ -153,6 +155,12 @@ pub enum Reason {
     ClockSkew,
     /// Workers did not begin their load at the same instant.
     StartSkewed,
+    /// A condition in spec.abort held: the test is ended.
+    AbortConditionMet,
+    /// A condition in spec.abort could not be evaluated for too long: the test is ended.
+    AbortConditionUnknown,
+    /// Running workers cannot be read.
+    WorkersUnreachable,
     /// Workers run longer than the script's phases can explain.
     RunningTooLong,
     /// All workers succeeded.

@@ -1,7 +1,10 @@
 //! The types of the results in the status. The crate `loadtest-results` fills them.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::Series;
 
 // Floats, although Kubernetes' API conventions advise against them: the values are measured and rounded to 0.1, nobody
 // compares or applies them, and kubectl and jq can sort numbers.
@@ -9,6 +12,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Results {
+    /// Whether the test still runs: these are the results until asOf.
+    #[serde(default)]
+    pub live: bool,
+    /// When the workers were read that still run.
+    // Written as null where it is not set, so that a merge patch removes it.
+    #[serde(default)]
+    pub as_of: Option<Time>,
     /// Number of workers whose results are included, out of all, such as 9 of 10.
     pub workers_reporting: String,
     /// Number of included workers that had not reached the end of their test.
@@ -54,6 +64,9 @@ pub struct Results {
     /// Upper bound of metrics that did not fit into the workers' result messages.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub metrics_dropped: i32,
+    /// The course of the test, if its workers could be read while it ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub series: Option<Series>,
     /// The planned load, and how much of it the workers sent. The condition LoadDelivered compares them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<DeliveredLoad>,
@@ -232,6 +245,7 @@ impl Results {
             workers_reporting: String::new(),
             codes: Vec::new(),
             errors_by_kind: Vec::new(),
+            series: None,
             p95: None,
             p99: None,
             histograms: times.into_iter().collect(),

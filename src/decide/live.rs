@@ -1,0 +1,92 @@
+//! The results of a test that still runs.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::SignedDuration;
+use loadtest_api::conditions::ConditionUpdate;
+use loadtest_api::v1alpha1::{ConditionType, Reason, Results};
+use loadtest_results::{Measurements, series, summarize};
+
+use super::delivery::{Delivery, Tolerance, WorkerLoad, WorkerLoads};
+use super::{Decision, messages, saturating_add};
+use crate::state::LiveResults;
+
+/// How long workers may be unreachable before that is reported: two attempts.
+const UNREACHABLE_GRACE_PERIOD: SignedDuration = SignedDuration::from_secs(15);
+
+impl Decision<'_> {
+    /// The results until now, and the conditions about them.
+    pub(super) fn live_results(
+        &self,
+        live: &LiveResults,
+    ) -> (Option<Results>, Vec<ConditionUpdate>) {
+        let spec = &self.test.spec;
+        let mut conditions = Vec::new();
+        if let Some(unreachable) = &live.unreachable
+            && saturating_add(unreachable.since, UNREACHABLE_GRACE_PERIOD) <= self.now
+        {
+            conditions.push(self.with_first_message(ConditionUpdate::new(
+                ConditionType::LiveResultsAvailable,
+                Some(false),
+                Reason::WorkersUnreachable,
+                messages::workers_unreachable(unreachable.workers, &unreachable.error),
+            )));
+        }
+        if live.measured.workers == 0 {
+            return (None, conditions);
+        }
+        let count = u32::try_from(spec.count).unwrap_or_default();
+        let mut results = summarize(&live.measured, count, 0);
+        let tolerance = Tolerance::of(spec);
+        let mut loads = WorkerLoads::default();
+        for (index, measured) in &live.loads {
+            if let Some(load) = WorkerLoad::new(*index, measured, tolerance) {
+                loads.add(load);
+            }
+        }
+        let delivery = Delivery::new(spec, false, &live.measured, &loads, &mut results);
+        if delivery.delivered == Some(false) {
+            conditions.push(self.with_first_message(delivery.condition()));
+        }
+        results.live = true;
+        results.as_of = Some(Time(live.as_of));
+        results.series = Some(live.series.clone());
+        (Some(results), conditions)
+    }
+
+    /// The condition with the message that was recorded first: its figures change all the time.
+    fn with_first_message(&self, mut update: ConditionUpdate) -> ConditionUpdate {
+        let recorded = self.current.condition(update.type_);
+        if let Some(recorded) = recorded.filter(|c| c.reason == update.reason.as_str()) {
+            update.message.clone_from(&recorded.message);
+        }
+        update
+    }
+
+    /// Completes the course of a test that has ended with its final results, if it was recorded.
+    pub(super) fn complete_series(&self, results: &mut Results, measured: &Measurements) {
+        let recorded = || self.current.results.as_ref()?.series.clone();
+        let Some(mut series) = self.live.map(|live| live.series.clone()).or_else(recorded) else {
+            return;
+        };
+        let Some(start) = series.start.as_ref().map(|start| start.0) else {
+            return;
+        };
+        let end = self.now.duration_since(start).as_secs_f64();
+        let begin = self
+            .live
+            .map_or(end, |live| live.as_of.duration_since(start).as_secs_f64());
+        let period = self
+            .live
+            .map(|live| measured.since(&live.measured, end - begin));
+        let period = period.map(|period| summarize(&period, 0, 0));
+        let times = period.as_ref().and_then(Results::response_time);
+        series::add(&mut series, (begin, end), results, due(measured), times);
+        results.series = Some(series);
+    }
+}
+
+/// The virtual users that were due; 0 if that is unknown.
+fn due(measured: &Measurements) -> i64 {
+    #[allow(clippy::cast_possible_truncation)] // saturates
+    measured.plan().map_or(0, |plan| plan.due.round() as i64)
+}
