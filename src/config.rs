@@ -71,6 +71,11 @@ pub struct Config {
     #[arg(long, env = "LOADTEST_SELECTOR", value_name = "SELECTOR")]
     pub selector: Option<String>,
 
+    /// Directory that survives a restart of the process. It has a small file with the LoadTests that are being reconciled, so that
+    /// one that ends the process is set aside. Default: none, and nothing is recorded.
+    #[arg(long, env = "STATE_DIR", value_name = "DIRECTORY")]
+    pub state_dir: Option<PathBuf>,
+
     /// Format of the log lines.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use artillery_operator::config::Config;
-use artillery_operator::controller;
+use artillery_operator::controller::{self, CrashRecord};
 use artillery_operator::runtime::client::build_client;
 use artillery_operator::runtime::health::Health;
 use artillery_operator::runtime::http::{self, MetricsAuth};
-use artillery_operator::runtime::leader_election::LeaderElector;
+use artillery_operator::runtime::leader_election::{LeaderElector, LeaseLoss};
 use artillery_operator::runtime::list_pages::with_bounded_pages;
 use artillery_operator::runtime::metrics::Metrics;
 use artillery_operator::runtime::metrics_auth::Authorizer;
@@ -52,6 +52,8 @@ async fn run(config: Config) -> Result<(), Box<dyn Error>> {
     let client = request_metrics::with_metrics(build_client(&kube_config)?, metrics.clone());
     let client = with_bounded_pages(client);
 
+    let state_dir = config.state_dir.as_deref();
+    let crashes = Arc::new(state_dir.map(CrashRecord::open).unwrap_or_default());
     let health = Arc::new(Health::default());
     if let Some(address) = config.health_probe_bind_address.0 {
         let listener = http::listen(address)
@@ -136,6 +138,7 @@ async fn run(config: Config) -> Result<(), Box<dyn Error>> {
             config.worker.clone(),
             telemetry.clone(),
             missing_fields.clone(),
+            crashes.clone(),
             shutdown,
         )
     }))
@@ -144,9 +147,15 @@ async fn run(config: Config) -> Result<(), Box<dyn Error>> {
 
     tokio::select! {
         _ = &mut controllers => return Err("a controller ended unexpectedly".into()),
-        () = lease_lost(elector.as_mut()) => return Err("leader lease lost".into()),
+        loss = lease_lost(elector.as_mut()) => {
+            if loss == LeaseLoss::NotRenewed {
+                crashes.close();
+            }
+            return Err("leader lease lost".into());
+        }
         () = &mut signals => tracing::info!("shutting down, waiting for reconciles in flight"),
     }
+    crashes.close();
     drop(stop);
     controllers.await;
     if let Some(elector) = &mut elector {
@@ -169,8 +178,8 @@ fn metrics_auth(config: &Config, client: &Client) -> Result<Option<MetricsAuth>,
     }))
 }
 
-/// Returns when the lease is lost. Without leader election, it never returns.
-async fn lease_lost(elector: Option<&mut LeaderElector>) {
+/// Returns when the lease is lost, and why. Without leader election, it never returns.
+async fn lease_lost(elector: Option<&mut LeaderElector>) -> LeaseLoss {
     match elector {
         Some(elector) => elector.renew_until_lost().await,
         None => future::pending().await,

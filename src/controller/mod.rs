@@ -3,8 +3,11 @@
 //! Start with [`reconcile`](reconcile::Reconciler::reconcile).
 
 mod backoff;
+mod crash_record;
 mod reconcile;
 mod run;
+mod suspects;
 mod workqueue;
 
+pub use crash_record::CrashRecord;
 pub use run::run;

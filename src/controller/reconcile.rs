@@ -1,17 +1,21 @@
 //! One reconcile of one LoadTest.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use loadtest_api::v1alpha1::LoadTest;
 
 use super::backoff::{Backoff, Revision};
+use super::crash_record::CrashRecord;
+use super::suspects::Standing;
 use crate::apply::{Applied, apply};
 use crate::cache::{ObjectRef, object_ref};
 use crate::context::Context;
-use crate::decide::{Action, EventRecord, Plan, decide};
+use crate::decide::{Action, EventRecord, Plan, SetAsideCause, decide, set_aside};
 use crate::error::Error;
 use crate::observe::observe;
 use crate::report::{record_events, record_status};
@@ -31,6 +35,7 @@ pub(super) struct Reconciler {
     pub(super) ctx: Arc<Context>,
     pub(super) dependencies: DependencyWatches,
     pub(super) backoff: Backoff,
+    pub(super) crashes: Arc<CrashRecord>,
 }
 
 /// What became of a reconcile.
@@ -149,9 +154,32 @@ impl Reconciler {
         if let Some(remaining) = self.backoff.remaining(revision, begin) {
             return begin.checked_add(remaining);
         }
-        ctx.metrics.reconcile_started();
         let test = ctx.own_writes.latest(key, &test);
-        let Outcome { requeue, failure } = self.reconcile(&test).await;
+        let standing = self.crashes.standing(revision);
+        let is_deleted = test.metadata.deletion_timestamp.is_some();
+        if test.is_set_aside() && !is_deleted {
+            self.crashes.is_reported(&uid);
+            return None;
+        }
+        if standing == Standing::SetAside && !is_deleted {
+            let cause = SetAsideCause::UnexpectedEnds(self.crashes.ends(revision));
+            return self.set_aside(&test, revision, cause).await;
+        }
+        let _turn = match standing {
+            Standing::Normal => None,
+            Standing::Suspect | Standing::SetAside => Some(self.crashes.turn().await),
+        };
+        self.crashes.begin(revision);
+        ctx.metrics.reconcile_started();
+        let begin = Instant::now();
+        let reconciled = AssertUnwindSafe(self.reconcile(&test)).catch_unwind().await;
+        self.crashes.end(&uid);
+        let Ok(Outcome { requeue, failure }) = reconciled else {
+            // The hook of the standard library has reported the panic itself.
+            ctx.metrics.reconcile_finished(begin.elapsed(), None);
+            self.crashes.set_aside(revision);
+            return self.set_aside(&test, revision, SetAsideCause::Panic).await;
+        };
         let class = match &failure {
             Some(error) => Some(error.source.class()),
             None => requeue.back_off.then_some(ErrorClass::Rejected),
@@ -177,11 +205,128 @@ impl Reconciler {
         now.checked_add(delay)
     }
 
+    /// Reports that a test is set aside. Returns when to try again, if that fails.
+    async fn set_aside(
+        &self,
+        test: &Arc<LoadTest>,
+        revision: Revision<'_>,
+        cause: SetAsideCause,
+    ) -> Option<Instant> {
+        let (ctx, now) = (&self.ctx, Timestamp::now());
+        let (namespace, name) = (test.namespace(), test.name_any());
+        tracing::error!(?namespace, name, ?cause, "the LoadTest is set aside");
+        let plan = set_aside(test, cause, &ctx.config, now);
+        self.dependencies.unwatch(&object_ref(&test.metadata));
+        // Its own failure is logged, and the status has the same text.
+        let _ = record_events(ctx, test, &plan.events, now).await;
+        match record_status(ctx, test, &plan, now).await {
+            Ok(_) => {
+                self.crashes.is_reported(revision.uid);
+                None
+            }
+            Err(error) => {
+                let now = Instant::now();
+                let delay = self.backoff.record_failure(revision, now, None);
+                tracing::warn!(?namespace, name, %error, retry_in = ?delay, "cannot report that a LoadTest is set aside");
+                now.checked_add(delay)
+            }
+        }
+    }
+
+    /// Whether a test is reconciled only while no other suspect is.
+    pub(super) fn is_suspect(&self, key: &ObjectRef) -> bool {
+        let test = || self.ctx.store().test(key);
+        let Some(test) = self.crashes.has_suspects().then(test).flatten() else {
+            return false;
+        };
+        let uid = test.uid().unwrap_or_default();
+        let revision = Revision {
+            uid: &uid,
+            generation: test.metadata.generation,
+        };
+        self.crashes.standing(revision) == Standing::Suspect
+    }
+
     /// Forgets a test that no longer exists.
     pub(super) fn forget(&self, key: &ObjectRef) {
         self.ctx.store().forget_test(key);
         self.ctx.own_writes.forget(key);
         self.ctx.live.forget(key);
         self.dependencies.unwatch(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use std::convert::Infallible;
+    use std::sync::Mutex;
+
+    use http::{Method, Request, Response};
+    use kube::Client;
+    use kube::client::Body;
+    use kube::runtime::watcher::Event;
+    use serde_json::json;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::config::WorkerConfig;
+    use crate::fixtures::load_test;
+    use crate::runtime::lock;
+
+    /// A client whose reads panic, and whose writes succeed and are listed.
+    fn panicking_client(requests: Arc<Mutex<Vec<String>>>) -> Client {
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let requests = requests.clone();
+            async move {
+                let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+                let body = request.into_body().collect_bytes().await.unwrap();
+                let body = String::from_utf8_lossy(&body);
+                lock(&requests).push(format!("{method} {path} {body}"));
+                assert!(method != Method::GET, "a fault of the operator");
+                let answer = if path.ends_with("/events") {
+                    json!({"apiVersion": "v1", "kind": "Event", "metadata": {}, "involvedObject": {}})
+                } else {
+                    serde_json::to_value(load_test().build()).unwrap()
+                };
+                Ok::<_, Infallible>(Response::new(Body::from(answer.to_string().into_bytes())))
+            }
+        });
+        Client::new(service, "n")
+    }
+
+    #[tokio::test]
+    async fn panicked_reconcile_sets_its_test_aside() {
+        let requests = Arc::default();
+        let client = panicking_client(Arc::clone(&requests));
+        let missing_fields = watch::Sender::new(Arc::default()).subscribe();
+        let (triggers, _triggered) = futures::channel::mpsc::unbounded();
+        let dependencies = DependencyWatches::new(client.clone(), triggers);
+        let config = WorkerConfig::default();
+        let reconciler = Reconciler {
+            ctx: Arc::new(Context::new(client, config, Arc::default(), missing_fields)),
+            dependencies,
+            backoff: Backoff::default(),
+            crashes: Arc::default(),
+        };
+        let mut test = load_test().build();
+        test.metadata.generation = Some(1);
+        let key = object_ref(&test.metadata);
+        let applied = Event::Apply(test);
+        reconciler.ctx.store().apply_load_test_event(applied);
+        assert_eq!(reconciler.process_item(&key).await, None);
+        {
+            let requests = lock(&requests);
+            let [read, event, status] = requests.as_slice() else {
+                panic!("{requests:?}")
+            };
+            assert!(read.starts_with("GET "), "{read}");
+            assert!(event.contains(r#""reason":"SetAside""#), "{event}");
+            assert!(status.contains(r#""reason":"SetAside""#), "{status}");
+        }
+        reconciler.process_item(&key).await;
+        let reads = lock(&requests);
+        let reads = reads.iter().filter(|request| request.starts_with("GET "));
+        assert_eq!(reads.count(), 1, "it is not reconciled again");
     }
 }

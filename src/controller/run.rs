@@ -11,6 +11,7 @@ use loadtest_api::v1alpha1::Phase;
 use tokio::sync::watch;
 
 use super::backoff::Backoff;
+use super::crash_record::CrashRecord;
 use super::reconcile::Reconciler;
 use super::workqueue::{Priority, Workqueue};
 use crate::cache::ObjectRef;
@@ -27,6 +28,9 @@ const MAX_CONCURRENT_STARTS: usize = 48;
 /// How many started tests are reconciled at a time. Each holds a connection; one whose requests hang takes one place, not all.
 const MAX_CONCURRENT_UPDATES: usize = 32;
 
+/// How many suspects are reconciled at a time, so that it is clear which one ends the process.
+const MAX_CONCURRENT_SUSPECTS: usize = 1;
+
 /// Runs the controller until `shutdown` completes. Returns when no reconcile is in flight.
 pub async fn run(
     client: Client,
@@ -34,6 +38,7 @@ pub async fn run(
     config: WorkerConfig,
     telemetry: Telemetry,
     missing_fields: watch::Receiver<MissingStatusFields>,
+    crashes: Arc<CrashRecord>,
     shutdown: impl Future<Output = ()> + Send,
 ) {
     let (triggers, triggered) = unbounded();
@@ -68,6 +73,7 @@ pub async fn run(
         ctx,
         dependencies,
         backoff: Backoff::default(),
+        crashes,
     };
     let to_reconcile = stream::select(changed, triggered);
     process_workqueue(to_reconcile, &reconciler, shutdown).await;
@@ -136,7 +142,10 @@ fn enqueue(queue: &mut Workqueue, key: ObjectRef, reconciler: &Reconciler) {
         }
         return queue.forget(&key);
     };
-    let priority = if has_started || ctx.store().has_job(&key) {
+    let is_suspect = reconciler.is_suspect(&key);
+    let priority = if is_suspect {
+        Priority::Suspect
+    } else if has_started || ctx.store().has_job(&key) {
         Priority::Update
     } else {
         Priority::Start
@@ -147,10 +156,15 @@ fn enqueue(queue: &mut Workqueue, key: ObjectRef, reconciler: &Reconciler) {
 /// How many tests are reconciled at a time. A Job or worker that is not listed yet would look as if it did not exist: no test is
 /// reconciled before the Jobs are listed, and no started test before its workers are.
 fn max_concurrent_reconciles(priority: Priority, synced: HasSynced) -> usize {
+    let has_synced = match priority {
+        Priority::Start => synced.jobs && synced.tests,
+        Priority::Update | Priority::Suspect => synced.jobs && synced.tests && synced.pods,
+    };
     match priority {
-        Priority::Start if synced.jobs && synced.tests => MAX_CONCURRENT_STARTS,
-        Priority::Update if synced.jobs && synced.tests && synced.pods => MAX_CONCURRENT_UPDATES,
-        Priority::Start | Priority::Update => 0,
+        _ if !has_synced => 0,
+        Priority::Start => MAX_CONCURRENT_STARTS,
+        Priority::Update => MAX_CONCURRENT_UPDATES,
+        Priority::Suspect => MAX_CONCURRENT_SUSPECTS,
     }
 }
 

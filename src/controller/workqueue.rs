@@ -9,13 +9,16 @@ use std::time::Instant;
 
 use crate::cache::{ObjectRef, shrink_if_sparse};
 
-/// The priority of a test. Each priority has its own capacity, so that updates of running tests never delay starts.
+/// The priority of a test. Each priority has its own capacity, so that updates of running tests never delay starts, and suspects
+/// delay neither.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Priority {
     /// The test may have to be started.
     Start,
     /// The test has started, and its status may have to be updated.
     Update,
+    /// The process may end while it reconciles the test.
+    Suspect,
 }
 
 /// The tests to reconcile.
@@ -23,6 +26,7 @@ pub(crate) enum Priority {
 pub(crate) struct Workqueue {
     starts: FairQueue,
     updates: FairQueue,
+    suspects: FairQueue,
     tests: HashMap<ObjectRef, ItemState>,
     /// The tests that are scheduled for a later time.
     timers: BTreeSet<(Instant, ObjectRef)>,
@@ -99,13 +103,14 @@ impl Workqueue {
         match priority {
             Priority::Start => &mut self.starts,
             Priority::Update => &mut self.updates,
+            Priority::Suspect => &mut self.suspects,
         }
     }
 
     /// Returns the next test to reconcile, if one is queued and its priority has free capacity. The test occupies the
     /// capacity until [`Workqueue::done`].
     pub(crate) fn get(&mut self, capacity: impl Fn(Priority) -> usize) -> Option<ObjectRef> {
-        [Priority::Start, Priority::Update]
+        [Priority::Start, Priority::Update, Priority::Suspect]
             .into_iter()
             .find_map(|priority| {
                 let queue = self.queue_of(priority);

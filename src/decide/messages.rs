@@ -18,6 +18,7 @@ pub(super) use finished::*;
 pub(super) use live::*;
 pub(super) use results::*;
 
+use super::SetAsideCause;
 use super::log_line::most_informative_line;
 use crate::state::{FailedCall, StartBlocker, WorkerStatus};
 
@@ -40,6 +41,24 @@ pub(super) fn events_not_recorded(error: &str) -> String {
     let error = error.trim_end_matches(['.', ' ']);
     format!(
         "Cannot record events of this test: {error}. The test goes on without them; the operator retries."
+    )
+}
+
+// Tests that are set aside
+
+pub(super) fn set_aside(cause: SetAsideCause) -> String {
+    let happened = match cause {
+        SetAsideCause::UnexpectedEnds(times) => format!(
+            "The operator's process ended unexpectedly {times} times while it reconciled this test"
+        ),
+        SetAsideCause::Panic => {
+            "The operator failed with an internal error while it reconciled this test".to_owned()
+        }
+    };
+    format!(
+        "{happened}, so the test is set aside: the operator neither starts nor updates it. Workers that run go on until their Job's \
+         activeDeadlineSeconds. See the log of the operator, and report the error with this LoadTest. Any change of its spec has \
+         it reconciled again; deleting the LoadTest also ends its workers."
     )
 }
 

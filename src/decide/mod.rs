@@ -18,6 +18,7 @@ mod plan;
 mod progress;
 mod running;
 mod script;
+mod set_aside;
 mod verdict;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -36,6 +37,7 @@ pub use plan::{
 };
 pub use running::{MAX_WORKER_EVENTS, STATUS_REFRESH_INTERVAL, object_to_explain};
 pub use script::{ScriptProblem, judge_script};
+pub use set_aside::{SetAsideCause, set_aside};
 
 /// Decides what to do about a test.
 #[must_use]

@@ -120,6 +120,15 @@ fn evaluate(spec: &LeaseSpec, identity: &str, unchanged_for: Duration) -> LeaseA
     }
 }
 
+/// Why a lease was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseLoss {
+    /// The API server could not be reached, or another candidate has the lease.
+    NotRenewed,
+    /// This process had no time to renew it: something else has occupied its thread.
+    Starved,
+}
+
 impl LeaderElector {
     /// Creates a candidate for the named lease. `identity` must never be reused by another process.
     #[must_use]
@@ -161,22 +170,30 @@ impl LeaderElector {
         }
     }
 
-    /// Renews the lease periodically. Returns when the lease is lost.
-    pub async fn renew_until_lost(&mut self) {
+    /// Renews the lease periodically. Returns why the lease was lost.
+    pub async fn renew_until_lost(&mut self) -> LeaseLoss {
         let mut renewed = Instant::now();
+        let mut loss = LeaseLoss::NotRenewed;
         while renewed.elapsed() < RENEW_DEADLINE {
+            let begun = Instant::now();
             tokio::time::sleep(RETRY_PERIOD).await;
             let attempt = Instant::now();
             let left = RENEW_DEADLINE
                 .saturating_sub(renewed.elapsed())
                 .min(RENEW_TIMEOUT);
-            match tokio::time::timeout(left, self.try_hold(attempt)).await {
-                Ok(Ok(true)) => renewed = attempt,
-                Ok(Ok(false)) => return,
+            let held = tokio::time::timeout(left, self.try_hold(attempt)).await;
+            // Much more than both timers together.
+            if begun.elapsed() > RETRY_PERIOD + 2 * RENEW_TIMEOUT {
+                loss = LeaseLoss::Starved;
+            }
+            match held {
+                Ok(Ok(true)) => (renewed, loss) = (attempt, LeaseLoss::NotRenewed),
+                Ok(Ok(false)) => return loss,
                 Ok(Err(error)) => tracing::warn!(%error, "cannot renew lease, retrying"),
                 Err(_) => tracing::warn!("lease renewal timed out"),
             }
         }
+        loss
     }
 
     /// Releases the lease, so that another replica does not wait for its expiry. Callers must have stopped writing.

@@ -126,16 +126,14 @@ fn do_work(what: &str, size: usize, times: usize) {
         store.apply_pod_event(Event::Apply(pod(i, 0, 0)), now);
     }
     let events: Vec<_> = (1..=times).map(|second| pod(0, 0, second)).collect();
+    let key = Arc::new(NamespacedName {
+        namespace: "bench".into(),
+        name: "t-0".into(),
+    });
     for event in events {
         std::hint::black_box(store.apply_pod_event(Event::Apply(event), now));
-        std::hint::black_box(store.job(
-            &Arc::new(NamespacedName {
-                namespace: "bench".into(),
-                name: "t-0".into(),
-            }),
-            "u-0",
-        ));
-        std::hint::black_box(store.workers("j-0"));
+        std::hint::black_box(store.job(&key, "u-0"));
+        std::hint::black_box(store.workers(&key, "j-0"));
     }
 }
 

@@ -123,7 +123,7 @@ async fn one(client: &Client, namespace: &str, name: String, count: usize, at: S
         pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"] =
             index.to_string().into();
         pod["metadata"]["labels"]["batch.kubernetes.io/controller-uid"] = created.uid().into();
-        pod["metadata"]["labels"]["batch.kubernetes.io/job-name"] = name.into();
+        pod["metadata"]["labels"]["batch.kubernetes.io/job-name"] = name.as_str().into();
         pod["metadata"]["ownerReferences"] = json!([{"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": created.uid(),
             "controller": true, "blockOwnerDeletion": true}]);
         pod["spec"]["schedulerName"] = "none".into();

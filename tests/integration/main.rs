@@ -18,6 +18,7 @@ mod metrics;
 mod preconditions;
 mod process;
 mod restarts;
+mod set_aside;
 mod shards;
 mod spec_changes;
 mod tenants;

@@ -53,11 +53,21 @@ impl HoldingProxy {
 
     /// Waits until a request is held back.
     pub async fn until_held(&self) {
+        self.until_held_times(1).await;
+    }
+
+    /// Waits until this many requests have been held back.
+    pub async fn until_held_times(&self, count: usize) {
         self.state
             .subscribe()
-            .wait_for(|s| s.held > 0)
+            .wait_for(|s| s.held >= count)
             .await
             .unwrap();
+    }
+
+    /// How many requests have been held back.
+    pub fn held(&self) -> usize {
+        self.state.borrow().held
     }
 
     /// Forwards the requests that were held back, and waits for their responses.

@@ -259,3 +259,55 @@ fn a_job_that_cannot_be_read_stays_recorded() {
     );
     assert!(status.conditions[0].message.contains("no answer"));
 }
+
+#[test]
+fn test_that_is_set_aside_keeps_its_phase_until_its_spec_changes() {
+    let aside = |test: &mut LoadTest, cause| {
+        let plan = set_aside(test, cause, &WorkerConfig::default(), at(1000));
+        if let Some(status) = plan.status.clone() {
+            test.status = Some(status);
+        }
+        plan
+    };
+    let mut pending = test(1);
+    let plan = aside(&mut pending, SetAsideCause::UnexpectedEnds(2));
+    assert_eq!(reasons(&plan), ["SetAside"]);
+    assert!(plan.events[0].warning && plan.action.is_none());
+    assert!(pending.is_set_aside());
+    assert_eq!(pending.phase(), Some(Phase::Pending));
+    let message = &pending.status.as_ref().unwrap().conditions[0].message;
+    assert!(message.contains("ended unexpectedly 2 times"), "{message}");
+    let again = aside(&mut pending, SetAsideCause::UnexpectedEnds(2));
+    assert!(again.status.is_none(), "it is reported once");
+
+    pending.metadata.generation = Some(2);
+    assert!(!pending.is_set_aside());
+    let started = step(&mut pending, &seen(JobState::Absent, vec![]), 2000);
+    assert!(creates(&started));
+
+    let mut running = test(1);
+    step(&mut running, &seen(JobState::Absent, vec![]), 0);
+    let one = vec![worker(0, WorkerState::Running)];
+    step(&mut running, &seen(JobState::Owned(job()), one.clone()), 1);
+    aside(&mut running, SetAsideCause::Panic);
+    assert_eq!(running.phase(), Some(Phase::Running));
+    running.metadata.generation = Some(2);
+    step(
+        &mut running,
+        &seen(JobState::Owned(job()), one.clone()),
+        2000,
+    );
+    let progressing = &running.status.as_ref().unwrap().conditions[0];
+    assert_eq!(
+        (progressing.status.as_str(), progressing.reason.as_str()),
+        ("True", "Running")
+    );
+
+    let done = ended(1, JobOutcome::Complete { at: at(20) });
+    step(&mut running, &seen(done, one), 2001);
+    let plan = aside(&mut running, SetAsideCause::Panic);
+    assert!(
+        plan.status.is_none() && plan.events.is_empty(),
+        "its end is final"
+    );
+}

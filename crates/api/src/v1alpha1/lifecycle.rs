@@ -72,6 +72,16 @@ impl LoadTest {
         }
     }
 
+    /// Whether the status records that this generation of the test is set aside.
+    #[must_use]
+    pub fn is_set_aside(&self) -> bool {
+        let recorded = self.status.as_ref().and_then(LoadTestStatus::progressing);
+        recorded.is_some_and(|c| {
+            c.reason == Reason::SetAside.as_str()
+                && c.observed_generation == self.metadata.generation
+        })
+    }
+
     /// Whether the status records that events of the test are missing.
     #[must_use]
     pub fn misses_events(&self) -> bool {

@@ -127,6 +127,8 @@ pub enum Reason {
     RequestFailed,
     /// The installed CRD is older than the operator: the API server would drop fields of the status.
     CrdOutdated,
+    /// The operator's process ended or failed while it reconciled the test, and does not reconcile it any more.
+    SetAside,
     /// The test or its Job is suspended.
     Suspended,
     /// The Job is being created, or not all workers have started.
