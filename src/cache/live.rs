@@ -147,7 +147,11 @@ fn next(
     now: Timestamp,
 ) -> LiveResults {
     let since_start = |at: Timestamp| at.duration_since(target.started).as_secs_f64().max(0.0);
-    let begin = before.map_or(target.started, |before| before.as_of);
+    let begin = match (before, &round.recorded) {
+        (Some(before), _) => before.as_of,
+        (None, Some(recorded)) => end_of(recorded, target.started),
+        (None, None) => target.started,
+    };
     let seconds = (since_start(begin), since_start(now));
     let window = match before {
         Some(before) => Some(
@@ -202,6 +206,13 @@ fn next(
     }
 }
 
+/// When the last step of a series ends.
+fn end_of(series: &Series, started: Timestamp) -> Timestamp {
+    let steps = i64::try_from(series.requests.len()).unwrap_or(i64::MAX);
+    let seconds = SignedDuration::from_secs(steps.saturating_mul(series.step_seconds));
+    started.checked_add(seconds).unwrap_or(started)
+}
+
 fn abort_state(
     condition: &AbortCondition,
     earlier: Option<&AbortState>,
@@ -240,5 +251,126 @@ fn abort_state(
             .then(|| since(earlier.and_then(|e| e.unknown_since)))
             .flatten(),
         observed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use loadtest_results::testing::message;
+    use serde_json::json;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_767_225_600 + seconds).unwrap()
+    }
+
+    fn target(abort: serde_json::Value) -> Target {
+        Target {
+            key: ObjectRef::new(super::super::NamespacedName {
+                namespace: "n".into(),
+                name: "t".into(),
+            }),
+            job_uid: "j".into(),
+            workers: vec![TargetWorker {
+                pod: "t-0-x".into(),
+                index: 0,
+                ip: IpAddr::from([127, 0, 0, 1]),
+            }],
+            started: at(0),
+            expected_seconds: Some(60.0),
+            abort: serde_json::from_value(abort).unwrap(),
+        }
+    }
+
+    /// A round in which the workers report so many requests in total.
+    fn round(requests: Option<u32>) -> Round {
+        let Some(requests) = requests else {
+            return Round {
+                error: Some("refused".into()),
+                ..Round::default()
+            };
+        };
+        let json = format!(r#"{{"counters":{{"http.requests":{requests}}},"histograms":{{}}}}"#);
+        Round {
+            measured: Snapshot::from_message(&message(&json))
+                .unwrap()
+                .decode()
+                .unwrap(),
+            responses: 1,
+            ..Round::default()
+        }
+    }
+
+    /// The results after rounds at these seconds.
+    fn after(target: &Target, rounds: &[(i64, Option<u32>)]) -> LiveResults {
+        let rounds = rounds
+            .iter()
+            .map(|(second, requests)| (at(*second), round(*requests)));
+        let next = |before: Option<LiveResults>, (now, round)| {
+            Some(next(before.as_ref(), target, round, now))
+        };
+        rounds.fold(None, next).unwrap()
+    }
+
+    #[test]
+    fn a_condition_holds_since_the_period_in_which_it_first_held() {
+        let target = target(json!([{"when": "http.requests > 100", "after": "15s"}]));
+        let held = |rounds: &[(i64, Option<u32>)]| after(&target, rounds).aborts[0].held_since;
+        assert_eq!(held(&[(10, Some(500))]), None, "too early");
+        assert_eq!(held(&[(10, Some(0)), (20, Some(500))]), Some(at(10)));
+        assert_eq!(
+            held(&[(10, Some(0)), (20, Some(500)), (30, Some(900))]),
+            Some(at(10))
+        );
+        let interrupted = [
+            (10, Some(0)),
+            (20, Some(500)),
+            (30, Some(550)),
+            (40, Some(900)),
+        ];
+        assert_eq!(held(&interrupted), Some(at(30)));
+    }
+
+    #[test]
+    fn without_responses_a_condition_is_unknown() {
+        let target = target(json!([{"when": "http.requests > 100"}]));
+        let silent = after(&target, &[(10, Some(1)), (20, None), (30, None)]);
+        assert_eq!(silent.aborts[0].unknown_since, Some(at(10)));
+        assert_eq!(silent.unreachable.map(|u| u.since), Some(at(20)));
+        let back = after(&target, &[(10, Some(1)), (20, None), (30, Some(2))]);
+        assert_eq!(
+            (back.aborts[0].unknown_since, back.unreachable),
+            (None, None)
+        );
+    }
+
+    #[test]
+    fn the_series_of_an_earlier_process_goes_on() {
+        let target = target(json!([]));
+        let recorded = after(&target, &[(10, Some(7)), (20, Some(9))]).series;
+        let first = Round {
+            recorded: Some(recorded),
+            ..round(Some(30))
+        };
+        let series = next(None, &target, first, at(50)).series;
+        assert_eq!(series.requests, [7, 2, 0, 21]);
+    }
+
+    #[test]
+    fn a_round_in_flight_is_not_begun_again() {
+        let (store, target) = (LiveStore::default(), target(json!([])));
+        let snapshots = store.begin_round(&target, at(10)).unwrap();
+        assert!(store.begin_round(&target, at(20)).is_none());
+        assert!(
+            store.end_round(&target, snapshots, round(Some(1)), at(20)),
+            "the first one"
+        );
+        let snapshots = store.begin_round(&target, at(30)).unwrap();
+        assert!(!store.end_round(&target, snapshots, round(Some(1)), at(30)));
+        assert!(store.latest(&target.key, "j").is_some());
+        assert!(store.latest(&target.key, "another").is_none());
+        store.forget(&target.key);
+        assert!(store.latest(&target.key, "j").is_none());
     }
 }

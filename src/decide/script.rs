@@ -55,6 +55,21 @@ pub fn judge_script(
             watch: None,
         });
     }
+    let has_live_results = test.spec.live_results && config.live_results;
+    let mut aborts = test.spec.abort.iter();
+    let problem = if aborts.len() > 0 && !has_live_results {
+        Some(messages::ABORT_WITHOUT_LIVE_RESULTS.to_owned())
+    } else {
+        let problem = aborts.find_map(|one| thresholds::check(&one.when).err());
+        problem.map(|problem| messages::invalid_abort(&problem.to_string()))
+    };
+    if let Some(message) = problem {
+        return Err(ScriptProblem {
+            reason: Reason::InvalidThreshold,
+            message,
+            watch: None,
+        });
+    }
     let (config_maps, analysis, files_hash) = match script {
         ScriptState::NotRead => return Ok(ScriptInfo::default()),
         ScriptState::ConfigMapMissing { name, similar } => {

@@ -13,6 +13,7 @@ mod crd;
 mod failing_calls;
 mod leadership;
 mod lifecycle;
+mod live_results;
 mod load;
 mod metrics;
 mod preconditions;

@@ -3,6 +3,14 @@
 use loadtest_api::labels::PROBE_PORT;
 use loadtest_api::v1alpha1::AbortCondition;
 
+pub(in crate::decide) const ABORT_WITHOUT_LIVE_RESULTS: &str = "spec.abort needs live results, which spec.liveResults or the operator's --live-results=false turns off. No worker starts until \
+     one of them is changed.";
+
+pub(in crate::decide) fn invalid_abort(problem: &str) -> String {
+    let end = if problem.ends_with('?') { "" } else { "." };
+    format!("Invalid spec.abort: {problem}{end} No worker starts until it is corrected.")
+}
+
 pub(in crate::decide) fn abort_condition_met(condition: &AbortCondition, observed: &str) -> String {
     let duration = condition.r#for.as_deref();
     let lasted = duration.map(|duration| format!(" for {duration}"));
