@@ -74,11 +74,11 @@ impl Worker {
             Arc::new(AtomicU32::new(20)),
             Arc::<AtomicUsize>::default(),
         );
-        let counted = requests.clone();
+        let sent = requests.clone();
         let counter = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                counted.fetch_add(1, Ordering::Relaxed);
+                sent.fetch_add(1, Ordering::Relaxed);
             }
         });
         let (sent, ms, connections) = (requests.clone(), latency.clone(), asked.clone());
@@ -134,7 +134,7 @@ async fn respond(mut stream: TcpStream, pod: String, behavior: Behavior, request
     let body = match behavior {
         Behavior::Garbage => "loadtest.v1 %%%".to_owned(),
         Behavior::ManyMetrics => {
-            let many: String = (0..100_000).map(|i| format!(",\"m{i}\":1")).collect();
+            let many = (0..100_000).fold(String::new(), |many, i| many + &format!(",\"m{i}\":1"));
             snapshot(requests, ms, &many)
         }
         _ => snapshot(requests, ms, ""),
