@@ -9,6 +9,7 @@ use loadtest_api::v1alpha1::LoadTest;
 use crate::plan::{ClusterFault, Stage};
 use crate::run::{Execution, NAME};
 use crate::supervisor;
+use crate::third_party;
 
 /// What a scenario does after a fault of the cluster.
 pub enum Next {
@@ -98,6 +99,11 @@ impl Execution<'_> {
                     .map_err(|e| e.to_string())?;
                 self.create_test().await;
                 return Ok(Next::Restart);
+            }
+            ClusterFault::HostileTenant => {
+                let view = self.history.view();
+                let job = self.job(&view).map(|job| job["metadata"].clone());
+                third_party::attack(self.client, self.namespace, job.as_ref()).await;
             }
             ClusterFault::NoJobs
             | ClusterFault::NoPods

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::invariants::{Change, ObjectVersion, Violation, owner, violation};
+use crate::invariants::{Change, ObjectVersion, Violation, is_foreign, owner, violation};
 use crate::plan::{ClusterFault, Fault, Run, Scenario, Stage};
 use crate::view::View;
 
@@ -102,7 +102,8 @@ pub fn normalized(
     ]
     .map(|f| &status[f])
     .into();
-    let objects = ["LoadTest", "Job", "Pod"].map(|kind| view.all(kind).count());
+    let objects =
+        ["LoadTest", "Job", "Pod"].map(|kind| view.all(kind).filter(|o| !is_foreign(o)).count());
     // The Job's start time, from the first version that has one.
     let job_started = history
         .iter()

@@ -50,8 +50,13 @@ impl ObjectVersion {
     }
 
     fn is_foreign(&self) -> bool {
-        self.object.pointer("/metadata/labels/foreign").is_some()
+        is_foreign(&self.object)
     }
+}
+
+/// Whether an object is neither the operator's nor a test of the run.
+pub fn is_foreign(object: &Value) -> bool {
+    object.pointer("/metadata/labels/foreign").is_some()
 }
 
 /// The UID of the object that controls this one.
@@ -340,7 +345,10 @@ fn new_test_inherits_nothing(
 /// However often it is sent.
 fn workers_get_one_start_time(history: &[ObjectVersion], found: &mut Vec<Violation>) {
     let mut instants: BTreeMap<&str, BTreeSet<Timestamp>> = BTreeMap::new();
-    for pod in history.iter().filter(|s| s.kind == "Pod") {
+    for pod in history
+        .iter()
+        .filter(|s| s.kind == "Pod" && !s.is_foreign())
+    {
         let annotation = pod
             .object
             .pointer("/metadata/annotations")

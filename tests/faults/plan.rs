@@ -154,6 +154,8 @@ pub enum ClusterFault {
     ForeignJob,
     /// A Job of a third party has the test's name, and remains.
     ForeignJobStays,
+    /// A tenant creates pods that claim to be workers, with a start time of their own, and tests that are large or wait.
+    HostileTenant,
 }
 
 /// The fault of a run.
@@ -354,6 +356,7 @@ fn cluster_faults() -> Vec<(Stage, ClusterFault)> {
                 ClusterFault::StaleJobWatches,
                 ClusterFault::RecreatedWithStaleWatches,
                 ClusterFault::PermissionsRevoked,
+                ClusterFault::HostileTenant,
             ]
             .map(|fault| (stage, fault)),
         );

@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 use crate::cluster_faults::Next;
 use crate::end;
 use crate::history::History;
-use crate::invariants::{self, ObjectVersion, Violation, misses_events, owner, violation};
+use crate::invariants::{
+    self, ObjectVersion, Violation, is_foreign, misses_events, owner, violation,
+};
 use crate::permanent::Permanent;
 use crate::plan::{ClusterFault, Fault, Point, Run, Scenario, Stage};
 use crate::proxy::{FaultProxy, Sent};
@@ -348,7 +350,7 @@ impl Execution<'_> {
         };
         let mut pods: Vec<Pod> = view
             .all("Pod")
-            .filter(|p| owner(p) == job["metadata"]["uid"].as_str())
+            .filter(|p| owner(p) == job["metadata"]["uid"].as_str() && !is_foreign(p))
             .cloned()
             .map(from)
             .collect();

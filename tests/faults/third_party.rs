@@ -90,6 +90,43 @@ pub async fn delete(client: &Client, job: &ForeignJob) {
     let _ = jobs.delete(&job.name, &DeleteParams::background()).await;
 }
 
+/// Creates what a tenant may create: pods that claim to be workers of a Job, and tests that are large or wait.
+pub async fn attack(client: &Client, namespace: &str, job: Option<&Value>) {
+    let foreign = |name: &str| json!({"name": name, "labels": {"foreign": "true"}});
+    let tests: Api<LoadTest> = Api::namespaced(client.clone(), namespace);
+    for i in 0..5 {
+        let test = json!({"metadata": foreign(&format!("waiting-{i}")),
+            "spec": {"testScript": {"config": {"configMap": format!("none-{i}")}}}});
+        create_if_possible(&tests, test).await;
+    }
+    let script = format!("# {}\nconfig: {{}}\nscenarios: []\n", "x".repeat(60_000));
+    let large = json!({"metadata": foreign("large"), "spec": {"suspend": true, "testScript": {"inline": script}}});
+    create_if_possible(&tests, large).await;
+    let Some(job) = job else { return };
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    for index in 0..2 {
+        let mut metadata = foreign(&format!("forged-{index}"));
+        metadata["labels"]["artillery.io/component"] = json!("loadtest-worker");
+        metadata["annotations"] = json!({"loadtest.artillery.io/start-at": "2026-01-01T00:00:00.000Z",
+            "batch.kubernetes.io/job-completion-index": index.to_string()});
+        metadata["ownerReferences"] = json!([{"apiVersion": "batch/v1", "kind": "Job", "name": job["name"], "uid": job["uid"],
+            "controller": true}]);
+        let spec = json!({"nodeSelector": {"no": "node"}, "containers": [{"name": job["name"], "image": "i"}]});
+        create_if_possible(&pods, json!({"metadata": metadata, "spec": spec})).await;
+    }
+}
+
+/// A scenario may begin again, and its namespace may be gone.
+async fn create_if_possible<K>(api: &Api<K>, object: Value)
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Serialize + Clone + Debug,
+{
+    let object: K = serde_json::from_value(object).unwrap();
+    if let Err(kube::Error::Api(error)) = api.create(&PostParams::default(), &object).await {
+        assert!(matches!(error.code, 403 | 404 | 409), "{error}");
+    }
+}
+
 /// Deletes the quota of `forbid_by_quota`.
 pub async fn delete_quota(client: &Client, namespace: &str) {
     let quotas: Api<ResourceQuota> = Api::namespaced(client.clone(), namespace);
