@@ -25,7 +25,7 @@ pub(crate) const MOUNT_PATH: &str = "/opt/loadtest";
 pub(crate) const START_MOUNT_PATH: &str = "/opt/loadtest-start";
 
 /// The files: key in the `ConfigMap`, path below [`MOUNT_PATH`], and content.
-const FILES: [(&str, &str, &str); 10] = [
+const FILES: [(&str, &str, &str); 11] = [
     (
         "files.cjs",
         "files.cjs",
@@ -75,6 +75,11 @@ const FILES: [(&str, &str, &str); 10] = [
         "phases.js",
         "lib/phases.js",
         include_str!("../../worker/plugins/lib/phases.js"),
+    ),
+    (
+        "server.js",
+        "lib/server.js",
+        include_str!("../../worker/plugins/lib/server.js"),
     ),
 ];
 

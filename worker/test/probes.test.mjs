@@ -8,6 +8,9 @@ import os from 'node:os';
 import path from 'node:path';
 import { after, describe, test } from 'node:test';
 import { freePort, probe, source, waitUntil } from './helpers.mjs';
+import server from '../plugins/lib/server.js';
+
+const { MAX_CONNECTIONS } = server;
 
 describe('probes', { timeout: 60_000 }, () => {
   const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'probes-'));
@@ -90,22 +93,58 @@ describe('probes', { timeout: 60_000 }, () => {
     assert.equal(await worker.ended, 0, worker.output);
   });
 
+  // Opens connections that send `text`. Resolves to a list of promises that resolve when each is closed.
+  async function connect(worker, count, text = () => '') {
+    const closed = [];
+    for (let i = 0; i < count; i += 1) {
+      const socket = net.connect(worker.port, '127.0.0.1').on('error', () => {});
+      closed.push(once(socket, 'close'));
+      await once(socket, 'connect');
+      socket.write(text(i));
+      socket.resume();
+    }
+    return closed;
+  }
+
   test('invalid requests and many connections do no harm', async () => {
     const worker = await start('');
     await probe(worker.port, '/').answered;
-    const sockets = [];
-    for (let i = 0; i < 100; i += 1) {
-      const socket = net.connect(worker.port, '127.0.0.1').on('error', () => {});
-      sockets.push(once(socket, 'close'));
-      await once(socket, 'connect');
-      if (i % 2) socket.write('nonsense\r\n\r\n');
-      socket.resume();
-    }
-    // Half of them are invalid and the oldest of the others are too many.
-    await Promise.all(sockets.slice(0, 36));
+    const closed = await connect(worker, 400, (i) => (i % 2 ? 'nonsense\r\n\r\n' : ''));
+    // Half of them are invalid, and the oldest of the others are too many.
+    const began = performance.now();
+    await Promise.all(closed.slice(0, 2 * (200 - MAX_CONNECTIONS.waiting)));
+    assert.ok(performance.now() - began < 4000, 'before the deadline of idle connections');
     const ready = probe(worker.port, '/ready');
     worker.reach('/ready');
     assert.equal((await ready.answered).status, 200);
+    worker.child.stdin.end();
+    assert.equal(await worker.ended, 0, worker.output);
+  });
+
+  test('a held probe stays while other clients connect, send requests, or do neither', async () => {
+    const worker = await start('');
+    const [ready, started] = [probe(worker.port, '/ready'), probe(worker.port, '/started')];
+    await probe(worker.port, '/').answered;
+    const request = 'GET / HTTP/1.1\r\nhost: a\r\n\r\n';
+    const idle = await connect(worker, 200);
+    const busy = await connect(worker, 200, () => request);
+    const slow = await connect(worker, 10, () => 'GET / HT');
+    await Promise.all([...idle, ...busy, ...slow]);
+    assert.deepEqual([ready.status, started.status], [undefined, undefined]);
+    worker.reach('/ready /started');
+    assert.deepEqual((await Promise.all([ready.answered, started.answered])).map(({ status }) => status), [200, 200]);
+    worker.child.stdin.end();
+    assert.equal(await worker.ended, 0, worker.output);
+  });
+
+  test('of several requests on one connection only the first is answered', async () => {
+    const worker = await start('');
+    await probe(worker.port, '/').answered;
+    let text = '';
+    const socket = net.connect(worker.port, '127.0.0.1').on('error', () => {}).on('data', (data) => (text += data));
+    socket.write('GET / HTTP/1.1\r\nhost: a\r\n\r\n'.repeat(500));
+    await once(socket, 'close');
+    assert.ok(text.split('HTTP/1.1 404').length <= 2, text);
     worker.child.stdin.end();
     assert.equal(await worker.ended, 0, worker.output);
   });

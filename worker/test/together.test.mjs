@@ -9,9 +9,11 @@ import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ARTILLERY_RUN, countValues, decode, freePort, mount, NO_ARTILLERY, probe, source, waitUntil } from './helpers.mjs';
+import server from '../plugins/lib/server.js';
 import together from '../plugins/together/index.js';
 
-const { parseStartTime, portFromEnv, workerName } = together;
+const { portFromEnv } = server;
+const { parseStartTime, workerName } = together;
 
 test('the start time is an RFC 3339 timestamp, and anything else is an error', () => {
   assert.equal(parseStartTime('2026-11-25T10:00:00.123Z'), Date.UTC(2026, 10, 25, 10, 0, 0, 123));

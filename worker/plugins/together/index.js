@@ -7,7 +7,7 @@
 //   ARTILLERY_PLUGINS={"loadtest-together":{"scope":"artillery-plugin-"}}
 //   LOADTEST_START_FILE      a file that will contain the start time, such as 2026-11-25T10:00:00.123Z. It is empty or
 //                            missing until then. The worker does not wait if this variable is unset
-//   LOADTEST_PORT            the port of the HTTP server for the probes. GET /ready is answered with 200 once this worker is
+//   LOADTEST_PORT            the port of the HTTP server (lib/server.js). GET /ready is answered with 200 once this worker is
 //                            ready to start, GET /started once it has read the start time. Until then the response is held
 //                            back, so a probe waits instead of failing
 //   LOADTEST_START_TIMEOUT   seconds after the start of the process; a worker without a start time exits then
@@ -26,18 +26,15 @@
 'use strict';
 
 const fs = require('node:fs');
-const http = require('node:http');
 const { setTimeout: sleep } = require('node:timers/promises');
 const { isMainThread, Worker } = require('node:worker_threads');
+const { sharedServer } = require('../lib/server.js');
 
 const POLL_MS = 50;
 // The clock may be set while the worker sleeps.
 const MAX_SLEEP_MS = 1000;
 // Delays the log line, because all workers of a node start at the same moment and logging would compete with the load.
 const LOG_DELAY_MS = 300;
-// Held responses are few: those of the kubelet's two probes.
-const MAX_CONNECTIONS = 32;
-const HEADERS_TIMEOUT_MS = 5000;
 const MAX_TIMER_MS = 2 ** 31 - 1;
 // The main module of Artillery's process. Other programs of an image's entry point, such as npx, are preloaded too.
 const ARTILLERY_MAIN = /(^|\/)artillery(\/bin\/run)?(\.[cm]?js)?$/;
@@ -61,70 +58,45 @@ function readFile(file) {
   }
 }
 
-function portFromEnv(name, { [name]: text }) {
-  const port = Number(text || NaN);
-  if (!Number.isInteger(port) || port < 1 || port > 65_535) throw new Error(`${name} is ${text}, expected a port number`);
-  return port;
-}
-
 /** The name of this worker in log lines. */
 function workerName({ LOADTEST_WORKERS: workers, JOB_COMPLETION_INDEX: index }) {
   return workers && index ? `Load test worker ${Number(index) + 1} of ${workers}` : 'This load test worker';
 }
 
-/** The HTTP server for the kubelet's probes, and the time limit for the start time. */
+/** The responses to the kubelet's probes, and the time limit for the start time. */
 class Probes {
-  constructor({ port, timeoutMs, name, exit = (code) => process.exit(code) }) {
-    Object.assign(this, { port, timeoutMs, name, exit, isOpen: false });
+  constructor({ server, timeoutMs, name, exit = (code) => process.exit(code) }) {
+    Object.assign(this, { server, timeoutMs, name, exit, isOpen: false });
     // The responses that wait for each state. Undefined once the state is reached.
     this.held = { '/ready': new Set(), '/started': new Set() };
-    this.connections = new Set();
   }
 
   /** Opens the port and starts the time limit. Neither keeps the process alive. */
   open() {
     if (this.isOpen) return;
     this.isOpen = true;
-    const server = http.createServer({ headersTimeout: HEADERS_TIMEOUT_MS }, (request, response) => this.respond(request, response));
-    server.on('connection', (socket) => this.limit(socket));
-    server.on('clientError', (_error, socket) => socket.destroy());
-    server.on('error', (error) => {
+    for (const path of Object.keys(this.held)) {
+      this.server.route(path, (response) => this.respond(path, response), { isProbe: true });
+    }
+    this.server.onFailure((error) => {
       console.error(`${this.name} cannot report that it is ready: ${error.message}. No other process of the pod may use this port.`);
       this.exit(1);
     });
-    server.unref();
-    // Without an address this binds immediately: connections wait in the backlog while Artillery loads.
-    server.listen(this.port);
+    this.server.open();
     if (this.timeoutMs === undefined) return;
     const remaining = this.timeoutMs - performance.now();
     this.timer = setTimeout(() => this.timeOut(), Math.min(Math.max(remaining, 0), MAX_TIMER_MS));
     this.timer.unref();
   }
 
-  respond(request, response) {
-    const held = this.held[request.url];
-    const isKnown = request.method === 'GET' && Object.hasOwn(this.held, request.url);
-    response.on('error', () => {});
-    response.setHeader('connection', 'close');
-    if (!isKnown) {
-      response.writeHead(404).end();
-    } else if (held) {
-      held.add(response);
-      response.on('close', () => held.delete(response));
-    } else {
-      response.end(request.url.slice(1));
+  respond(path, response) {
+    const held = this.held[path];
+    if (!held) {
+      response.end(path.slice(1));
+      return;
     }
-  }
-
-  /** Bounds the connections. The oldest is closed, because a probe of the kubelet that still waits is among the newest. */
-  limit(socket) {
-    socket.unref();
-    this.connections.add(socket);
-    socket.on('close', () => this.connections.delete(socket));
-    if (this.connections.size <= MAX_CONNECTIONS) return;
-    const [oldest] = this.connections;
-    this.connections.delete(oldest);
-    oldest.destroy();
+    held.add(response);
+    response.on('close', () => held.delete(response));
   }
 
   /** Answers the probes of a path, now and from now on. */
@@ -153,7 +125,7 @@ function sharedProbes(env) {
   // Artillery can load a second instance of this file besides the preload.
   const key = Symbol.for('loadtest.probes');
   globalThis[key] ??= new Probes({
-    port: portFromEnv('LOADTEST_PORT', env),
+    server: sharedServer(env),
     timeoutMs: env.LOADTEST_START_TIMEOUT ? Number(env.LOADTEST_START_TIMEOUT) * 1000 : undefined,
     name: workerName(env),
   });
@@ -238,4 +210,4 @@ class StartBarrier {
   }
 }
 
-module.exports = { Plugin, LEGACY_METRICS_FORMAT: false, Probes, parseStartTime, portFromEnv, workerName };
+module.exports = { Plugin, LEGACY_METRICS_FORMAT: false, parseStartTime, workerName };
