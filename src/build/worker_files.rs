@@ -25,7 +25,7 @@ pub(crate) const MOUNT_PATH: &str = "/opt/loadtest";
 pub(crate) const START_MOUNT_PATH: &str = "/opt/loadtest-start";
 
 /// The files: key in the `ConfigMap`, path below [`MOUNT_PATH`], and content.
-const FILES: [(&str, &str, &str); 11] = [
+const FILES: [(&str, &str, &str); 15] = [
     (
         "files.cjs",
         "files.cjs",
@@ -70,6 +70,26 @@ const FILES: [(&str, &str, &str); 11] = [
         "results-generator.js",
         "artillery-plugin-loadtest-results/generator.js",
         include_str!("../../worker/plugins/results/generator.js"),
+    ),
+    (
+        "results-measurements.js",
+        "artillery-plugin-loadtest-results/measurements.js",
+        include_str!("../../worker/plugins/results/measurements.js"),
+    ),
+    (
+        "results-threads.js",
+        "artillery-plugin-loadtest-results/threads.js",
+        include_str!("../../worker/plugins/results/threads.js"),
+    ),
+    (
+        "results-live.js",
+        "artillery-plugin-loadtest-results/live.js",
+        include_str!("../../worker/plugins/results/live.js"),
+    ),
+    (
+        "results-metrics.js",
+        "artillery-plugin-loadtest-results/metrics.js",
+        include_str!("../../worker/plugins/results/metrics.js"),
     ),
     (
         "phases.js",

@@ -46,13 +46,20 @@
 
 const fs = require('node:fs');
 const zlib = require('node:zlib');
-const { BroadcastChannel, isMainThread } = require('node:worker_threads');
+const { isMainThread } = require('node:worker_threads');
 const { Generator } = require('./generator.js');
-const { DELAY_FOLDS, watchLoad, WorkerLoad } = require('./load.js');
+const { serveLive } = require('./live.js');
+const { DELAY_FOLDS } = require('./load.js');
+const { emptyMeasurements, fromStats, merge } = require('./measurements.js');
+const { Threads, watchStore } = require('./threads.js');
 
 const PREFIX = 'loadtest.v1 ';
 // The limit of the kubelet for a pod with up to three containers (kubernetes, `MaxContainerTerminationMessageLength`).
 const MAX_BYTES = 4096;
+// Of the same line in a response to GET /snapshot.
+const MAX_LIVE_BYTES = 64 << 10;
+// How often Artillery's threads report (lib/core/ssms.js).
+const PERIOD_MS = 10_000;
 const MAX_LOG_BYTES = 1024;
 const MAX_ENTRIES = 2000;
 const MAX_INVALID_NAMES = 20;
@@ -70,64 +77,6 @@ const MAIN_HISTOGRAMS = ['http.response_time', 'vusers.session_length', 'socketi
 const CORE = /^(vusers\.(created|completed|failed|skipped)|http\.(requests|responses)|browser\.http_requests)$/;
 const NEXT = /^(http\.codes|websocket|socketio)\.|^plugins\.expect\.failed$/;
 const BUILT_IN = /^(http|vusers|browser)\./;
-
-const emptyMeasurements = () => ({
-  start: undefined, first: undefined, last: undefined, counters: new Map(), histograms: new Map(), invalid: new Set(),
-});
-
-// The measurements of one `stats` or `done` event of Artillery. A metric with a value that is not a number is `invalid`: Artillery
-// appends a text to the sum, so that the sum of "3" and "3" is "033".
-function fromStats({ counters, histograms, firstCounterAt, lastCounterAt }) {
-  const bins = ({ bins, offset }) => new Map(bins.map((n, i) => [i + offset, n]).filter(([, n]) => n > 0));
-  const all = { ...emptyMeasurements(), first: firstCounterAt || undefined, last: lastCounterAt || undefined };
-  for (const [name, value] of Object.entries(counters ?? {})) {
-    if (Number.isFinite(value)) all.counters.set(name, value);
-    else all.invalid.add(name);
-  }
-  for (const [name, { min, max, sum, zeroCount, store, negativeStore }] of Object.entries(histograms ?? {})) {
-    // An empty histogram has the minimum Infinity.
-    const isEmpty = min === Infinity && max === -Infinity && sum === 0;
-    if (isEmpty || [min, max, sum, zeroCount].every(Number.isFinite)) {
-      all.histograms.set(name, { min, max, sum, zeros: zeroCount, positive: bins(store), negative: bins(negativeStore) });
-    } else {
-      all.invalid.add(name);
-    }
-  }
-  return all;
-}
-
-// A value that a script counts, as a number: numbers in texts are common, because headers are texts. Undefined if it is none.
-function toNumber(value) {
-  const isNumeric = ['number', 'bigint', 'boolean'].includes(typeof value) || (typeof value === 'string' && value.trim() !== '');
-  const number = isNumeric ? Number(value) : NaN;
-  return Number.isFinite(number) ? number : undefined;
-}
-
-// DDSketch's own merge would lose the negative bins.
-function merge(into, other) {
-  const earliest = (a, b) => (b === undefined || a < b ? a : b);
-  const latest = (a, b) => (b === undefined || a > b ? a : b);
-  const addTo = (map, [key, n]) => map.set(key, (map.get(key) ?? 0) + n);
-  for (const name of other.invalid) into.invalid.add(name);
-  into.start = earliest(into.start, other.start);
-  into.first = earliest(into.first, other.first);
-  into.last = latest(into.last, other.last);
-  for (const counter of other.counters) addTo(into.counters, counter);
-  for (const [name, h] of other.histograms) {
-    const known = into.histograms.get(name);
-    if (!known) {
-      into.histograms.set(name, { ...h, positive: new Map(h.positive), negative: new Map(h.negative) });
-      continue;
-    }
-    known.min = Math.min(known.min, h.min);
-    known.max = Math.max(known.max, h.max);
-    known.sum += h.sum;
-    known.zeros += h.zeros;
-    for (const bin of h.positive) addTo(known.positive, bin);
-    for (const bin of h.negative) addTo(known.negative, bin);
-  }
-  return into;
-}
 
 // Bins in the format above. A fold merges the keys 2k-1 and 2k into k, which is the bin of a sketch with the square of gamma.
 function binsOf(map, folds) {
@@ -267,6 +216,7 @@ class Collector {
     this.generator = new Generator();
     // When the counters that were reported last end, in ms since 1970.
     this.reportedUntil = undefined;
+    serveLive(this, process.env);
 
     // The time at which the thread sent this event is not passed on.
     events.once('phaseStarted', (phase) => {
@@ -299,9 +249,9 @@ class Collector {
   }
 
   async save() {
-    const flushed = this.interrupted ? await this.threads.flushThreads() : undefined;
-    if (flushed) this.reportedUntil = Date.now();
-    if (!this.final) this.write(flushed ?? this.reported);
+    const isCurrent = this.interrupted && (await this.threads.query());
+    if (isCurrent) this.reportedUntil = Date.now();
+    if (!this.final) this.write(isCurrent ? this.threads.lastKnown() : this.reported);
   }
 
   // The operator counts the failed expectations of all workers. With the exit code of one worker, others would be stopped early.
@@ -332,23 +282,41 @@ class Collector {
     this.writtenInvalid = this.threads.invalid.size;
     const prefix = log && `${log}\n`;
     const room = this.limit - Buffer.byteLength(prefix);
-    const invalid = new Set([...measurements.invalid, ...this.threads.invalid]);
-    const all = { ...measurements, ...this.accountForLoad(), start: this.start, invalid };
-    const line = encode(all, { final: this.final, keep: this.keep, room });
+    this.writtenSnapshot = this.snapshotOf(measurements, this.reportedUntil);
+    const line = encode(this.writtenSnapshot, { final: this.final, keep: this.keep, room });
     // Synchronous, because it also runs while the process exits.
     fs.writeFileSync(this.path, prefix + line);
     this.isSaved = true;
   }
 
+  /** What the threads have answered last, or the final results, for `encode`. Undefined before anything is measured. */
+  liveSnapshot() {
+    if (this.final) return this.writtenSnapshot;
+    const measurements = this.threads.lastKnown();
+    const isEmpty = measurements.counters.size === 0 && measurements.histograms.size === 0;
+    return isEmpty ? undefined : this.snapshotOf(measurements, Date.now());
+  }
+
+  /** The line of a snapshot in a response. */
+  encodeLive(snapshot) {
+    return encode(snapshot, { final: snapshot.isFinal, keep: this.keep, room: MAX_LIVE_BYTES });
+  }
+
+  snapshotOf(measurements, until) {
+    const invalid = new Set([...measurements.invalid, ...this.threads.invalid]);
+    return { ...measurements, ...this.accountForLoad(until), start: this.start, invalid, isFinal: this.final };
+  }
+
   // `load`, `delays` and `generator`. Without them, after an error, there are still results.
-  accountForLoad() {
+  accountForLoad(until) {
     try {
       const { load, loops, count } = this.threads;
       const { startTime, receivedAt } = global.loadtestStart ?? {};
       // A start time that the operator sent too late, or by another clock, is not a delay of this worker.
       const start = startTime === undefined ? undefined : Math.max(startTime, receivedAt);
-      const time = this.reportedUntil || Date.now();
-      return { ...load.measure({ time, start, isFinal: this.final }), generator: this.generator.measure(count, [...loops.values()]) };
+      const time = until || Date.now();
+      const generator = this.generator.measure(count, [...loops.values()]);
+      return { ...load.measure({ time, start, isFinal: this.final }), generator };
     } catch {
       return {};
     }
@@ -365,102 +333,6 @@ class Collector {
       this.warned = true;
     }
   }
-}
-
-// Artillery's threads report a period of 10 s after it ends (lib/core/ssms.js). On SIGTERM the main thread requests all that
-// they have counted.
-const CHANNEL = 'loadtest-results';
-const READY = 'ready';
-const FLUSH = 'flush';
-const FLUSH_TIMEOUT_MS = 1000;
-const PERIOD_MS = 10_000;
-
-class Threads {
-  constructor() {
-    this.count = 0;
-    this.responses = [];
-    this.invalid = new Set();
-    this.load = new WorkerLoad();
-    this.loops = new Map();
-    this.completed = undefined;
-    this.channel = new BroadcastChannel(CHANNEL);
-    this.channel.onmessage = ({ data }) => {
-      if (data === READY) this.count += 1;
-      if (data?.plan !== undefined) this.load.plans.set(data.thread, data.plan);
-      if (data?.load) this.load.states.set(data.thread, data.load);
-      if (data?.loop) this.loops.set(data.thread, data.loop);
-      if (data?.invalidName !== undefined) this.invalid.add(data.invalidName);
-      if (data?.counters) this.responses.push(data);
-      if (this.responses.length === this.count) this.completed?.();
-    };
-    this.channel.unref();
-  }
-
-  // The measurements of all threads. Undefined if a thread does not respond in time.
-  async flushThreads() {
-    if (this.count === 0) return undefined;
-    this.responses = [];
-    this.channel.postMessage(FLUSH);
-    await new Promise((resolve) => {
-      this.completed = resolve;
-      setTimeout(resolve, FLUSH_TIMEOUT_MS);
-    });
-    return this.responses.length === this.count ? this.responses.reduce(merge, emptyMeasurements()) : undefined;
-  }
-}
-
-// In each of Artillery's threads. The first use of the thread's metrics store, an `SSMS`, gives access to it. The store receives
-// numbers only: it would append a text to the sum, and one NaN would replace the sum of all threads. The main thread is sent the
-// names of metrics with other values.
-function watchStore(script, options) {
-  const store = global.artillery?.__SSMS?.prototype;
-  if (typeof store?.incr !== 'function') return;
-  const channel = new BroadcastChannel(CHANNEL);
-  const { arrive, sendState } = watchLoad(script, options, (message) => channel.postMessage(message));
-  let metrics;
-  const invalid = new Set();
-  for (const method of ['incr', 'histogram'].filter((name) => typeof store[name] === 'function')) {
-    const original = store[method];
-    store[method] = function (name, value, ...rest) {
-      metrics ??= this;
-      if (name === 'vusers.created' || name === 'vusers.skipped') arrive();
-      const number = toNumber(value);
-      if (number !== undefined) return original.call(this, name, number, ...rest);
-      if (!invalid.has(name)) channel.postMessage({ invalidName: `${name}` });
-      invalid.add(name);
-      return undefined;
-    };
-  }
-  channel.onmessage = ({ data }) => {
-    if (data !== FLUSH) return;
-    try {
-      sendState();
-      channel.postMessage(metrics ? readStore(metrics) : emptyMeasurements());
-    } catch {
-      // Without a response the main thread writes what was reported before.
-    }
-  };
-  channel.unref();
-  channel.postMessage(READY);
-}
-
-// All measurements of a store: the periods that it has aggregated, and what was counted since. The store is not changed.
-function readStore(metrics) {
-  const since = Object.assign(Object.create(Object.getPrototypeOf(metrics)), {
-    _counters: [...metrics._counters],
-    _histograms: [...metrics._histograms],
-    _aggregatedCounters: {},
-    _aggregatedHistograms: {},
-    _aggregatedRates: {},
-    _counterEarliestMeasurementByPeriod: {},
-    _counterLastMeasurementByPeriod: {},
-    _histogramEarliestMeasurementByPeriod: {},
-    _histogramLastMeasurementByPeriod: {},
-  });
-  since._aggregateCounters(Infinity);
-  since._aggregateHistograms(Infinity);
-  const periods = [metrics, since].flatMap((store) => store.getBucketIds().map((id) => store.getMetrics(id)));
-  return periods.map(fromStats).reduce(merge, emptyMeasurements());
 }
 
 class Plugin {
