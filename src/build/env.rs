@@ -15,12 +15,16 @@ use super::worker_files::{MOUNT_PATH, START_MOUNT_PATH};
 /// The inputs of a worker's environment.
 #[derive(Default)]
 pub(crate) struct EnvInputs<'a> {
+    /// The name of the test.
+    pub name: &'a str,
     /// The number of workers.
     pub workers: i32,
     /// How the script's load is distributed over the workers.
     pub load: Load,
     /// After how many seconds a worker without a start time exits, if the start is synchronized.
     pub start_timeout: Option<i64>,
+    /// Whether workers serve live results.
+    pub is_live: bool,
     /// Whether the operator evaluates the script's `ensure` over all workers, which disables it in each worker.
     pub is_judged: bool,
     /// The thresholds of the test. Workers always keep the metrics that these name in their results.
@@ -111,11 +115,18 @@ pub(crate) fn env_vars(inputs: &EnvInputs<'_>, users: Vec<EnvVar>) -> Vec<EnvVar
             "LOADTEST_START_FILE",
             &format!("{START_MOUNT_PATH}/{START_FILE}"),
         ));
-        environment.push(env_var("LOADTEST_PORT", &PROBE_PORT.to_string()));
         environment.push(env_var("LOADTEST_START_TIMEOUT", &timeout.to_string()));
         plugins.push("loadtest-together");
         // The first, so that it answers probes as soon as possible.
         preloads.insert(0, "artillery-plugin-loadtest-together/index.js");
+    }
+    if inputs.is_live {
+        environment.push(env_var("LOADTEST_LIVE", "true"));
+        environment.push(from_field("LOADTEST_NAMESPACE", "metadata.namespace"));
+        environment.push(env_var("LOADTEST_NAME", inputs.name));
+    }
+    if inputs.is_live || inputs.start_timeout.is_some() {
+        environment.push(env_var("LOADTEST_PORT", &PROBE_PORT.to_string()));
     }
     if inputs.is_judged {
         environment.push(env_var("ARTILLERY_DISABLE_ENSURE", "true"));
@@ -310,6 +321,34 @@ mod tests {
             "LOADTEST_FILES_HASH",
         ] {
             assert_eq!(value_of(&alone, name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn live_results_have_the_port_and_the_labels_of_the_metrics() {
+        let inputs = EnvInputs {
+            name: "t",
+            workers: 1,
+            is_live: true,
+            ..EnvInputs::default()
+        };
+        let all = env_vars(&inputs, Vec::new());
+        for (name, value) in [
+            ("LOADTEST_LIVE", "true"),
+            ("LOADTEST_PORT", "8899"),
+            ("LOADTEST_NAME", "t"),
+        ] {
+            assert_eq!(value_of(&all, name).as_deref(), Some(value), "{name}");
+        }
+        assert!(all.contains(&from_field("LOADTEST_NAMESPACE", "metadata.namespace")));
+        let without = env_vars(&EnvInputs::default(), Vec::new());
+        for name in [
+            "LOADTEST_LIVE",
+            "LOADTEST_PORT",
+            "LOADTEST_NAME",
+            "LOADTEST_NAMESPACE",
+        ] {
+            assert!(without.iter().all(|v| v.name != name), "{name}");
         }
     }
 

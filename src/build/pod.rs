@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapProjection, Container, DownwardAPIProjection, DownwardAPIVolumeFile,
-    EmptyDirVolumeSource, ImageVolumeSource, ObjectFieldSelector,
+    Capabilities, ConfigMapProjection, Container, ContainerPort, DownwardAPIProjection,
+    DownwardAPIVolumeFile, EmptyDirVolumeSource, ImageVolumeSource, ObjectFieldSelector,
     PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec,
     ProjectedVolumeSource, SeccompProfile, SecurityContext, Volume, VolumeMount, VolumeProjection,
 };
@@ -85,6 +85,16 @@ pub(super) fn build_pod_template(
     }
 }
 
+/// Whether the workers of a test serve live results.
+fn is_live(_test: &LoadTest) -> bool {
+    true
+}
+
+/// Whether the workers of a test have an HTTP server.
+fn has_port(test: &LoadTest) -> bool {
+    is_live(test) || test.spec.starts_together()
+}
+
 /// Returns the defaults that the operator's own defaults and the test override.
 fn built_in_defaults(test: &LoadTest) -> WorkerTemplate {
     // A worker that is evicted fails the test.
@@ -92,15 +102,16 @@ fn built_in_defaults(test: &LoadTest) -> WorkerTemplate {
         ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"),
         ("karpenter.sh/do-not-disrupt", "true"),
     ];
-    let probe_port = PROBE_PORT.to_string();
-    if test.spec.starts_together() {
-        // The proxy of a service mesh must not answer or delay the kubelet's probes.
+    let port = PROBE_PORT.to_string();
+    if has_port(test) {
+        // The proxy of a service mesh must not answer or delay the kubelet's probes, nor reject the operator and Prometheus,
+        // which may be outside the mesh.
         annotations.extend([
             (
                 "traffic.sidecar.istio.io/excludeInboundPorts",
-                probe_port.as_str(),
+                port.as_str(),
             ),
-            ("config.linkerd.io/skip-inbound-ports", probe_port.as_str()),
+            ("config.linkerd.io/skip-inbound-ports", port.as_str()),
         ]);
     }
     let map = |pairs: Vec<(&str, &str)>| {
@@ -123,13 +134,16 @@ fn spec(
     worker: WorkerTemplate,
     files: Files,
 ) -> PodSpec {
+    let name = test.name_any();
     let inputs = EnvInputs {
+        name: &name,
         workers: test.spec.count,
         load: test.spec.load,
         start_timeout: test.spec.starts_together().then(|| {
             let deadline = test.spec.start_deadline_seconds.max(1);
             deadline.saturating_add(START_TIMEOUT_MARGIN)
         }),
+        is_live: is_live(test),
         is_judged: script.ensure.is_some(),
         thresholds: &test.spec.thresholds,
         sidecars: worker.sidecars.len(),
@@ -148,8 +162,13 @@ fn spec(
         .starts_together()
         .then(|| worker_files::probes(&test.spec))
         .unzip();
+    let port = ContainerPort {
+        name: Some("metrics".into()),
+        container_port: PROBE_PORT.into(),
+        ..ContainerPort::default()
+    };
     let container = Container {
-        name: test.name_any(),
+        name: name.clone(),
         image: Some(worker.image.unwrap_or_else(|| config.image.clone())),
         image_pull_policy: worker
             .image_pull_policy
@@ -157,6 +176,7 @@ fn spec(
         args: Some(arguments(test, worker.args)),
         env: Some(env_vars(&inputs, worker.env)),
         env_from: non_empty(worker.env_from),
+        ports: has_port(test).then(|| vec![port]),
         resources: worker.resources,
         startup_probe,
         readiness_probe,

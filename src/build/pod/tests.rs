@@ -39,19 +39,29 @@ fn variable(template: &Value, name: &str) -> Value {
 const EVICT: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict";
 const DISRUPT: &str = "karpenter.sh/do-not-disrupt";
 
+const ISTIO: &str = "traffic.sidecar.istio.io/excludeInboundPorts";
+const LINKERD: &str = "config.linkerd.io/skip-inbound-ports";
+
 #[test]
-fn default_annotations_protect_workers_from_autoscalers() {
-    assert_eq!(
-        annotations(&json!({}), &json!({})),
-        json!({EVICT: "false", DISRUPT: "true"})
-    );
+fn default_annotations_protect_workers_from_autoscalers_and_exclude_their_port_from_meshes() {
+    for count in [1, 2] {
+        assert_eq!(
+            annotations(&json!({"count": count}), &json!({})),
+            json!({EVICT: "false", DISRUPT: "true", ISTIO: "8899", LINKERD: "8899"})
+        );
+    }
 }
 
 #[test]
-fn synchronized_start_excludes_the_probe_port_from_meshes() {
-    let all = annotations(&json!({"count": 2}), &json!({}));
-    assert_eq!(all["traffic.sidecar.istio.io/excludeInboundPorts"], "8899");
-    assert_eq!(all["config.linkerd.io/skip-inbound-ports"], "8899");
+fn workers_declare_their_port_and_serve_live_results() {
+    let pod = template(&json!({}), &json!({}), &ScriptInfo::default());
+    assert_eq!(
+        pod["spec"]["containers"][0]["ports"],
+        json!([{"name": "metrics", "containerPort": 8899}])
+    );
+    assert_eq!(variable(&pod, "LOADTEST_LIVE"), "true");
+    assert_eq!(variable(&pod, "LOADTEST_PORT"), "8899");
+    assert_eq!(variable(&pod, "LOADTEST_NAME"), "t");
 }
 
 #[test]
@@ -66,7 +76,7 @@ fn reserved_labels_and_annotations_of_a_spec_are_ignored() {
     );
     assert_eq!(
         metadata["annotations"],
-        json!({EVICT: "false", DISRUPT: "true", "team": "a"})
+        json!({EVICT: "false", DISRUPT: "true", ISTIO: "8899", LINKERD: "8899", "team": "a"})
     );
     let labels = metadata["labels"].as_object().unwrap();
     assert_eq!(labels.len(), 4, "{labels:?}");
@@ -77,13 +87,13 @@ fn annotations_override_defaults_by_name_and_an_empty_value_omits_one() {
     let defaults = json!({"annotations": {EVICT: "", "team": "a", "ticket": "1"}});
     assert_eq!(
         annotations(&json!({}), &defaults),
-        json!({DISRUPT: "true", "team": "a", "ticket": "1"})
+        json!({DISRUPT: "true", ISTIO: "8899", LINKERD: "8899", "team": "a", "ticket": "1"})
     );
-    let own =
-        json!({"worker": {"annotations": {EVICT: "true", DISRUPT: "", "team": "", "marker": ""}}});
+    let own = json!({"worker": {"annotations":
+        {EVICT: "true", DISRUPT: "", ISTIO: "", LINKERD: "1", "team": "", "marker": ""}}});
     assert_eq!(
         annotations(&own, &defaults),
-        json!({EVICT: "true", "ticket": "1", "marker": ""}),
+        json!({EVICT: "true", LINKERD: "1", "ticket": "1", "marker": ""}),
         "an annotation that is no default can be empty"
     );
 }
