@@ -51,7 +51,7 @@ pub(super) fn build_pod_template(
     script: &ScriptInfo,
 ) -> PodTemplateSpec {
     let own = test.spec.worker.as_deref().cloned().unwrap_or_default();
-    let defaults = merge_defaults(config.defaults.clone(), built_in_defaults(test));
+    let defaults = merge_defaults(config.defaults.clone(), built_in_defaults(test, config));
     let default_annotations = defaults.annotations.clone();
     let worker = merge_defaults(own, defaults);
     let files = script_volumes(
@@ -86,24 +86,24 @@ pub(super) fn build_pod_template(
 }
 
 /// Whether the workers of a test serve live results.
-fn is_live(_test: &LoadTest) -> bool {
-    true
+fn is_live(test: &LoadTest, config: &WorkerConfig) -> bool {
+    test.spec.live_results && config.live_results
 }
 
 /// Whether the workers of a test have an HTTP server.
-fn has_port(test: &LoadTest) -> bool {
-    is_live(test) || test.spec.starts_together()
+fn has_port(test: &LoadTest, config: &WorkerConfig) -> bool {
+    is_live(test, config) || test.spec.starts_together()
 }
 
 /// Returns the defaults that the operator's own defaults and the test override.
-fn built_in_defaults(test: &LoadTest) -> WorkerTemplate {
+fn built_in_defaults(test: &LoadTest, config: &WorkerConfig) -> WorkerTemplate {
     // A worker that is evicted fails the test.
     let mut annotations = vec![
         ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"),
         ("karpenter.sh/do-not-disrupt", "true"),
     ];
     let port = PROBE_PORT.to_string();
-    if has_port(test) {
+    if has_port(test, config) {
         // The proxy of a service mesh must not answer or delay the kubelet's probes, nor reject the operator and Prometheus,
         // which may be outside the mesh.
         annotations.extend([
@@ -143,7 +143,7 @@ fn spec(
             let deadline = test.spec.start_deadline_seconds.max(1);
             deadline.saturating_add(START_TIMEOUT_MARGIN)
         }),
-        is_live: is_live(test),
+        is_live: is_live(test, config),
         is_judged: script.ensure.is_some(),
         thresholds: &test.spec.thresholds,
         sidecars: worker.sidecars.len(),
@@ -176,7 +176,7 @@ fn spec(
         args: Some(arguments(test, worker.args)),
         env: Some(env_vars(&inputs, worker.env)),
         env_from: non_empty(worker.env_from),
-        ports: has_port(test).then(|| vec![port]),
+        ports: has_port(test, config).then(|| vec![port]),
         resources: worker.resources,
         startup_probe,
         readiness_probe,

@@ -210,3 +210,15 @@ fn files_hash_is_compared_with_the_mounted_config_maps() {
     let unknown = template(&json!({}), &json!({}), &ScriptInfo::default());
     assert_eq!(variable(&unknown, "LOADTEST_FILES_HASH"), Value::Null);
 }
+
+#[test]
+fn workers_without_live_results_have_a_port_only_for_probes() {
+    for (count, ports) in [(1, json!(null)), (2, json!(1))] {
+        let spec = json!({"count": count, "liveResults": false});
+        let pod = template(&spec, &json!({}), &ScriptInfo::default());
+        let declared = pod["spec"]["containers"][0]["ports"].as_array();
+        assert_eq!(json!(declared.map(Vec::len)), ports);
+        let env = pod["spec"]["containers"][0]["env"].as_array().unwrap();
+        assert!(env.iter().all(|v| v["name"] != "LOADTEST_LIVE"));
+    }
+}
