@@ -174,8 +174,8 @@ test('the totals of a thread have the bins of Artillery', { skip: NO_ARTILLERY }
 describe('the server', () => {
   test('drops readers that are slow, the oldest first, and answers others meanwhile', async () => {
     const own = new Server(await freePort());
-    own.route('/large', (response) => response.end(Buffer.alloc(64 << 20)));
-    own.route('/small', (response) => response.end('small'));
+    own.route('/large', (response) => response.send(200, Buffer.alloc(64 << 20)));
+    own.route('/small', (response) => response.send(200, 'small'));
     own.open();
     const sockets = [];
     for (let i = 0; i < MAX_CONNECTIONS.others + 8; i += 1) {

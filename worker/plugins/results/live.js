@@ -71,8 +71,8 @@ function serveLive(collector, env) {
     const render = (snapshot) => Buffer.from(exposition.render(snapshot));
     const respondWith = (toText, contentType) => async (response) => {
       const text = await live.text(toText);
-      if (text) response.writeHead(200, { 'content-type': contentType, 'content-length': text.length }).end(text);
-      else response.writeHead(204).end();
+      if (text) response.send(200, text, { 'content-type': contentType });
+      else response.send(204);
     };
     const headers = env.LOADTEST_POD_NAME ? { 'loadtest-pod': env.LOADTEST_POD_NAME } : {};
     server.route('/snapshot', respondWith(encode, 'text/plain; charset=utf-8'), { headers });

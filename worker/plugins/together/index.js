@@ -92,18 +92,18 @@ class Probes {
   respond(path, response) {
     const held = this.held[path];
     if (!held) {
-      response.end(path.slice(1));
+      response.send(200, path.slice(1));
       return;
     }
     held.add(response);
-    response.on('close', () => held.delete(response));
+    response.onClose(() => held.delete(response));
   }
 
   /** Answers the probes of a path, now and from now on. */
   reach(path) {
     const held = this.held[path];
     this.held[path] = undefined;
-    for (const response of held ?? []) response.end(path.slice(1));
+    for (const response of held ?? []) response.send(200, path.slice(1));
   }
 
   /** Ends the time limit. */
