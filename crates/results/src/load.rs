@@ -119,7 +119,8 @@ impl Generator {
             loop_delay_ms: up_to(MAX_MS, loop_delay),
             throttled: up_to(periods.unwrap_or_default(), throttled).filter(|_| periods.is_some()),
             periods,
-            throttled_ms: up_to(MAX_MS, throttled_ms),
+            // Without a CPU limit there are no periods, and this time is always 0.
+            throttled_ms: up_to(MAX_MS, throttled_ms).filter(|_| periods.is_some()),
             cpu_ms: up_to(MAX_MS, cpu_ms),
             cpu_limit: above_zero(MAX_MILLICORES, cpu_limit),
             memory: up_to(MAX_MEBIBYTES, memory),

@@ -139,6 +139,16 @@ fn invalid_delay_or_generator_is_unknown() {
 }
 
 #[test]
+fn worker_without_a_cpu_limit_has_no_throttling() {
+    let all = with_keys(r#""generator":[1,400,25,0,0,0,9000,null,120,null],"#);
+    let generator = all.generator().unwrap();
+    assert_eq!(
+        (generator.throttled_share(), generator.throttled_ms),
+        (None, None)
+    );
+}
+
+#[test]
 fn loads_of_workers_are_merged() {
     let first = with_keys(KEYS);
     let second = with_keys(
