@@ -80,6 +80,8 @@ pub(super) struct WorkerLoad {
     pub(super) arrival_rate: f64,
     /// The 99th percentile of the arrival delay, in seconds.
     pub(super) delay_seconds: f64,
+    /// Whether the phases took too long.
+    pub(super) is_overdue: bool,
     /// Whether the load was late.
     pub(super) is_saturated: bool,
 }
@@ -100,7 +102,8 @@ impl WorkerLoad {
         let delay_seconds = delay.unwrap_or_default() / 1000.0;
         let accepted = tolerance.seconds(plan.planned_seconds);
         let overrun = plan.actual_seconds - plan.planned_seconds;
-        let in_time = if overrun > accepted {
+        let is_overdue = overrun > accepted;
+        let in_time = if is_overdue {
             plan.planned_seconds / plan.actual_seconds
         } else {
             1.0
@@ -115,7 +118,8 @@ impl WorkerLoad {
             planned_rate: rate(plan.vusers, plan.planned_seconds),
             arrival_rate: rate(arrived, plan.actual_seconds),
             delay_seconds,
-            is_saturated: overrun.max(delay_seconds) > accepted,
+            is_overdue,
+            is_saturated: is_overdue || delay_seconds > accepted,
         })
     }
 

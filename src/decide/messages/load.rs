@@ -120,8 +120,8 @@ fn saturated(figures: &Figures) -> String {
     let Some(worst) = figures.worst else {
         return who;
     };
-    let late = worst.actual_seconds - worst.planned_seconds;
-    if late >= worst.delay_seconds {
+    // The delay has an error of 8 %, so the two are not compared.
+    if worst.is_overdue {
         format!(
             "{who}: the load took {} instead of {}",
             seconds(worst.actual_seconds),

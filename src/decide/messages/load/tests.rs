@@ -26,6 +26,7 @@ fn throttled() -> WorkerLoad {
         planned_rate: 400.0,
         arrival_rate: 8000.0 / 57.4,
         delay_seconds: 36.6,
+        is_overdue: true,
         is_saturated: true,
     }
 }
@@ -246,13 +247,22 @@ fn limit_of_virtual_users_follows_from_rate_and_session_length() {
 fn saturated_workers_are_counted_in_words() {
     let caught_up = with(|w| {
         w.actual_seconds = 20.0;
+        w.is_overdue = false;
         w.delay_seconds = 3.21;
     });
+    // Within its error, the delay can exceed the time that the phases took too long.
+    let delayed = with(|w| w.delay_seconds = 38.0);
     for (saturated, known, worker, expected) in [
         (
             1,
             1,
             &throttled(),
+            "the worker was saturated: the load took 57.4s instead of 20s",
+        ),
+        (
+            1,
+            1,
+            &delayed,
             "the worker was saturated: the load took 57.4s instead of 20s",
         ),
         (
