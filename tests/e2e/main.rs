@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod delivery;
 mod failures;
 mod fake_kubectl;
 mod installation;
@@ -93,6 +94,18 @@ async fn apply_with_target(env: &TestEnv, example: &str) {
         "-k",
         &format!("hack/examples/{example}-loadtest"),
     ]);
+}
+
+/// Waits until a test has completed, and asserts that its workers sent the planned load.
+async fn until_completed_as_planned(env: &TestEnv, name: &str) -> LoadTest {
+    let test = env.until_phase(name, "Completed").await;
+    let (delivered, reason, message) = condition(&test, "LoadDelivered");
+    assert_eq!(
+        (delivered.as_str(), reason.as_str()),
+        ("True", "AsPlanned"),
+        "{name}: {message}"
+    );
+    test
 }
 
 /// Waits until the target in a namespace is a ready endpoint of its Service.
@@ -208,7 +221,7 @@ async fn basic_example_completes_and_sends_exactly_its_load() {
         "loadtest/basic-test",
         "--timeout=180s",
     ]);
-    let test = env.until_phase("basic-test", "Completed").await;
+    let test = until_completed_as_planned(&env, "basic-test").await;
     assert_eq!(
         test.status.as_ref().unwrap().completions.as_deref(),
         Some("2/2")

@@ -10,7 +10,10 @@ use loadtest_api::v1alpha1::LoadTest;
 use serde_json::Value;
 
 use super::support::TestEnv;
-use super::{DEFAULT_NAMESPACE, cluster, deploy_target, kubectl, requests_answered};
+use super::{
+    DEFAULT_NAMESPACE, cluster, deploy_target, kubectl, requests_answered,
+    until_completed_as_planned,
+};
 
 const TEST: &str = "test-378dbbbd-03eb-4d0e-8a66-39033a76d0f3";
 const PUSHGATEWAY: &str =
@@ -134,6 +137,7 @@ async fn published_metrics_add_up_in_prometheus() {
         &format!("loadtest/{TEST}"),
         "--timeout=180s",
     ]);
+    until_completed_as_planned(&env, TEST).await;
     // Four workers send 3 requests per second for 60 s.
     assert_eq!(answered() - before, 720);
 

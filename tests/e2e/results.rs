@@ -14,7 +14,7 @@ use crate::security::as_user;
 use crate::support::{TestEnv, condition};
 use crate::{
     apply_with_target, cluster, create_script, deploy_target, kubectl, requests_answered,
-    script_with_constant_rate, script_with_requests,
+    script_with_constant_rate, script_with_requests, until_completed_as_planned,
 };
 
 fn results(test: &LoadTest) -> &Results {
@@ -27,7 +27,7 @@ async fn thresholds_are_evaluated_over_all_workers_and_gate_a_pipeline() {
     env.start_operator(&[]).await;
     apply_with_target(&env, "thresholds").await;
     let gate = ci_gate(&["thresholds", "150s", "-n", &env.namespace]);
-    let test = env.api::<LoadTest>().get("thresholds").await.unwrap();
+    let test = until_completed_as_planned(&env, "thresholds").await;
     assert_eq!(
         (gate.code, condition(&test, "Passed").2.as_str()),
         (0, "5 thresholds are met."),

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::support::{TestEnv, condition, phase_of};
 use crate::{
     apply_with_target, cluster, create_script, kubectl, requests_answered,
-    script_with_constant_rate,
+    script_with_constant_rate, until_completed_as_planned,
 };
 
 /// Starts an operator in a new namespace, and applies an example and its target.
@@ -48,14 +48,14 @@ async fn log(env: &TestEnv, pod: &Pod, container: Option<&str>) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn inline_script_runs() {
     let env = apply_example("inline").await;
-    env.until_phase("inline", "Completed").await;
+    until_completed_as_planned(&env, "inline").await;
     assert_eq!(answered(&env), BTreeMap::from([("/inline".into(), 10)]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn payloads_and_processors_of_several_config_maps_are_used() {
     let env = apply_example("files").await;
-    env.until_phase("files", "Completed").await;
+    until_completed_as_planned(&env, "files").await;
     assert_eq!(
         answered(&env),
         BTreeMap::from([("/hello/ada".into(), 3), ("/hello/grace".into(), 3)])
@@ -65,14 +65,14 @@ async fn payloads_and_processors_of_several_config_maps_are_used() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn typescript_processor_runs() {
     let env = apply_example("typescript").await;
-    env.until_phase("typescript", "Completed").await;
+    until_completed_as_planned(&env, "typescript").await;
     assert_eq!(answered(&env), BTreeMap::from([("/typescript".into(), 3)]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn divided_load_uses_each_payload_row_once() {
     let env = apply_example("divided").await;
-    env.until_phase("divided", "Completed").await;
+    until_completed_as_planned(&env, "divided").await;
     let (answered, pods) = (answered(&env), env.pods("divided", 3).await);
     // A single worker ramps from 1 to 4 per second for four seconds, and then sends five per
     // second.
@@ -154,7 +154,7 @@ async fn divided_load_equals_the_load_of_one_worker() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn worker_template_example_takes_effect() {
     let env = apply_example("worker").await;
-    env.until_phase("worker", "Completed").await;
+    until_completed_as_planned(&env, "worker").await;
     assert_eq!(
         answered(&env),
         BTreeMap::from([("/worker/secret-token".into(), 8)])
@@ -303,7 +303,7 @@ async fn persistent_volume_claim_provides_scripts_code_and_npm_modules() {
         "-k",
         "hack/examples/claim-loadtest",
     ]);
-    env.until_phase("claim", "Completed").await;
+    until_completed_as_planned(&env, "claim").await;
     assert_eq!(answered("/claim/by-a-module") - before, 4);
 
     let text = "config: {target: 'http://target.default', phases: [{duration: 1, arrivalCount: 2}], processor: ./scripts/processor.ts}\n\
