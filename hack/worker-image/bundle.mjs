@@ -54,7 +54,8 @@ const entries = [
   path.join(artillery, 'bin/run'),
   ...sources(path.join(dist, 'lib/cmds')),
   ...sources(path.join(dist, 'lib/cli/hooks')),
-  ...['index', 'util', 'console-reporter', 'platform/local/worker'].map((f) => path.join(dist, `lib/${f}.js`)),
+  // worker/test imports the last two.
+  ...['index', 'util', 'console-reporter', 'platform/local/worker', 'core/phases', 'dist'].map((f) => path.join(dist, `lib/${f}.js`)),
   ...fs.readdirSync(plugins).filter((p) => p.startsWith('artillery-plugin-')).map((p) => path.join(plugins, p, 'dist/index.js')),
 ].filter((f) => fs.existsSync(f));
 const named = (file) => path.relative(artillery, file).replace(/\.js$/, '').replaceAll('/', '.');

@@ -247,12 +247,13 @@ test('a thread without a share of the load fails', async () => {
 const assertSucceeded = (workers) => workers.forEach(({ code, output }) => assert.equal(code, 0, output));
 /** Whether this version of Artillery gives the plugin access to the phases that it divides among its threads. */
 const acceptsFractions = () => fs.existsSync(path.join(ARTILLERY, 'artillery/dist/lib/cmds/run.js'));
-/** Disables the plugin that divides the load. */
-const UNDIVIDED = { ARTILLERY_PLUGINS: pluginsFor('results') };
+/** Only the plugin that divides the load. */
+const DIVIDED = { ARTILLERY_PLUGINS: pluginsFor('divide') };
 
-describe('with Artillery', { skip: NO_ARTILLERY, concurrency: true, timeout: 600_000 }, () => {
+// A group has no time limit of its own: each worker has one.
+describe('with Artillery', { skip: NO_ARTILLERY, concurrency: true }, () => {
   const all = sum(Object.values(EXPECTED));
-  for (const [count, threads, environment] of [[1, 1, UNDIVIDED], [1, 2], [2, 1], [3, 2], [7, 1], [16, 1]]) {
+  for (const [count, threads, environment] of [[1, 1, { ARTILLERY_PLUGINS: pluginsFor('results') }], [1, 2], [2, 1], [3, 2], [7, 1], [16, 1]]) {
     test(`${count} workers with ${threads} threads each send the load of one worker${environment ? ', without the plugin' : ''}`, async () => {
       const { requests, workers } = await runTest({ script: scriptOfPhases(), workers: count, threads, environment });
       assertSucceeded(workers);
@@ -274,7 +275,7 @@ describe('with Artillery', { skip: NO_ARTILLERY, concurrency: true, timeout: 600
     const scenarios = [{ ...scenario, weight: 2 }, scenario, { ...scenario, weight: 1 }];
     const runWith = (workers, threads, environment) =>
       runTest({ script: { ...scriptOfPhases(['even', 'limited', 'count']), scenarios }, workers, threads, rows: 9, environment });
-    const tests = await Promise.all([runWith(1, 1, UNDIVIDED), runWith(2, 2), runWith(3, 1)]);
+    const tests = await Promise.all([runWith(1, 1, { ARTILLERY_PLUGINS: pluginsFor() }), runWith(2, 2, DIVIDED), runWith(3, 1, DIVIDED)]);
     tests.forEach(({ workers }) => assertSucceeded(workers));
     const [undivided, ...divided] = tests.map(({ requests }) => countValues(requests.map(({ row }) => row)));
     assert.deepEqual([sum(Object.values(undivided)), undivided['/row-2'], undivided['/row-1']], [25, 3, 2]);
@@ -286,7 +287,8 @@ describe('with Artillery', { skip: NO_ARTILLERY, concurrency: true, timeout: 600
       script({ phases: [{ duration: 2, arrivalRate: 20 }], payload: { path: 'rows.csv', fields: ['row'] } }),
       script({ phases: [{ duration: 2, arrivalRate: 20, mode: 'poisson' }] }),
     ];
-    for (const { requests, workers } of await Promise.all(scripts.map((one) => runTest({ script: one, workers: 2, threads: 2, rows: 12 })))) {
+    const tests = await Promise.all(scripts.map((one) => runTest({ script: one, workers: 2, threads: 2, rows: 12, environment: DIVIDED })));
+    for (const { requests, workers } of tests) {
       assertSucceeded(workers);
       const numbers = requests.map(({ row, worker }) => [Number(/\d+/.exec(row)[0]) % 2, worker]);
       assert.ok(numbers.length > 12);
@@ -297,7 +299,7 @@ describe('with Artillery', { skip: NO_ARTILLERY, concurrency: true, timeout: 600
   test('fractional rates are divided', { skip: acceptsFractions() ? false : 'this version of Artillery accepts none' }, async () => {
     const phases = [{ name: 'half', duration: 4, arrivalRate: 0.5 }, { pause: 1 }, { name: 'more', duration: 2, arrivalRate: '2.5', rampTo: 0 }];
     const tests = await Promise.all([[1, 2], [3, 1]].map(([workers, threads]) =>
-      runTest({ script: script({ phases }), workers, threads })));
+      runTest({ script: script({ phases }), workers, threads, environment: DIVIDED })));
     for (const { requests, workers } of tests) {
       assertSucceeded(workers);
       assert.deepEqual(countValues(requests.map(({ phase }) => phase)), { half: 2, more: 3 });
@@ -307,7 +309,7 @@ describe('with Artillery', { skip: NO_ARTILLERY, concurrency: true, timeout: 600
 
   test('no worker sends load if a phase cannot be divided', async () => {
     const phases = [{ duration: 1, arrivalRate: 5 }, { duration: 1, arrivalCount: 5, maxVusers: 'few' }];
-    const { requests, workers } = await runTest({ script: script({ phases }), workers: 2 });
+    const { requests, workers } = await runTest({ script: script({ phases }), workers: 2, environment: DIVIDED });
     for (const { code, output } of workers) {
       assert.notEqual(code, 0, output);
       assert.match(output, /Cannot divide the load: config\.phases\[1\]\.maxVusers is "few", expected a number/);
@@ -323,21 +325,21 @@ describe('with Artillery', { skip: NO_ARTILLERY, concurrency: true, timeout: 600
       script: script({ phases: [{ duration: 9, arrivalRate: 99 }], environments, pluginsScope: '@users/artillery-plugin-' }),
       workers: 3,
       args: ['--environment', 'short'],
-      environment: { RATE: '5' },
+      environment: { ...DIVIDED, RATE: '5' },
     });
     assertSucceeded(workers);
     assert.deepEqual(countValues(requests.map(({ phase }) => phase)), { chosen: 5 });
   });
 
   test('a script without phases has one virtual user, and the other workers have no load', async () => {
-    const { requests, workers } = await runTest({ script: script({}), workers: 3, rows: 2 });
+    const { requests, workers } = await runTest({ script: script({}), workers: 3, rows: 2, environment: DIVIDED });
     assertSucceeded(workers);
     assert.deepEqual(requests.map(({ worker, row }) => [worker, row]), [[0, '/row-0']]);
     assert.match(workers[2].output, /^Load test worker 3 of 3: rows\.csv has only 2 rows\. Some workers use the same rows\.$/m);
   });
 
   test('a worker with an invalid index sends no load', async () => {
-    const environment = { LOADTEST_WORKERS: '2', JOB_COMPLETION_INDEX: '2' };
+    const environment = { ...DIVIDED, LOADTEST_WORKERS: '2', JOB_COMPLETION_INDEX: '2' };
     const { requests, workers } = await runTest({ script: scriptOfPhases(), workers: 1, environment });
     assert.notEqual(workers[0].code, 0, workers[0].output);
     assert.match(workers[0].output, /Invalid JOB_COMPLETION_INDEX 2 for 2 workers\./);

@@ -235,7 +235,8 @@ function quantile(delay, q) {
   return bins.find(([, n]) => (seen += n) > rank)[0];
 }
 
-describe('with Artillery', { skip: NO_ARTILLERY, concurrency: true, timeout: 600_000 }, () => {
+// A group has no time limit of its own: each worker has one.
+describe('with Artillery', { skip: NO_ARTILLERY, concurrency: true }, () => {
   const counted = ({ counters }) => counters['vusers.created'] + (counters['vusers.skipped'] ?? 0);
   const UNDIVIDED = { ARTILLERY_PLUGINS: pluginsFor('results') };
   const think = (seconds) => ({ scenarios: [{ flow: [{ think: seconds }] }] });

@@ -177,12 +177,13 @@ describe('a snapshot', () => {
     assert.ok(isDropped);
   });
 
-  test('of 50,000 metrics is encoded within 2 s', () => {
+  test('of 50,000 metrics is encoded within 2 s of CPU time', () => {
     const counters = Object.fromEntries(Array.from({ length: 50000 }, (_, i) => [`plugins.metrics-by-endpoint./thing/${Math.random()}.codes.${i}`, i]));
-    const started = performance.now();
+    const before = process.cpuUsage();
     const text = encode(fromStats({ ...stats(2, 1000), counters: { ...CORE, ...counters } }));
+    const { user, system } = process.cpuUsage(before);
     assert.ok(text.length <= 4096 && decode(text).counters['http.requests'] === 20000);
-    assert.ok(performance.now() - started < 2000);
+    assert.ok(user + system < 2_000_000, `${user + system} µs`);
   });
 });
 
