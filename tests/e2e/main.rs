@@ -11,6 +11,7 @@ mod failures;
 mod fake_kubectl;
 mod installation;
 mod kustomize;
+mod live;
 mod messages;
 mod operator_identity;
 mod pipelines;

@@ -91,8 +91,8 @@ pub struct WorkerTemplate {
     pub labels: BTreeMap<String, String>,
 
     /// Annotations of the pods. By default cluster-autoscaler.kubernetes.io/safe-to-evict is false and
-    /// karpenter.sh/do-not-disrupt is true. With a synchronized start, the annotations of Istio and Linkerd exclude
-    /// port 8899 from the mesh. An empty value omits a default annotation. Names below
+    /// karpenter.sh/do-not-disrupt is true, and the annotations of Istio and Linkerd exclude port 8899 from the mesh,
+    /// if the workers open it. An empty value omits a default annotation. Names below
     /// artillery.io, security.alpha.kubernetes.io and security.beta.kubernetes.io are reserved.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
