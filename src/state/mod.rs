@@ -9,6 +9,7 @@ mod live;
 mod observed;
 mod partial;
 pub(crate) mod start_annotation;
+mod start_blocker;
 mod worker;
 
 pub use job::{JobOutcome, JobStatus};
@@ -16,9 +17,8 @@ pub use live::{AbortState, LiveResults, Unreachable};
 pub use observed::{ConfigMapFiles, FailedCall, JobState, Observed, ScriptState, WorkerFiles};
 pub use partial::{PartialJob, PartialPod};
 pub(crate) use partial::{owning_job, partial_metadata};
-pub use worker::{
-    Deletion, OtherContainer, StartBlocker, StartHandshake, StartState, WorkerState, WorkerStatus,
-};
+pub use start_blocker::{OtherContainer, StartBlocker};
+pub use worker::{Deletion, StartHandshake, StartState, WorkerState, WorkerStatus};
 
 #[cfg(test)]
 mod tests;
