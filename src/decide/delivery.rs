@@ -8,8 +8,13 @@ use loadtest_results::{Generator, Measurements};
 
 use super::messages::load as messages;
 
-/// Below this, a delay says nothing about the size of a worker: a busy node delays even a healthy one while it starts.
+/// A load that takes longer than planned by less than this says nothing about the size of a worker: a busy node delays even a healthy
+/// one while it starts.
 const MIN_LATE_SECONDS: f64 = 2.0;
+
+/// The same for the delay of virtual users. A worker that lacks CPU is late at the end, too, so that a shorter delay is passing: on a
+/// node with ten times as many runnable threads as CPUs, the first virtual users of a healthy worker are late by up to 5 s.
+const MIN_DELAY_SECONDS: f64 = 5.0;
 
 /// A Poisson process creates its expected number of virtual users within this many standard deviations, except in one of 30,000
 /// runs.
@@ -56,8 +61,8 @@ impl Tolerance {
     }
 
     /// By how many seconds a load of this planned duration may be late.
-    fn seconds(self, planned_seconds: f64) -> f64 {
-        (self.time * planned_seconds).max(MIN_LATE_SECONDS)
+    fn seconds(self, planned_seconds: f64, at_least: f64) -> f64 {
+        (self.time * planned_seconds).max(at_least)
     }
 }
 
@@ -91,7 +96,7 @@ impl WorkerLoad {
     ///
     /// A worker is saturated if its load was late: if its phases took longer than planned by more than the tolerance, or if more
     /// than 1 % of its virtual users arrived later than that. Short delays are normal, so that the tolerance is at least
-    /// [`MIN_LATE_SECONDS`]. Both values are also valid for a worker that has not finished.
+    /// [`MIN_LATE_SECONDS`] or [`MIN_DELAY_SECONDS`]. Both values are also valid for a worker that has not finished.
     pub(super) fn new(index: i32, measured: &Measurements, tolerance: Tolerance) -> Option<Self> {
         let plan = measured.plan()?;
         let created = counter(measured, "vusers.created");
@@ -100,9 +105,9 @@ impl WorkerLoad {
             .arrival_delay()
             .and_then(|delay| delay.summary("p99"));
         let delay_seconds = delay.unwrap_or_default() / 1000.0;
-        let accepted = tolerance.seconds(plan.planned_seconds);
+        let accepted = |at_least| tolerance.seconds(plan.planned_seconds, at_least);
         let overrun = plan.actual_seconds - plan.planned_seconds;
-        let is_overdue = overrun > accepted;
+        let is_overdue = overrun > accepted(MIN_LATE_SECONDS);
         let in_time = if is_overdue {
             plan.planned_seconds / plan.actual_seconds
         } else {
@@ -119,7 +124,7 @@ impl WorkerLoad {
             arrival_rate: rate(arrived, plan.actual_seconds),
             delay_seconds,
             is_overdue,
-            is_saturated: is_overdue || delay_seconds > accepted,
+            is_saturated: is_overdue || delay_seconds > accepted(MIN_DELAY_SECONDS),
         })
     }
 

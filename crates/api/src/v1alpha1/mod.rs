@@ -281,7 +281,8 @@ pub struct LoadTolerance {
     #[schemars(range(min = 0, max = 100))]
     pub users_percent: Option<i32>,
 
-    /// Percent of the planned duration by which a worker's load may be late, at least 2 seconds. Default: 10.
+    /// Percent of the planned duration by which a worker's load may be late, at least 2 seconds at its end and 5 seconds for its
+    /// virtual users. Default: 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub time_percent: Option<i32>,

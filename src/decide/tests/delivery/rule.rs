@@ -186,6 +186,9 @@ fn worker_is_saturated_only_if_it_is_late_beyond_the_tolerance() {
         // A short test on a busy node.
         (1000.0, 2900.0, 1800.0, 10, false),
         (1000.0, 3100.0, 10.0, 10, true),
+        // A very busy node: the first virtual users are late, and the last ones are not.
+        (10_000.0, 11_700.0, 4500.0, 10, false),
+        (10_000.0, 11_700.0, 5500.0, 10, true),
         (5000.0, 6900.0, 10.0, 10, false),
         // Half the CPU that the load needs.
         (5000.0, 10_000.0, 4900.0, 10, true),
