@@ -324,7 +324,6 @@ async fn a_test_whose_abort_condition_holds_is_ended_with_the_value() {
         message.contains("http.response_time.p99 > 500") && message.contains("p99 is 2"),
         "{message}"
     );
-    env.set_exited(&pods[0], 143, &snapshot(100, 20, "")).await;
     let ended = env.until_phase("slow", "Failed").await;
     assert_eq!(condition(&ended, "Failed").1, "AbortConditionMet");
 }
