@@ -3,6 +3,7 @@
 //
 //   node test/generate-fixtures.mjs generated > test/fixtures/generated.json
 //   node test/generate-fixtures.mjs load > test/fixtures/load.json
+//   node test/generate-fixtures.mjs sketch > test/fixtures/sketch.json
 //   ARTILLERY=.. node test/generate-fixtures.mjs run MESSAGE=STATS.. > test/fixtures/artillery-2.0.x.json
 //
 // MESSAGE is a file with a worker's termination message. STATS is a file with its `done` event, written by
@@ -11,7 +12,7 @@ import fs from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { ARTILLERY as modules, NO_ARTILLERY } from './helpers.mjs';
+import { ARTILLERY as modules, NO_ARTILLERY, SKETCHED_VALUES } from './helpers.mjs';
 import results from '../plugins/results/index.js';
 import loads from '../plugins/results/load.js';
 
@@ -98,13 +99,21 @@ function generatedLoads() {
   });
 }
 
+function sketched() {
+  const sketch = new DDSketch({ relativeAccuracy: 0.01 });
+  for (const value of SKETCHED_VALUES) sketch.accept(value);
+  const { positive, negative, ...rest } = results.fromStats({ histograms: { h: sketch } }).histograms.get('h');
+  const sorted = (bins) => [...bins].sort(([a], [b]) => a - b);
+  return { ...rest, positive: sorted(positive), negative: sorted(negative) };
+}
+
 function run(pairs) {
   const files = pairs.map((pair) => pair.split('=').map((file) => fs.readFileSync(file, 'utf8')));
   return [{ folds: 0, ...fixture(files.map(([message]) => message), files.map(([, stats]) => SSMS.deserializeMetrics(stats))) }];
 }
 
 const [kind, ...pairs] = process.argv.slice(2);
-const fixtures = { run, generated, load: generatedLoads }[kind](pairs);
+const fixtures = { run, generated, load: generatedLoads, sketch: sketched }[kind](pairs);
 console.log(JSON.stringify(fixtures, null, 1));
 // SSMS may leave timers.
 process.exit(0);

@@ -238,3 +238,8 @@ export function probe(port, path, { method = 'GET', isLate } = {}) {
   sent.answered.catch(() => {});
   return sent;
 }
+
+/** Values of every magnitude, whose sketch by Artillery is the fixture `sketch.json`. */
+export const SKETCHED_VALUES = [
+  ...Array.from({ length: 300 }, (_, i) => [i, -i, i / 10, (i / 7) ** 3, 1.02020202 ** (i * 5)]).flat(), 0, 1e-9, 1e-320, 1e300, -1e300,
+];
