@@ -8,7 +8,7 @@ use std::str::FromStr;
 use crate::runtime::leader_election::DEFAULT_LEASE_NAME;
 use crate::runtime::logging::LogFormat;
 use clap::{ArgAction, Parser};
-use loadtest_api::v1alpha1::WorkerTemplate;
+use loadtest_api::v1alpha1::{LoadTestSpec, WorkerTemplate};
 
 mod worker_defaults;
 
@@ -168,6 +168,14 @@ fn parse_user(text: &str) -> Result<User, String> {
             Ok(uid) => Ok(Some(uid)),
             Err(_) => Err("must be a number or `none`".into()),
         },
+    }
+}
+
+impl WorkerConfig {
+    /// Whether the workers of a test serve live results.
+    #[must_use]
+    pub(crate) fn has_live_results(&self, spec: &LoadTestSpec) -> bool {
+        self.live_results && spec.live_results
     }
 }
 

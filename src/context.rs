@@ -145,11 +145,8 @@ impl Context {
         })
     }
 
-    /// The running tests whose workers are to be read now.
+    /// The running tests whose workers are due.
     pub(crate) fn targets_due(&self, now: Timestamp) -> Vec<Target> {
-        if !self.config.live_results {
-            return Vec::new();
-        }
         let store = self.store();
         let target = |test: &Arc<LoadTest>| self.target(&store, test, now);
         store.started_tests().filter_map(target).collect()
@@ -157,7 +154,10 @@ impl Context {
 
     fn target(&self, store: &Store, test: &LoadTest, now: Timestamp) -> Option<Target> {
         let status = test.status.as_ref()?;
-        if !test.spec.live_results || test.is_finished() || status.phase != Some(Phase::Running) {
+        if !self.config.has_live_results(&test.spec)
+            || test.is_finished()
+            || status.phase != Some(Phase::Running)
+        {
             return None;
         }
         let key = object_ref(&test.metadata);

@@ -85,14 +85,9 @@ pub(super) fn build_pod_template(
     }
 }
 
-/// Whether the workers of a test serve live results.
-fn is_live(test: &LoadTest, config: &WorkerConfig) -> bool {
-    test.spec.live_results && config.live_results
-}
-
 /// Whether the workers of a test have an HTTP server.
 fn has_port(test: &LoadTest, config: &WorkerConfig) -> bool {
-    is_live(test, config) || test.spec.starts_together()
+    config.has_live_results(&test.spec) || test.spec.starts_together()
 }
 
 /// Returns the defaults that the operator's own defaults and the test override.
@@ -143,7 +138,7 @@ fn spec(
             let deadline = test.spec.start_deadline_seconds.max(1);
             deadline.saturating_add(START_TIMEOUT_MARGIN)
         }),
-        is_live: is_live(test, config),
+        is_live: config.has_live_results(&test.spec),
         is_judged: script.ensure.is_some(),
         thresholds: &test.spec.thresholds,
         sidecars: worker.sidecars.len(),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use loadtest_api::v1alpha1::{AbortCondition, Results, Series, Threshold};
+use loadtest_api::v1alpha1::{AbortCondition, Series, Threshold};
 use loadtest_results::thresholds::{self, Outcome};
 use loadtest_results::{Measurements, Snapshot, series, summarize};
 
@@ -14,7 +14,7 @@ use super::key::{ObjectRef, shrink_if_sparse};
 use crate::runtime::lock;
 use crate::state::{AbortState, LiveResults, Unreachable};
 
-/// A running test whose workers are to be read.
+/// A running test whose workers are due.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     /// The test.
@@ -42,8 +42,8 @@ pub(crate) struct TargetWorker {
     pub ip: IpAddr,
 }
 
-/// The last snapshots of a test's workers, by pod, with their indices. They are compressed. A worker that does not respond keeps its last one, so nothing
-/// is counted twice or lost.
+/// The last snapshots of a test's workers, by pod, with their indices. They are compressed. A worker that does not respond keeps its
+/// last one, so nothing is counted twice or lost.
 pub(crate) type WorkerSnapshots = BTreeMap<String, (i32, Snapshot)>;
 
 /// The responses of one round.
@@ -77,18 +77,22 @@ struct LiveTest {
 impl LiveStore {
     /// The latest results of a test, if its workers have been read.
     pub(crate) fn latest(&self, key: &ObjectRef, job_uid: &str) -> Option<Arc<LiveResults>> {
-        let tests = lock(&self.0);
-        let test = tests.get(key).filter(|test| test.job_uid == job_uid)?;
-        test.latest.clone()
+        self.get(key, job_uid, |test| test.latest.clone())
     }
 
     /// When a test was read last. None before its first round.
     pub(crate) fn read_at(&self, key: &ObjectRef, job_uid: &str) -> Option<Timestamp> {
+        self.get(key, job_uid, |test| test.read_at)
+    }
+
+    fn get<T>(
+        &self,
+        key: &ObjectRef,
+        job_uid: &str,
+        field: impl FnOnce(&LiveTest) -> Option<T>,
+    ) -> Option<T> {
         let tests = lock(&self.0);
-        tests
-            .get(key)
-            .filter(|test| test.job_uid == job_uid)?
-            .read_at
+        field(tests.get(key).filter(|test| test.job_uid == job_uid)?)
     }
 
     /// Begins a round. Returns the snapshots of earlier rounds; None if a round is in flight.
@@ -107,7 +111,7 @@ impl LiveStore {
         Some(snapshots)
     }
 
-    /// Ends a round. Returns whether the test is to be reconciled: it has results for the first time, or may have to be aborted.
+    /// Ends a round. Returns whether the test must be reconciled: it has results for the first time, or may have to be aborted.
     pub(crate) fn end_round(
         &self,
         target: &Target,
@@ -181,14 +185,13 @@ fn next(
     if unreachable.is_none() {
         let workers = u32::try_from(target.workers.len()).unwrap_or(u32::MAX);
         let totals = summarize(&round.measured, workers, 0);
-        let times = window.as_ref().map(|window| summarize(window, workers, 0));
-        let times = times.as_ref().and_then(Results::response_time);
-        #[allow(clippy::cast_possible_truncation)] // saturates
-        let due = round
-            .measured
-            .plan()
-            .map_or(0, |plan| plan.due.round() as i64);
-        series::add(&mut series, seconds, &totals, due, times);
+        series::add_period(
+            &mut series,
+            seconds,
+            &totals,
+            &round.measured,
+            window.as_ref(),
+        );
     }
     let is_known = unreachable.is_none();
     let states = target.abort.iter().enumerate().map(|(i, condition)| {
@@ -233,23 +236,21 @@ fn abort_state(
         let threshold = Threshold::strict(condition.when.clone());
         thresholds::evaluate(&[threshold], window).swap_remove(0)
     });
-    let (holds, observed) = match &evaluation {
-        Some(evaluation) => match &evaluation.outcome {
-            Outcome::Met => (Some(true), evaluation.observed_values()),
-            Outcome::NotMet => (Some(false), evaluation.observed_values()),
-            Outcome::Unknown(_) => (None, evaluation.observed_values()),
-        },
-        None => (None, "no worker responded".to_owned()),
+    let holds = evaluation.as_ref().and_then(|e| match &e.outcome {
+        Outcome::Met => Some(true),
+        Outcome::NotMet => Some(false),
+        Outcome::Unknown(_) => None,
+    });
+    let observed = match &evaluation {
+        Some(evaluation) => evaluation.observed_values(),
+        None => "no worker responded".to_owned(),
     };
-    let since = |earlier: Option<Timestamp>| Some(earlier.unwrap_or(begin));
+    let since = |earlier: Option<Timestamp>| earlier.unwrap_or(begin);
     AbortState {
-        held_since: (holds == Some(true))
-            .then(|| since(earlier.and_then(|e| e.held_since)))
-            .flatten(),
+        held_since: (holds == Some(true)).then(|| since(earlier.and_then(|e| e.held_since))),
         unknown_since: holds
             .is_none()
-            .then(|| since(earlier.and_then(|e| e.unknown_since)))
-            .flatten(),
+            .then(|| since(earlier.and_then(|e| e.unknown_since))),
         observed,
     }
 }

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use loadtest_api::v1alpha1::LoadTest;
+
 use crate::runtime::lock;
 
 /// How long after its delay a failure without a successor is kept. Then the test no longer exists.
@@ -18,6 +20,15 @@ pub(super) struct Backoff(Mutex<HashMap<String, Failures>>);
 pub(super) struct Revision<'a> {
     pub(super) uid: &'a str,
     pub(super) generation: Option<i64>,
+}
+
+impl<'a> Revision<'a> {
+    pub(super) fn of(test: &'a LoadTest) -> Self {
+        Self {
+            uid: test.metadata.uid.as_deref().unwrap_or_default(),
+            generation: test.metadata.generation,
+        }
+    }
 }
 
 /// Consecutive failures of a test.

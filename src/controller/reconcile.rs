@@ -145,20 +145,16 @@ impl Reconciler {
     /// Reconciles the test of this reference. Returns when to do so again, if nothing happens before.
     pub(super) async fn process_item(&self, key: &ObjectRef) -> Option<Instant> {
         let ctx = &self.ctx;
-        let test = ctx.store().test(key)?;
-        let (uid, begin) = (test.uid().unwrap_or_default(), Instant::now());
-        let revision = Revision {
-            uid: &uid,
-            generation: test.metadata.generation,
-        };
+        let stored = ctx.store().test(key)?;
+        let (revision, begin) = (Revision::of(&stored), Instant::now());
         if let Some(remaining) = self.backoff.remaining(revision, begin) {
             return begin.checked_add(remaining);
         }
-        let test = ctx.own_writes.latest(key, &test);
+        let test = ctx.own_writes.latest(key, &stored);
         let standing = self.crashes.standing(revision);
         let is_deleted = test.metadata.deletion_timestamp.is_some();
         if test.is_set_aside() && !is_deleted {
-            self.crashes.is_reported(&uid);
+            self.crashes.is_reported(revision.uid);
             return None;
         }
         if standing == Standing::SetAside && !is_deleted {
@@ -173,7 +169,7 @@ impl Reconciler {
         ctx.metrics.reconcile_started();
         let begin = Instant::now();
         let reconciled = AssertUnwindSafe(self.reconcile(&test)).catch_unwind().await;
-        self.crashes.end(&uid);
+        self.crashes.end(revision.uid);
         let Ok(Outcome { requeue, failure }) = reconciled else {
             // The hook of the standard library has reported the panic itself.
             ctx.metrics.reconcile_finished(begin.elapsed(), None);
@@ -198,7 +194,7 @@ impl Reconciler {
             }
             None if requeue.back_off => self.backoff.record_failure(revision, now, requeue.after),
             None => {
-                self.backoff.forget(&uid);
+                self.backoff.forget(revision.uid);
                 requeue.after?
             }
         };
@@ -239,12 +235,7 @@ impl Reconciler {
         let Some(test) = self.crashes.has_suspects().then(test).flatten() else {
             return false;
         };
-        let uid = test.uid().unwrap_or_default();
-        let revision = Revision {
-            uid: &uid,
-            generation: test.metadata.generation,
-        };
-        self.crashes.standing(revision) == Standing::Suspect
+        self.crashes.standing(Revision::of(&test)) == Standing::Suspect
     }
 
     /// Forgets a test that no longer exists.

@@ -1,7 +1,7 @@
 //! The results of a test that still runs.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use k8s_openapi::jiff::SignedDuration;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use loadtest_api::conditions::ConditionUpdate;
 use loadtest_api::v1alpha1::{ConditionType, Reason, Results};
 use loadtest_results::{Measurements, series, summarize};
@@ -62,31 +62,19 @@ impl Decision<'_> {
         update
     }
 
-    /// Completes the course of a test that has ended with its final results, if it was recorded.
+    /// Completes the course of a test that has ended with its final results, if its workers were read.
     pub(super) fn complete_series(&self, results: &mut Results, measured: &Measurements) {
-        let recorded = || self.current.results.as_ref()?.series.clone();
-        let Some(mut series) = self.live.map(|live| live.series.clone()).or_else(recorded) else {
+        let Some(live) = self.live else {
             return;
         };
+        let mut series = live.series.clone();
         let Some(start) = series.start.as_ref().map(|start| start.0) else {
             return;
         };
-        let end = self.now.duration_since(start).as_secs_f64();
-        let begin = self
-            .live
-            .map_or(end, |live| live.as_of.duration_since(start).as_secs_f64());
-        let period = self
-            .live
-            .map(|live| measured.since(&live.measured, end - begin));
-        let period = period.map(|period| summarize(&period, 0, 0));
-        let times = period.as_ref().and_then(Results::response_time);
-        series::add(&mut series, (begin, end), results, due(measured), times);
+        let since_start = |at: Timestamp| at.duration_since(start).as_secs_f64();
+        let seconds = (since_start(live.as_of), since_start(self.now));
+        let period = measured.since(&live.measured, seconds.1 - seconds.0);
+        series::add_period(&mut series, seconds, results, measured, Some(&period));
         results.series = Some(series);
     }
-}
-
-/// The virtual users that were due; 0 if that is unknown.
-fn due(measured: &Measurements) -> i64 {
-    #[allow(clippy::cast_possible_truncation)] // saturates
-    measured.plan().map_or(0, |plan| plan.due.round() as i64)
 }

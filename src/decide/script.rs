@@ -55,9 +55,8 @@ pub fn judge_script(
             watch: None,
         });
     }
-    let has_live_results = test.spec.live_results && config.live_results;
     let mut aborts = test.spec.abort.iter();
-    let problem = if aborts.len() > 0 && !has_live_results {
+    let problem = if aborts.len() > 0 && !config.has_live_results(&test.spec) {
         Some(messages::ABORT_WITHOUT_LIVE_RESULTS.to_owned())
     } else {
         let problem = aborts.find_map(|one| thresholds::check(&one.when).err());

@@ -92,13 +92,7 @@ impl ApiError {
             Self::Client(kube::Error::Api(status)) => {
                 format!("the API server answered with status {}", status.code)
             }
-            Self::Client(error) => {
-                let mut cause: &dyn std::error::Error = error;
-                while let Some(inner) = cause.source() {
-                    cause = inner;
-                }
-                cause.to_string()
-            }
+            Self::Client(error) => innermost_cause(error),
             Self::Timeout(_) => self.to_string(),
         }
     }
@@ -153,6 +147,15 @@ pub async fn within<T>(
         Ok(result) => Ok(result?),
         Err(_) => Err(ApiError::Timeout(timeout)),
     }
+}
+
+/// The innermost cause of an error.
+pub(crate) fn innermost_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
 }
 
 #[cfg(test)]

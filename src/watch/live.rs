@@ -2,7 +2,6 @@
 //! and end as they do without.
 
 use std::collections::HashMap;
-use std::error::Error;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +25,7 @@ use tokio::sync::Semaphore;
 use crate::cache::ObjectRef;
 use crate::cache::live::{Round, Target, TargetWorker, WorkerSnapshots};
 use crate::context::Context;
-use crate::runtime::api_error::with_timeout;
+use crate::runtime::api_error::{innermost_cause, with_timeout};
 
 /// How often tests are looked for whose workers are due.
 const TICK: Duration = Duration::from_secs(1);
@@ -166,7 +165,7 @@ async fn read(client: &HttpClient, worker: &TargetWorker) -> Result<Option<Snaps
     let response = client
         .request(request)
         .await
-        .map_err(|error| innermost(&error))?;
+        .map_err(|error| innermost_cause(&error))?;
     // The address may belong to another pod by now.
     let pod = response.headers().get(POD_HEADER);
     if pod.is_none_or(|pod| pod.as_bytes() != worker.pod.as_bytes()) {
@@ -191,12 +190,4 @@ async fn read(client: &HttpClient, worker: &TargetWorker) -> Result<Option<Snaps
     snapshot
         .map(Some)
         .ok_or_else(|| "a response without results".to_owned())
-}
-
-fn innermost(error: &dyn Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }

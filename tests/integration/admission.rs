@@ -372,15 +372,7 @@ async fn kubectl_get_shows_the_printer_columns() {
     env.load_test("table", 2).await;
     env.pods("table", 2).await;
     env.until_phase("table", "Starting").await;
-    let path = format!(
-        "/apis/loadtest.artillery.io/v1alpha1/namespaces/{}/loadtests/table",
-        env.namespace
-    );
-    let request = http::Request::get(path)
-        .header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")
-        .body(vec![])
-        .unwrap();
-    let table: Value = env.client.request(request).await.unwrap();
+    let table = env.table("table").await;
     let columns: Vec<_> = table["columnDefinitions"]
         .as_array()
         .unwrap()

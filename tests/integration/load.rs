@@ -32,15 +32,7 @@ async fn run(env: &TestEnv, name: &str, spec: Value, messages: &[String]) -> Loa
 
 /// The cell of a column that kubectl prints.
 async fn cell(env: &TestEnv, test: &str, column: &str) -> Value {
-    let path = format!(
-        "/apis/loadtest.artillery.io/v1alpha1/namespaces/{}/loadtests/{test}",
-        env.namespace
-    );
-    let request = http::Request::get(path)
-        .header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")
-        .body(vec![])
-        .unwrap();
-    let table: Value = env.client.request(request).await.unwrap();
+    let table = env.table(test).await;
     let columns = table["columnDefinitions"].as_array().unwrap();
     let at = columns.iter().position(|c| c["name"] == column).unwrap();
     table["rows"][0]["cells"][at].clone()

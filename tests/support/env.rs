@@ -265,6 +265,19 @@ impl TestEnv {
         .await
     }
 
+    /// A test as the API server gives it to kubectl get: a `Table`.
+    pub async fn table(&self, name: &str) -> Value {
+        let path = format!(
+            "/apis/loadtest.artillery.io/v1alpha1/namespaces/{}/loadtests/{name}",
+            self.namespace
+        );
+        let request = http::Request::get(path)
+            .header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")
+            .body(vec![])
+            .unwrap();
+        self.client.request(request).await.unwrap()
+    }
+
     /// Waits until no object of this kind has the label.
     pub async fn until_none<K>(&self, selector: &str)
     where

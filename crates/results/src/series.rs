@@ -2,6 +2,8 @@
 
 use loadtest_api::v1alpha1::{Distribution, Results, Series};
 
+use crate::{Measurements, summarize};
+
 /// How many steps a series has at most.
 pub const MAX_STEPS: usize = 60;
 
@@ -21,13 +23,29 @@ pub fn step_seconds(expected: Option<f64>) -> i64 {
     step
 }
 
+/// Adds a period to a series: what was `measured` until its end, with its summary `totals`, and in the `period` itself, where that is
+/// known. See [`add`] for the rest.
+pub fn add_period(
+    series: &mut Series,
+    seconds: (f64, f64),
+    totals: &Results,
+    measured: &Measurements,
+    period: Option<&Measurements>,
+) {
+    let period = period.map(|period| summarize(period, 0, 0));
+    let times = period.as_ref().and_then(Results::response_time);
+    #[allow(clippy::cast_possible_truncation)] // saturates
+    let due = measured.plan().map_or(0, |plan| plan.due.round() as i64);
+    add(series, seconds, totals, due, times);
+}
+
 /// Adds a period to a series: to the step in which its middle lies. `seconds` are those from the start of the series to the begin and
 /// the end of the period, `totals` what was measured until its end, `due` the virtual users that were due then, and `times` the
 /// response times in the period, where they are known.
 ///
 /// The sum of all steps is that of `totals`, whatever was missed before. Two steps become one where there are too many: counts add up,
 /// and of percentiles the larger one stays, which is an upper bound.
-pub fn add(
+fn add(
     series: &mut Series,
     seconds: (f64, f64),
     totals: &Results,
