@@ -65,8 +65,8 @@ const INPUTS: [Input; 4] = [
 ];
 
 pub async fn measure(client: &Client, plan: &Plan) {
-    let mut lines = Vec::new();
     for (what, count, object) in INPUTS {
+        let mut lines = Vec::new();
         let n = count(plan.tests);
         let mut operator = plan.start_operator();
         let recorder = WatchRecorder::follow(client, START).await;
@@ -120,12 +120,12 @@ pub async fn measure(client: &Client, plan: &Plan) {
             operator.log()
         );
         operator.terminate().await;
+        println!("{what}: done; load average {}", load_average());
+        print("what one tenant can create", &lines);
         delete_all::<LoadTest>(client, NAMESPACE).await;
         delete_all::<LoadTest>(client, START).await;
         delete_all::<Pod>(client, NAMESPACE).await;
-        println!("{what}: done; load average {}", load_average());
     }
-    print("what one tenant can create", &lines);
 }
 
 fn record(lines: &mut Vec<Line>, what: &str, operator: &Operator) {
