@@ -7,6 +7,7 @@ use kube::Resource;
 use serde::Deserialize;
 use serde::de::Error;
 
+use crate::text::edit_distance;
 use crate::v1alpha1::LoadTest;
 
 /// The CRD of this version. Generating it from the Rust types takes several MiB of memory, which the process would keep.
@@ -49,6 +50,23 @@ pub fn missing_fields(openapi: &str) -> serde_json::Result<Option<MissingFields>
             .compare_parts(&installed, &mut missing);
     }
     Ok(Some(missing))
+}
+
+/// The paths of fields of a manifest that a LoadTest does not have, each with the name that was probably meant. The API server would
+/// drop them, or reject the manifest.
+///
+/// # Errors
+/// The CRD of this version cannot be read.
+pub fn unknown_fields(manifest: &serde_json::Value) -> serde_json::Result<Vec<String>> {
+    let crd: Crd = serde_yaml::from_str(MANIFEST).map_err(serde_json::Error::custom)?;
+    let mut unknown = Vec::new();
+    for version in crd.spec.versions {
+        let schema = version.schema.schema.properties.get("spec");
+        if let (Some(schema), Some(spec)) = (schema, manifest.get("spec")) {
+            schema.find_unknown(spec, "spec", &mut unknown);
+        }
+    }
+    Ok(unknown)
 }
 
 #[derive(Deserialize)]
@@ -131,6 +149,34 @@ impl Schema {
         let additional = self.additional_properties.as_deref();
         self.preserves_unknown_fields
             || matches!(additional, Some(AdditionalProperties::Allowed(true)))
+    }
+
+    /// Adds the fields of a value that this schema does not have.
+    fn find_unknown(&self, value: &serde_json::Value, path: &str, unknown: &mut Vec<String>) {
+        for (name, field) in value.as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            match self.properties.get(name).or(self.values()) {
+                Some(schema) => schema.find_unknown(field, &path, unknown),
+                None if self.keeps_unknown_fields() => {}
+                None => unknown.push(match self.similar(name) {
+                    Some(similar) => format!("{path} (did you mean {similar}?)"),
+                    None => path,
+                }),
+            }
+        }
+        if let Some(items) = &self.items {
+            for (at, item) in value.as_array().into_iter().flatten().enumerate() {
+                items.find_unknown(item, &format!("{path}[{at}]"), unknown);
+            }
+        }
+    }
+
+    /// The field with the most similar name.
+    fn similar(&self, name: &str) -> Option<&str> {
+        let fields = self.properties.keys();
+        let distances = fields.map(|field| (edit_distance(field, name), field.as_str()));
+        let (distance, field) = distances.min()?;
+        (distance <= 2).then_some(field)
     }
 
     /// The same as [`Schema::compare`], for the schema of a whole LoadTest.
@@ -276,5 +322,21 @@ mod tests {
         let document = json!({"components": {"schemas": {}}}).to_string();
         assert_eq!(missing_fields(&document).unwrap(), None);
         assert!(missing_fields("no JSON").is_err());
+    }
+
+    #[test]
+    fn unknown_fields_are_found_with_the_name_that_was_meant() {
+        let manifest = json!({"metadata": {"anything": 1}, "spec": {"cuont": 2, "variables": {"any": 1},
+            "thresholds": ["a"], "abort": [{"when": "a > 1", "then": 1}],
+            "worker": {"resources": {"limits": {"cpu": "1"}}, "env": [{"name": "A", "valueform": 1}]}}});
+        let unknown = unknown_fields(&manifest).unwrap();
+        assert_eq!(
+            unknown,
+            [
+                "spec.abort[0].then (did you mean when?)",
+                "spec.cuont (did you mean count?)",
+                "spec.worker.env[0].valueform (did you mean valueFrom?)"
+            ]
+        );
     }
 }

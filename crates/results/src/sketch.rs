@@ -137,11 +137,26 @@ impl Sketch {
         }
     }
 
+    /// The bins that are not empty, with their lower and upper bounds and their counts, from the smallest values to the largest. Zero
+    /// has a bin of its own. All bins on one side of zero have the same ratio of their bounds.
+    pub fn buckets(&self) -> impl Iterator<Item = (f64, f64, u64)> {
+        let bound = |key: i32| (f64::from(key) * self.log2_gamma()).exp2();
+        let negative = self.negative.iter().rev();
+        let negative = negative.map(move |(key, n)| (-bound(*key), -bound(*key - 1), *n));
+        let zeros = (self.zeros > 0).then_some((0.0, 0.0, self.zeros));
+        let positive = self.positive.iter();
+        let positive = positive.map(move |(key, n)| (bound(*key - 1), bound(*key), *n));
+        negative.chain(zeros).chain(positive)
+    }
+
     /// The value that represents a bin.
     fn value(&self, key: i32) -> f64 {
-        let log2_gamma = (2.0 * 0.01 / 0.99_f64).ln_1p() / std::f64::consts::LN_2
-            * f64::from(1 << self.collapses);
+        let log2_gamma = self.log2_gamma();
         (f64::from(key) * log2_gamma).exp2() * 2.0 / (1.0 + log2_gamma.exp2())
+    }
+
+    fn log2_gamma(&self) -> f64 {
+        (2.0 * 0.01 / 0.99_f64).ln_1p() / std::f64::consts::LN_2 * f64::from(1 << self.collapses)
     }
 }
 
@@ -205,4 +220,41 @@ pub(crate) fn round(value: f64) -> f64 {
 #[allow(clippy::cast_precision_loss)]
 pub(crate) fn float(n: u64) -> f64 {
     n as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_contain_the_values_of_their_bins_in_ascending_order() {
+        let sketch = Sketch {
+            collapses: 1,
+            zeros: 3,
+            positive: BTreeMap::from([(-2, 4), (5, 1)]),
+            negative: BTreeMap::from([(1, 2), (7, 9)]),
+            ..Sketch::default()
+        };
+        let buckets: Vec<_> = sketch.buckets().collect();
+        let counts: Vec<_> = buckets.iter().map(|(_, _, n)| *n).collect();
+        assert_eq!(counts, [9, 2, 3, 4, 1]);
+        let values = [
+            -sketch.value(7),
+            -sketch.value(1),
+            0.0,
+            sketch.value(-2),
+            sketch.value(5),
+        ];
+        for ((lower, upper, _), value) in buckets.iter().zip(values) {
+            assert!(
+                *lower <= value && value <= *upper,
+                "{lower} {value} {upper}"
+            );
+        }
+        assert!(buckets.windows(2).all(|pair| pair[0].1 <= pair[1].0));
+        assert_eq!(
+            sketch.buckets().map(|(_, _, n)| n).sum::<u64>(),
+            sketch.count()
+        );
+    }
 }

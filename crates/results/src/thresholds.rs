@@ -154,7 +154,7 @@ impl Evaluation {
             _ => self
                 .values
                 .iter()
-                .map(|(name, value)| format!("{name} is {value}"))
+                .map(|(name, value)| format!("{name} is {}", readable(*value)))
                 .collect::<Vec<_>>()
                 .join(", "),
         };
@@ -180,7 +180,8 @@ impl fmt::Display for Evaluation {
             (Outcome::NotMet, [(name, value)]) if bound(&expression, name).is_some() => {
                 write!(
                     f,
-                    "{name} is {value}, not {}",
+                    "{name} is {}, not {}",
+                    readable(*value),
                     bound(&expression, name).unwrap_or_default()
                 )?;
             }
@@ -195,6 +196,11 @@ impl fmt::Display for Evaluation {
             write!(f, " (optional)")
         }
     }
+}
+
+/// A value without the error of floats: 1.75 instead of 1.7500000000000002.
+fn readable(value: f64) -> f64 {
+    format!("{value:.11e}").parse().unwrap_or(value)
 }
 
 /// What an expression compares a metric with: `< 200`, or `0` for `== 0`. None for more complex

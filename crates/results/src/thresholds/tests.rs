@@ -512,3 +512,19 @@ fn threshold_without_a_number_cannot_be_evaluated() {
         );
     }
 }
+
+#[test]
+fn values_are_shown_without_the_error_of_floats() {
+    let shown = [
+        1.750_000_000_000_000_2,
+        0.1 + 0.2,
+        1234.5,
+        1e-9,
+        123_456_789.0,
+    ]
+    .map(readable);
+    assert_eq!(
+        format!("{shown:?}"),
+        "[1.75, 0.3, 1234.5, 1e-9, 123456789.0]"
+    );
+}
