@@ -1,6 +1,6 @@
-# The operator's image: one static program and no base image. `make docker-build` builds the program first, and uses its folder
-# as the build context.
+# The operator's image: two static programs and no base image. `make docker-build` builds them first, and uses their folder as the
+# build context. Pipelines and CronJobs run /kubectl-artillery.
 FROM scratch
-COPY artillery-operator /artillery-operator
+COPY artillery-operator kubectl-artillery /
 USER 65532:65532
 ENTRYPOINT ["/artillery-operator"]

@@ -13,12 +13,14 @@ CLUSTER := hack/local-cluster/cluster.sh
 OPTIMIZED := profile.test.package.artillery-operator.opt-level=2
 WORKER_ARCHIVE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/artillery-operator/worker-image.tar
 PROGRAM := target/$(TARGET)/release/artillery-operator
+# Where install-cli puts the kubectl plugin. kubectl finds it there if the folder is in PATH.
+BINDIR ?= $(if $(shell [ -w /usr/local/bin ] && echo yes),/usr/local/bin,$(HOME)/.local/bin)
 
 export IMG
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: all help demo test unit integration e2e worker test-faults model-check fuzz bench bench-node build manifests generate fmt lint run install uninstall deploy undeploy docker-build \
+.PHONY: all help demo test unit integration e2e worker test-faults model-check fuzz bench bench-node build install-cli manifests generate fmt lint run install uninstall deploy undeploy docker-build \
 	docker-push clean down
 
 all: build
@@ -44,12 +46,15 @@ unit: ## Unit tests without the model check: no root, no cluster, seconds after 
 
 integration: ## The operator against a real API server: make integration, or make integration TEST=part_of_a_name.
 	$(CLUSTER) control-plane up tests
+	cargo build -p kubectl-artillery
 	CLUSTER_NAME=tests cargo test --test integration $(TEST)
 
 e2e: ## The operator on a real node with real Artillery: make e2e, or make e2e TEST=part_of_a_name. Needs root.
 	$(CLUSTER) up tests
 	hack/worker-image/build.sh $(WORKER_ARCHIVE)
 	$(CLUSTER) push oci-archive:$(WORKER_ARCHIVE) artilleryio/artillery:latest
+	$(CLUSTER) push oci-archive:$$(hack/operator-image.sh) $(IMG)
+	cargo build -p kubectl-artillery
 	$(CLUSTER) exec --name tests cargo test --test e2e $(TEST)
 
 test-faults: ## Inject every fault into every request, one in each run: make test-faults, or make test-faults FAULTS=--subset.
@@ -77,6 +82,11 @@ build: ## Build the operator for this machine.
 
 manifests: ## Generate the CRD and the field reference from the Rust types.
 	hack/generate.sh
+
+install-cli: ## Install the plugin kubectl artillery into BINDIR.
+	cargo build --release -p kubectl-artillery
+	install -D -m 755 target/release/kubectl-artillery $(BINDIR)/kubectl-artillery
+	@echo "installed $(BINDIR)/kubectl-artillery: try kubectl artillery --help"
 
 fmt: ## Format the code.
 	cargo fmt
@@ -111,7 +121,8 @@ worker/node_modules/.package-lock.json: worker/package-lock.json
 ##@ Image
 
 $(PROGRAM): FORCE
-	RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs" cargo build --release --target $(TARGET) --bin artillery-operator
+	RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs" cargo build --release --target $(TARGET) \
+		-p artillery-operator -p kubectl-artillery --bins
 
 docker-build: $(PROGRAM) ## Build the operator's image IMG with docker, podman or buildah.
 	@[ -n "$(CONTAINER_TOOL)" ] || { echo "docker-build: docker, podman or buildah is required" >&2; exit 1; }

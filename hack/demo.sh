@@ -10,6 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 CLUSTER=hack/local-cluster/cluster.sh
 WORKER_ARCHIVE=${XDG_CACHE_HOME:-$HOME/.cache}/artillery-operator/worker-image.tar
 TEST=basic-test
+REPORT=target/$TEST.html
 
 step() { printf '\n== %s (after %d s)\n' "$*" $SECONDS; }
 # run COMMAND...: prints the command as a user would type it, and runs it in the cluster.
@@ -25,7 +26,8 @@ own_process() {
   require_command cargo:https://rustup.rs kubectl:https://kubernetes.io/docs/tasks/tools
   step "Installing the CRD and starting the operator on this machine"
   run make install
-  cargo build --release
+  cargo build --release --workspace --bins
+  PLUGIN=target/release/kubectl-artillery
   target/release/artillery-operator --metrics-bind-address=0 --health-probe-bind-address=0 &
   trap 'kill %1' EXIT
   LOOK="kubectl" DOWN="kubectl delete -k hack/examples/basic-loadtest; make uninstall"
@@ -49,6 +51,7 @@ else
   $CLUSTER push "oci-archive:$WORKER_ARCHIVE" artilleryio/artillery:latest
   step "Building the operator"
   archive=$(hack/operator-image.sh)
+  PLUGIN=target/$(uname -m)-unknown-linux-gnu/release/kubectl-artillery
   # Each image has its own tag, because a node does not pull a tag again that it already has.
   image=ghcr.io/artilleryio/artillery-operator-alpha:$(basename "$archive" .tar)
   $CLUSTER push "oci-archive:$archive" "$image"
@@ -65,17 +68,10 @@ if quietly kubectl get loadtest $TEST >/dev/null 2>&1; then
 fi
 run kubectl apply -k hack/examples/basic-loadtest
 step "Watching the load test"
-printf '$ kubectl get loadtests %s --watch\n' $TEST
-# The watch has its own process group, so that all its processes can be ended.
-set -m
-quietly kubectl get loadtests $TEST --watch &
-watch=$!
-set +m
 phase() { quietly kubectl get loadtest $TEST -o jsonpath='{.status.phase}'; }
 outcome=0
-quietly kubectl wait --for=jsonpath='{.status.completionTime}' loadtest/$TEST --timeout="${TIMEOUT:-300s}" >/dev/null || outcome=$?
-kill -- -$watch 2>/dev/null || true
-wait $watch 2>/dev/null || true
+# kubectl finds its plugins in PATH.
+PATH=$PWD/${PLUGIN%/*}:$PATH run kubectl artillery watch $TEST --plain --timeout "${TIMEOUT:-300s}" --report "$REPORT" || outcome=$?
 step "Results"
 run kubectl describe loadtests $TEST
 worker=$(quietly kubectl get pods -l artillery.io/test-name=$TEST -o jsonpath='{.items[0].metadata.name}')
@@ -90,7 +86,8 @@ if [ $outcome != 0 ] || [ "$(phase)" != Completed ]; then
 fi
 cat <<E2
 
-The load test completed $SECONDS s after the start of the demo. The cluster keeps running. To inspect it:
+The load test completed $SECONDS s after the start of the demo. Its report: $PWD/$REPORT
+The cluster keeps running. To inspect it:
   $LOOK get loadtests
   $LOOK logs $worker
 To remove it:

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Functions shared by the scripts of this repository. A script sources this file by a path relative to itself.
-# hack/ci-gate.sh and the files of the worker image do not source it, because they are copied and run alone.
+# The files of the worker image do not source it, because they are copied and run alone.
 
 # log MESSAGE...: prints the message to stderr, after the name of the script.
 log() { echo "${0##*/}: $*" >&2; }

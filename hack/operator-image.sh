@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the operator and its image for the local cluster, as an OCI archive, and prints the path of the archive.
-# The archive is kept in the cache folder until the operator changes. TARGET names another Rust target.
+# Builds the operator, the kubectl plugin and their image for the local cluster, as an OCI archive, and prints the path of the archive.
+# The archive is kept in the cache folder until a program changes. TARGET names another Rust target.
 set -euo pipefail
 # shellcheck source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -11,7 +11,7 @@ CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/artillery-operator
 TARGET=${TARGET:-$(uname -m)-unknown-linux-gnu}
 folder=target/$TARGET/release
 make --no-print-directory "TARGET=$TARGET" "$folder/artillery-operator" >&2
-archive=$CACHE/operator-$(sha256sum "$folder/artillery-operator" Dockerfile | sha256sum | cut -c1-12).tar
+archive=$CACHE/operator-$(sha256sum "$folder/artillery-operator" "$folder/kubectl-artillery" Dockerfile | sha256sum | cut -c1-12).tar
 if [ ! -f "$archive" ]; then
   mkdir -p "$CACHE"
   rm -f "$CACHE"/operator-*.tar

@@ -37,6 +37,8 @@ skip() {
   skipped+=("$1")
 }
 
+# Integration and end-to-end tests run the plugin.
+cargo build -p kubectl-artillery
 layer unit cargo test --workspace --lib --bins --test faults-unit -- --skip model_check
 # The model check explores hundreds of thousands of states, so it is optimized.
 layer model-check cargo test --config profile.test.package.artillery-operator.opt-level=2 --lib model_check
@@ -54,10 +56,19 @@ else
 fi
 if [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ]; then
   trap '$CLUSTER control-plane down "$NAME"; $CLUSTER down "$NAME"' EXIT
+  require_command go:golang-go jq tmux
   cargo test --no-run --test e2e
+  # The CRDs with which the tests validate the example for Tekton.
+  TEKTON=$(cd hack/local-cluster && go mod download -json github.com/tektoncd/pipeline@v1.6.0 | jq -r .Dir)
+  export TEKTON
+  # The examples that run the plugin in the cluster use the image of this version.
+  image=ghcr.io/artilleryio/artillery-operator-alpha:v$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
   if $CLUSTER up "$NAME" && hack/worker-image/build.sh "$WORKER_ARCHIVE" &&
     $CLUSTER push "oci-archive:$WORKER_ARCHIVE" artilleryio/artillery:latest &&
+    archive=$(hack/operator-image.sh) && $CLUSTER push "oci-archive:$archive" "$image" &&
     hack/prom-pushgateway/local-images.sh >/dev/null; then
+    layer krew hack/krew.sh --test
+    layer report hack/report-browser/test.sh
     layer image hack/worker-image/test.sh "$WORKER_ARCHIVE"
     layer plugins hack/worker-image/test.sh --plugins "$WORKER_ARCHIVE"
     layer end-to-end $CLUSTER exec --name "$NAME" cargo test --offline --test e2e
@@ -65,6 +76,8 @@ if [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ]; then
     layer rights $CLUSTER exec --name "$NAME" cargo test --offline --test e2e -- --ignored --nocapture --test-threads=1 rbac_audit
     layer kubelet $CLUSTER exec --name "$NAME" cargo test --offline --test e2e -- --ignored --nocapture --test-threads=1 kubelet
   else
+    skip krew "the local cluster did not start; see above"
+    skip report "the local cluster did not start; see above"
     skip image "the local cluster did not start; see above"
     skip plugins "the local cluster did not start; see above"
     skip end-to-end "the local cluster did not start; see above"
@@ -72,6 +85,8 @@ if [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ]; then
     skip kubelet "the local cluster did not start; see above"
   fi
 else
+  skip krew "needs Linux and root: sudo hack/krew.sh --test"
+  skip report "needs Linux and root: sudo hack/report-browser/test.sh"
   skip image "needs Linux and root: sudo hack/worker-image/test.sh"
   skip plugins "needs Linux and root: sudo hack/worker-image/test.sh --plugins; make worker runs the same tests\
  with Artillery from npm"

@@ -3,7 +3,7 @@
 use loadtest_api::v1alpha1::{Generators, LoadTest, Results, Verdict};
 use serde_json::json;
 
-use crate::pipelines::ci_gate;
+use crate::pipelines::verdict;
 use crate::support::{TestEnv, condition};
 use crate::{cluster, create_script, deploy_target, kubectl, until_completed_as_planned};
 
@@ -12,12 +12,11 @@ fn sent(results: &Results) -> Option<&str> {
     results.load.as_ref()?.sent.as_deref()
 }
 
-/// Waits until a test has ended, and returns it with the exit code and the last line of `hack/ci-gate.sh`.
+/// Waits until a test has ended, and returns it with the exit code and the verdict of `kubectl artillery watch`.
 async fn gate(env: &TestEnv, name: &str) -> (LoadTest, i32, String) {
-    let gate = ci_gate(&[name, "150s", "-n", &env.namespace]);
+    let (code, sentence) = verdict(env, name);
     let test = env.api::<LoadTest>().get(name).await.unwrap();
-    let sentence = gate.stdout.lines().last().unwrap_or_default().to_owned();
-    (test, gate.code, sentence)
+    (test, code, sentence)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -18,6 +18,7 @@ mod pipelines;
 mod published;
 mod rbac_audit;
 mod results;
+mod screen;
 mod security;
 mod workers;
 

@@ -9,7 +9,7 @@ use loadtest_api::v1alpha1::Results;
 use loadtest_api::v1alpha1::{LoadTest, Verdict};
 use serde_json::json;
 
-use crate::pipelines::ci_gate;
+use crate::pipelines::verdict;
 use crate::security::as_user;
 use crate::support::{TestEnv, condition};
 use crate::{
@@ -26,17 +26,10 @@ async fn thresholds_are_evaluated_over_all_workers_and_gate_a_pipeline() {
     let mut env = TestEnv::new(&cluster()).await;
     env.start_operator(&[]).await;
     apply_with_target(&env, "thresholds").await;
-    let gate = ci_gate(&["thresholds", "150s", "-n", &env.namespace]);
+    let gate = verdict(&env, "thresholds");
     let test = until_completed_as_planned(&env, "thresholds").await;
-    assert_eq!(
-        (gate.code, condition(&test, "Passed").2.as_str()),
-        (0, "5 thresholds are met."),
-        "{gate:?}"
-    );
-    assert!(
-        gate.stdout.contains("VERDICT") && gate.stdout.ends_with("Passed: 5 thresholds are met.\n"),
-        "{gate:?}"
-    );
+    assert_eq!(gate, (0, "Passed: 5 thresholds are met.".to_owned()));
+    assert_eq!(condition(&test, "Passed").2, "5 thresholds are met.");
     kubectl(&[
         "wait",
         "-n",
@@ -71,8 +64,8 @@ async fn thresholds_are_evaluated_over_all_workers_and_gate_a_pipeline() {
         json!({"testScript": other.test_script, "thresholds": other.thresholds}),
     )
     .await;
-    let gate = ci_gate(&["not-met", "150s", "-n", &env.namespace]);
-    assert_eq!(gate.code, 1, "{gate:?}");
+    let (code, sentence) = verdict(&env, "not-met");
+    assert_eq!(code, 1, "{sentence}");
     let not_met = env.api::<LoadTest>().get("not-met").await.unwrap();
     let (status, reason, message) = condition(&not_met, "Passed");
     assert_eq!(

@@ -7,6 +7,7 @@
 mod support;
 
 mod admission;
+mod command_line;
 mod connection;
 mod coordinated_start;
 mod crd;
