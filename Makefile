@@ -53,9 +53,8 @@ e2e: ## The operator on a real node with real Artillery: make e2e, or make e2e T
 	$(CLUSTER) up tests
 	hack/worker-image/build.sh $(WORKER_ARCHIVE)
 	$(CLUSTER) push oci-archive:$(WORKER_ARCHIVE) artilleryio/artillery:latest
-	$(CLUSTER) push oci-archive:$$(hack/operator-image.sh) $(IMG)
 	cargo build -p kubectl-artillery
-	$(CLUSTER) exec --name tests cargo test --test e2e $(TEST)
+	OPERATOR_IMAGE=$$(hack/operator-image.sh --push) TEKTON=$$(hack/tekton.sh) $(CLUSTER) exec --name tests cargo test --test e2e $(TEST)
 
 test-faults: ## Inject every fault into every request, one in each run: make test-faults, or make test-faults FAULTS=--subset.
 	hack/test-faults.sh $(FAULTS)

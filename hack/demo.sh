@@ -50,11 +50,8 @@ else
   hack/worker-image/build.sh "$WORKER_ARCHIVE"
   $CLUSTER push "oci-archive:$WORKER_ARCHIVE" artilleryio/artillery:latest
   step "Building the operator"
-  archive=$(hack/operator-image.sh)
+  image=$(hack/operator-image.sh --push)
   PLUGIN=target/$(uname -m)-unknown-linux-gnu/release/kubectl-artillery
-  # Each image has its own tag, because a node does not pull a tag again that it already has.
-  image=ghcr.io/artilleryio/artillery-operator-alpha:$(basename "$archive" .tar)
-  $CLUSTER push "oci-archive:$archive" "$image"
   step "Installing the operator in the cluster"
   IN_CLUSTER=("$CLUSTER" exec)
   run env IMG="$image" ./operator-deploy.sh

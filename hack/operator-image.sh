@@ -1,9 +1,15 @@
 #!/usr/bin/env bash
 # Builds the operator, the kubectl plugin and their image for the local cluster, as an OCI archive, and prints the path of the archive.
 # The archive is kept in the cache folder until a program changes. TARGET names another Rust target.
+# With --push, it is copied to the registry of the local cluster, and the reference of the image is printed.
 set -euo pipefail
 # shellcheck source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+help_option "$@"
+push=false
+case ${1:-} in
+--push) push=true && shift ;;
+esac
 no_arguments "$@"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 require_command cargo:https://rustup.rs buildah
@@ -22,4 +28,11 @@ if [ ! -f "$archive" ]; then
   b rmi -f "$image" >/dev/null
   mv "$archive.new" "$archive"
 fi
-echo "$archive"
+if ! $push; then
+  echo "$archive"
+  exit
+fi
+# Each image has its own tag, because a node does not pull a tag again that it already has.
+image=ghcr.io/artilleryio/artillery-operator-alpha:$(basename "$archive" .tar)
+hack/local-cluster/cluster.sh push "oci-archive:$archive" "$image" >&2
+echo "$image"

@@ -56,17 +56,15 @@ else
 fi
 if [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ]; then
   trap '$CLUSTER control-plane down "$NAME"; $CLUSTER down "$NAME"' EXIT
-  require_command go:golang-go jq tmux
+  require_command tmux
   cargo test --no-run --test e2e
-  # The CRDs with which the tests validate the example for Tekton.
-  TEKTON=$(cd hack/local-cluster && go mod download -json github.com/tektoncd/pipeline@v1.6.0 | jq -r .Dir)
+  TEKTON=$(hack/tekton.sh)
   export TEKTON
-  # The examples that run the plugin in the cluster use the image of this version.
-  image=ghcr.io/artilleryio/artillery-operator-alpha:v$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
   if $CLUSTER up "$NAME" && hack/worker-image/build.sh "$WORKER_ARCHIVE" &&
     $CLUSTER push "oci-archive:$WORKER_ARCHIVE" artilleryio/artillery:latest &&
-    archive=$(hack/operator-image.sh) && $CLUSTER push "oci-archive:$archive" "$image" &&
+    OPERATOR_IMAGE=$(hack/operator-image.sh --push) &&
     hack/prom-pushgateway/local-images.sh >/dev/null; then
+    export OPERATOR_IMAGE
     layer krew hack/krew.sh --test
     layer report hack/report-browser/test.sh
     layer image hack/worker-image/test.sh "$WORKER_ARCHIVE"

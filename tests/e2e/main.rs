@@ -78,9 +78,9 @@ async fn deploy_target(env: &TestEnv) {
         .await;
 }
 
-/// Applies an example and its target to the namespace of the test.
-async fn apply_with_target(env: &TestEnv, example: &str) {
-    // On a busy node the workers can start before the target. Their requests would fail.
+/// Applies the target of the examples to the namespace of the test, and waits until it is ready. On a busy node the workers can start
+/// before it, and their requests would fail.
+async fn apply_target(env: &TestEnv) {
     kubectl(&[
         "apply",
         "-n",
@@ -89,6 +89,11 @@ async fn apply_with_target(env: &TestEnv, example: &str) {
         "hack/examples/target/in-any-namespace",
     ]);
     until_target_is_ready(env, &env.namespace).await;
+}
+
+/// Applies an example and its target to the namespace of the test.
+async fn apply_with_target(env: &TestEnv, example: &str) {
+    apply_target(env).await;
     kubectl(&[
         "apply",
         "-n",

@@ -15,9 +15,9 @@ use loadtest_api::v1alpha1::{LoadTest, Verdict};
 use serde_json::{Value, json};
 
 use crate::fake_kubectl::{Output, run};
-use crate::operator_identity::until_allowed;
+use crate::operator_identity::{apply, manifests, until_allowed};
 use crate::support::{TestEnv, condition};
-use crate::{apply_with_target, cluster, deploy_target, kubectl, script_with_requests};
+use crate::{apply_target, cluster, deploy_target, kubectl, script_with_requests};
 
 /// Runs `kubectl artillery` in the namespace of the test.
 pub fn artillery(env: &TestEnv, args: &[&str]) -> Output {
@@ -201,6 +201,31 @@ async fn runner_role_suffices_for_every_command() {
     }
 }
 
+/// Applies an example that runs the plugin in the cluster, with the image of this build.
+async fn apply_with_image(env: &TestEnv, example: &str) {
+    let image = std::env::var("OPERATOR_IMAGE").expect(
+        "hack/test.sh and make e2e set OPERATOR_IMAGE to an image that the cluster can pull",
+    );
+    apply_target(env).await;
+    let mut objects = manifests(&format!("hack/examples/{example}-loadtest"));
+    for object in &mut objects {
+        object["metadata"]["namespace"] = json!(env.namespace);
+        for pod in [
+            "/spec/template/spec",
+            "/spec/jobTemplate/spec/template/spec",
+        ] {
+            if let Some(container) = object.pointer_mut(&format!("{pod}/containers/0"))
+                && container["command"] == json!(["/kubectl-artillery"])
+            {
+                container["image"] = json!(image);
+            }
+        }
+    }
+    // `manifests` stops Deployments, and the target runs already.
+    objects.retain(|object| object["kind"] != "Deployment");
+    apply(&objects);
+}
+
 /// The tests of a namespace with their verdicts, the oldest first.
 async fn verdicts(env: &TestEnv) -> Vec<(String, Option<Verdict>)> {
     let mut tests = env
@@ -242,7 +267,7 @@ async fn until_succeeded(env: &TestEnv, job: &str) {
 async fn nightly_example_runs_its_test_again_and_keeps_the_last_runs() {
     let mut env = TestEnv::new(&cluster()).await;
     env.start_operator(&[]).await;
-    apply_with_target(&env, "nightly").await;
+    apply_with_image(&env, "nightly").await;
     // Two instead of seven are kept, so that three runs suffice.
     let keeps = json!([{"op": "replace", "path": "/spec/jobTemplate/spec/template/spec/containers/0/args/3", "value": "2"}]);
     let patch = Patch::<()>::Json(serde_json::from_value(keeps).unwrap());
@@ -279,7 +304,7 @@ async fn nightly_example_runs_its_test_again_and_keeps_the_last_runs() {
 async fn argocd_example_passes_with_its_test() {
     let mut env = TestEnv::new(&cluster()).await;
     env.start_operator(&[]).await;
-    apply_with_target(&env, "argocd").await;
+    apply_with_image(&env, "argocd").await;
     until_succeeded(&env, "release-loadtest").await;
     let test = env.api::<LoadTest>().get("release-1").await.unwrap();
     assert_eq!(condition(&test, "Passed").0, "True");

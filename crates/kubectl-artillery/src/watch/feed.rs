@@ -108,7 +108,7 @@ where
                     if is_lost(&error) {
                         lost.notify_one();
                     }
-                    vec![failure(&session, source, &error)]
+                    failure(&session, source, &error).into_iter().collect()
                 }
             };
             stream::iter(updates)
@@ -185,11 +185,13 @@ fn is_lost(error: &watcher::Error) -> bool {
     !matches!(cause, kube::Error::Api(_))
 }
 
-/// A failure of a watch: what the user may not read will never be readable, everything else is tried again.
-fn failure(session: &Session, source: Source, error: &watcher::Error) -> Update {
+/// A failure of a watch: what the user may not read will never be readable, everything else is tried again. A watch whose version is
+/// too old is no failure, because a new list follows.
+fn failure(session: &Session, source: Source, error: &watcher::Error) -> Option<Update> {
     use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
     let (InitialListFailed(cause) | WatchStartFailed(cause) | WatchFailed(cause)) = error else {
-        return Update::Connection(source, Some(error.to_string()));
+        let is_expired = matches!(error, watcher::Error::WatchError(status) if status.code == 410);
+        return (!is_expired).then(|| Update::Connection(source, Some(error.to_string())));
     };
     let what = match source {
         Source::Test => "LoadTests",
@@ -197,13 +199,13 @@ fn failure(session: &Session, source: Source, error: &watcher::Error) -> Update 
         Source::Events => "events",
     };
     let action = format!("watch {what} in namespace {}", session.namespace);
-    match cause {
+    Some(match cause {
         kube::Error::Api(status) if matches!(status.code, 401 | 403 | 404) => {
             Update::Fatal(source, session.error(&action, cause))
         }
         kube::Error::Api(status) => Update::Connection(source, Some(status.message.clone())),
         _ => Update::Connection(source, Some(innermost(cause))),
-    }
+    })
 }
 
 /// The same interval after every failure.

@@ -133,7 +133,8 @@ fn header(frame: &mut Frame, area: Rect, test: &LoadTest, now: Timestamp) {
         format!("{why}: ")
     };
     frame.render_widget(Line::from(format!("{why}{message}")), reason);
-    if let Some(elapsed) = text::elapsed(&status, now) {
+    let has_load = text::phase(test) != Phase::Starting;
+    if let Some(elapsed) = text::elapsed(&status, now).filter(|_| has_load) {
         let expected = status.expected_duration.as_deref().unwrap_or("unknown");
         let label = format!("{} of {expected}", duration::format(elapsed));
         let gauge_widget = Gauge::default()
@@ -394,8 +395,8 @@ fn workers(frame: &mut Frame, area: Rect, model: &Model, focus: &Focus) {
         });
     let widths = [
         Constraint::Length(5),
-        Constraint::Length(10),
-        Constraint::Length(14),
+        Constraint::Length(13),
+        Constraint::Length(12),
         Constraint::Min(0),
     ];
     let running = workers
