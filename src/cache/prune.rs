@@ -16,10 +16,7 @@ pub(crate) fn prune(test: &mut LoadTest) {
     if !test.phase().is_some_and(Phase::is_terminal) {
         // Those of running tests are only written.
         if let Some(results) = test.status.as_mut().and_then(|s| s.results.as_mut()) {
-            **results = Results {
-                live: true,
-                ..Results::default()
-            };
+            **results = Results::placeholder();
         }
         return abridge(test);
     }

@@ -20,19 +20,18 @@ impl Decision<'_> {
         live: &LiveResults,
     ) -> (Option<Results>, Vec<ConditionUpdate>) {
         let spec = &self.test.spec;
-        let mut conditions = Vec::new();
-        if let Some(unreachable) = &live.unreachable
-            && saturating_add(unreachable.since, UNREACHABLE_GRACE_PERIOD) <= self.now
-        {
-            conditions.push(self.with_first_message(ConditionUpdate::new(
+        let is_late = |at| saturating_add(at, UNREACHABLE_GRACE_PERIOD) <= self.now;
+        let unreachable = live.unreachable.as_ref().filter(|u| is_late(u.since));
+        let unavailable = unreachable.map(|unreachable| {
+            self.with_first_message(ConditionUpdate::new(
                 ConditionType::LiveResultsAvailable,
                 Some(false),
                 Reason::WorkersUnreachable,
                 messages::workers_unreachable(unreachable.workers, &unreachable.error),
-            )));
-        }
+            ))
+        });
         if live.measured.workers == 0 {
-            return (None, conditions);
+            return (None, unavailable.into_iter().collect());
         }
         let count = u32::try_from(spec.count).unwrap_or_default();
         let mut results = summarize(&live.measured, count, 0);
@@ -44,13 +43,16 @@ impl Decision<'_> {
             }
         }
         let delivery = Delivery::new(spec, false, &live.measured, &loads, &mut results);
-        if delivery.delivered == Some(false) {
-            conditions.push(self.with_first_message(delivery.condition()));
-        }
+        let delivered = (delivery.delivered == Some(false))
+            .then(|| self.with_first_message(delivery.condition()));
         results.live = true;
         results.as_of = Some(Time(live.as_of));
         results.series = Some(live.series.clone());
-        (Some(results), conditions)
+        // In the order of all conditions.
+        (
+            Some(results),
+            delivered.into_iter().chain(unavailable).collect(),
+        )
     }
 
     /// The condition with the message that was recorded first: its figures change all the time.
@@ -62,9 +64,15 @@ impl Decision<'_> {
         update
     }
 
-    /// Completes the course of a test that has ended with its final results, if its workers were read.
-    pub(super) fn complete_series(&self, results: &mut Results, measured: &Measurements) {
-        let Some(live) = self.live else {
+    /// Completes the course of a test that has `ended` with its final results, if its workers were read.
+    pub(super) fn complete_series(
+        &self,
+        results: &mut Results,
+        measured: &Measurements,
+        ended: Timestamp,
+    ) {
+        let was_read = |live: &&LiveResults| !live.series.requests.is_empty();
+        let Some(live) = self.live.filter(was_read) else {
             return;
         };
         let mut series = live.series.clone();
@@ -72,9 +80,11 @@ impl Decision<'_> {
             return;
         };
         let since_start = |at: Timestamp| at.duration_since(start).as_secs_f64();
-        let seconds = (since_start(live.as_of), since_start(self.now));
-        let period = measured.since(&live.measured, seconds.1 - seconds.0);
-        series::add_period(&mut series, seconds, results, measured, Some(&period));
+        let seconds = (since_start(live.as_of.min(ended)), since_start(ended));
+        // After a takeover nobody may know what was measured since the last step.
+        let period = (live.measured.workers > 0)
+            .then(|| measured.since(&live.measured, seconds.1 - seconds.0));
+        series::complete(&mut series, seconds, results, measured, period.as_ref());
         results.series = Some(series);
     }
 }

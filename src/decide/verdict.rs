@@ -47,7 +47,8 @@ impl Decision<'_> {
             summarize(&merged.measured, count, merged.repeated)
         });
         if let Some(results) = &mut results {
-            self.complete_series(results, &merged.measured);
+            let ended = status.completion_time.as_ref().map_or(self.now, |at| at.0);
+            self.complete_series(results, &merged.measured, ended);
         }
         let has_thresholds = status.thresholds.as_ref().is_some_and(|t| !t.is_empty());
         let evaluations = match (&results, &status.thresholds) {

@@ -3,6 +3,7 @@
 
 mod events;
 mod job;
+mod live;
 mod script;
 mod worker_files;
 
@@ -24,6 +25,7 @@ use crate::state::abridged::is_abridged;
 use crate::state::{FailedCall, JobState, Observed, ScriptState, WorkerFiles};
 
 pub use job::find_job;
+pub(crate) use live::recorded_results;
 pub(crate) use worker_files::read_worker_files;
 
 /// What was read for one reconcile.
@@ -114,10 +116,7 @@ pub async fn observe(ctx: &Context, test: &Arc<LoadTest>, now: Timestamp) -> Obs
             }),
         None => None,
     };
-    let live = match &job {
-        JobState::Owned(job) => ctx.live.latest(&key, &job.uid),
-        _ => None,
-    };
+    let live = live::live_results(ctx, &test, &job, &workers).await;
     let observed = Observed {
         job,
         workers,

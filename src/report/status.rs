@@ -33,7 +33,17 @@ pub(super) async fn write_status(
         "resourceVersion": test.metadata.resource_version,
         "uid": test.metadata.uid,
     });
-    let patch = Patch::Merge(json!({"metadata": metadata, "status": status}));
+    let mut patch = json!({"metadata": metadata, "status": status});
+    match &status.results {
+        Some(results) if results.is_placeholder() => {
+            if let Some(status) = patch["status"].as_object_mut() {
+                status.remove("results");
+            }
+        }
+        Some(results) => patch["status"]["results"] = results.merge_patch(),
+        None => {}
+    }
+    let patch = Patch::Merge(patch);
     let params = PatchParams {
         field_validation: starts.then_some(ValidationDirective::Strict),
         ..PatchParams::default()

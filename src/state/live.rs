@@ -1,7 +1,7 @@
 //! What the workers of a running test reported, merged.
 
 use k8s_openapi::jiff::Timestamp;
-use loadtest_api::v1alpha1::Series;
+use loadtest_api::v1alpha1::{Results, Series};
 use loadtest_results::Measurements;
 
 /// What the workers of a running test reported until now.
@@ -19,6 +19,21 @@ pub struct LiveResults {
     pub unreachable: Option<Unreachable>,
     /// The state of each condition in `spec.abort`, in the same order.
     pub aborts: Vec<AbortState>,
+}
+
+impl LiveResults {
+    /// What an earlier process recorded about workers that have ended since.
+    #[must_use]
+    pub fn from_record(recorded: Results) -> Option<Self> {
+        Some(Self {
+            as_of: recorded.as_of?.0,
+            measured: Measurements::default(),
+            loads: Vec::new(),
+            series: recorded.series?,
+            unreachable: None,
+            aborts: Vec::new(),
+        })
+    }
 }
 
 /// Workers that do not respond.

@@ -16,16 +16,16 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use kube::api::Api;
 use loadtest_api::labels::{POD_HEADER, PROBE_PORT, SNAPSHOT_PATH};
-use loadtest_api::v1alpha1::{LoadTest, Series};
+use loadtest_api::v1alpha1::Series;
 use loadtest_results::Snapshot;
 use tokio::sync::Semaphore;
 
 use crate::cache::ObjectRef;
 use crate::cache::live::{Round, Target, TargetWorker, WorkerSnapshots};
 use crate::context::Context;
-use crate::runtime::api_error::{innermost_cause, with_timeout};
+use crate::observe::recorded_results;
+use crate::runtime::api_error::innermost_cause;
 
 /// How often tests are looked for whose workers are due.
 const TICK: Duration = Duration::from_secs(1);
@@ -139,15 +139,13 @@ async fn read_all(
     (target, snapshots, round)
 }
 
-/// The course that an earlier process recorded of a test whose workers this process has not read yet. The store does not keep it.
+/// The course that an earlier process recorded of a test whose workers this process has not read yet.
 async fn recorded_series(ctx: &Context, target: &Target) -> Option<Series> {
     let is_new = Timestamp::now().duration_since(target.started) < NEW_TEST;
     if is_new || ctx.live.latest(&target.key, &target.job_uid).is_some() {
         return None;
     }
-    let tests: Api<LoadTest> = Api::namespaced(ctx.client.clone(), &target.key.namespace);
-    let test = with_timeout(tests.get(&target.key.name)).await.ok()?;
-    test.status?.results?.series
+    recorded_results(ctx, &target.key).await?.series
 }
 
 /// Reads the snapshot of one worker. None if it has measured nothing yet. Redirects are not followed.

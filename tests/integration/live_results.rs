@@ -1,175 +1,19 @@
-//! Results of running workers. The workers are HTTP servers on addresses of the loopback interface, which are those of their pods.
+//! Results of running workers.
 
-use std::net::Ipv4Addr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
-use kube::api::{Patch, PatchParams};
-use loadtest_api::labels::PROBE_PORT;
 use loadtest_api::v1alpha1::{LoadTest, Results};
-use loadtest_results::testing::message;
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
 
+use crate::support::audit;
+use crate::support::live_worker::{Behavior, Worker, final_message};
 use crate::support::{TestEnv, condition, control_plane};
 
-/// How a worker responds.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Behavior {
-    Normal,
-    /// Accepts connections and never responds.
-    Silent,
-    /// One byte per second.
-    Slow,
-    /// A response without end.
-    Endless,
-    Garbage,
-    /// The response of another pod.
-    OtherPod,
-    Redirect,
-    ManyMetrics,
-}
-
-/// A worker that sends 10 requests per second and reports as much.
-struct Worker {
-    requests: Arc<AtomicU32>,
-    /// Milliseconds of each response.
-    latency: Arc<AtomicU32>,
-    asked: Arc<AtomicUsize>,
-    server: JoinHandle<()>,
-    counter: JoinHandle<()>,
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        self.server.abort();
-        self.counter.abort();
-    }
-}
-
-/// Addresses that no other test uses.
-fn address() -> Ipv4Addr {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    let process = std::process::id() % 200;
-    Ipv4Addr::new(
-        127,
-        u8::try_from(process).unwrap() + 20,
-        1,
-        NEXT.fetch_add(1, Ordering::Relaxed),
-    )
-}
-
-impl Worker {
-    /// Serves the results of a pod, and gives the pod its address.
-    async fn start(env: &TestEnv, pod: &Pod, behavior: Behavior) -> Self {
-        let (address, name) = (address(), pod.name_any());
-        let listener = TcpListener::bind((address, PROBE_PORT)).await.unwrap();
-        let (requests, latency, asked) = (
-            Arc::<AtomicU32>::default(),
-            Arc::new(AtomicU32::new(20)),
-            Arc::<AtomicUsize>::default(),
-        );
-        let sent = requests.clone();
-        let counter = tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                sent.fetch_add(1, Ordering::Relaxed);
-            }
-        });
-        let (sent, ms, connections) = (requests.clone(), latency.clone(), asked.clone());
-        let server = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                connections.fetch_add(1, Ordering::Relaxed);
-                let (sent, ms) = (sent.load(Ordering::Relaxed), ms.load(Ordering::Relaxed));
-                tokio::spawn(respond(stream, name.clone(), behavior, sent, ms));
-            }
-        });
-        env.set_running(pod).await;
-        let status = json!({"status": {"podIP": address, "podIPs": [{"ip": address}]}});
-        env.api::<Pod>()
-            .patch_status(
-                &pod.name_any(),
-                &PatchParams::default(),
-                &Patch::Merge(status),
-            )
-            .await
-            .unwrap();
-        Self {
-            requests,
-            latency,
-            asked,
-            server,
-            counter,
-        }
-    }
-
-    fn sent(&self) -> i64 {
-        self.requests.load(Ordering::Relaxed).into()
-    }
-}
-
-/// A snapshot with so many requests, all of which took `ms`.
-fn snapshot(requests: u32, ms: u32, more: &str) -> String {
-    let key = (f64::from(ms).ln() / (1.01_f64 / 0.99).ln()).ceil();
-    message(&format!(
-        r#"{{"start":1000,"first":1000,"last":9000,"counters":{{"vusers.created":{requests},"http.requests":{requests},"http.responses":{requests}{more}}},
-        "histograms":{{"http.response_time":[0,{ms},{ms},{},0,[{key},{requests}],[]]}}}}"#,
-        u64::from(requests) * u64::from(ms)
-    ))
-}
-
-async fn respond(mut stream: TcpStream, pod: String, behavior: Behavior, requests: u32, ms: u32) {
-    let mut request = [0; 1024];
-    let _ = stream.read(&mut request).await;
-    let pod = if behavior == Behavior::OtherPod {
-        "other"
-    } else {
-        &pod
-    };
-    let body = match behavior {
-        Behavior::Garbage => "loadtest.v1 %%%".to_owned(),
-        Behavior::ManyMetrics => {
-            let many = (0..100_000).fold(String::new(), |many, i| many + &format!(",\"m{i}\":1"));
-            snapshot(requests, ms, &many)
-        }
-        _ => snapshot(requests, ms, ""),
-    };
-    let length = if behavior == Behavior::Endless {
-        1 << 30
-    } else {
-        body.len()
-    };
-    let status = if behavior == Behavior::Redirect {
-        "302 Found\r\nlocation: http://127.0.0.1:1/"
-    } else {
-        "200 OK"
-    };
-    let head = format!(
-        "HTTP/1.1 {status}\r\nloadtest-pod: {pod}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
-    );
-    match behavior {
-        Behavior::Silent => tokio::time::sleep(Duration::from_secs(600)).await,
-        Behavior::Slow => {
-            for byte in format!("{head}{body}").bytes() {
-                if stream.write_all(&[byte]).await.is_err() {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        }
-        Behavior::Endless => {
-            let _ = stream.write_all(head.as_bytes()).await;
-            while stream.write_all(&[b'x'; 8192]).await.is_ok() {}
-        }
-        _ => {
-            let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
-        }
-    }
+/// A worker that runs, and serves its results.
+async fn start_worker(env: &TestEnv, pod: &Pod, behavior: Behavior) -> Worker {
+    env.set_running(pod).await;
+    Worker::start(&env.api(), pod, behavior).await
 }
 
 fn results(test: &LoadTest) -> Option<&Results> {
@@ -193,8 +37,8 @@ async fn results_of_running_workers_are_shown_and_add_up_to_the_final_ones() {
         .await;
     let pods = env.pods("live", 2).await;
     let workers = [
-        Worker::start(&env, &pods[0], Behavior::Normal).await,
-        Worker::start(&env, &pods[1], Behavior::Normal).await,
+        start_worker(&env, &pods[0], Behavior::Normal).await,
+        start_worker(&env, &pods[1], Behavior::Normal).await,
     ];
     let first = until_live(&env, "live", "live results", |r| r.live && r.requests > 0).await;
     let shown = results(&first).unwrap();
@@ -223,12 +67,7 @@ async fn results_of_running_workers_are_shown_and_add_up_to_the_final_ones() {
 
     let sent = [workers[0].sent(), workers[1].sent()].map(|sent| u32::try_from(sent).unwrap());
     for (pod, sent) in pods.iter().zip(sent) {
-        env.set_exited(
-            pod,
-            0,
-            &snapshot(sent, 20, "").replace("{\"start\"", "{\"final\":true,\"start\""),
-        )
-        .await;
+        env.set_exited(pod, 0, &final_message(sent)).await;
     }
     let ended = env.until_phase("live", "Completed").await;
     let ended = results(&ended).unwrap();
@@ -240,6 +79,62 @@ async fn results_of_running_workers_are_shown_and_add_up_to_the_final_ones() {
         series.vusers_created.iter().sum::<i64>(),
         ended.vusers_created
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn series_of_workers_that_end_while_no_operator_runs_adds_up() {
+    let mut env = TestEnv::with_operator(control_plane()).await;
+    env.load_test_with("gap", 2, json!({"start": "Immediate"}))
+        .await;
+    let pods = env.pods("gap", 2).await;
+    let _workers = [
+        start_worker(&env, &pods[0], Behavior::Normal).await,
+        start_worker(&env, &pods[1], Behavior::Normal).await,
+    ];
+    let live = until_live(&env, "gap", "live results", |r| r.requests > 0).await;
+    let recorded = results(&live).unwrap();
+    assert!(recorded.p95.is_some());
+    env.operator(0).terminate().await;
+    env.set_exited(&pods[0], 0, &final_message(1000)).await;
+    env.set_exited(&pods[1], 1, "Error: out of sockets").await;
+
+    env.start_operator(&[]).await;
+    let ended = env.until_phase("gap", "Failed").await;
+    let ended = results(&ended).unwrap();
+    assert_eq!(
+        (ended.requests, ended.live, &ended.as_of),
+        (1000, false, &None)
+    );
+    let series = ended.series.as_ref().unwrap();
+    assert_eq!(series.requests.iter().sum::<i64>(), 1000, "{series:?}");
+    assert_eq!(series.vusers_created.iter().sum::<i64>(), 1000);
+    assert!(
+        series
+            .requests
+            .starts_with(&recorded.series.as_ref().unwrap().requests)
+    );
+    // The results of the worker that failed are lost.
+    assert_eq!(ended.workers_reporting, "1 of 2");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn results_that_were_read_do_not_remain_where_the_workers_leave_none() {
+    let env = TestEnv::with_operator(control_plane()).await;
+    env.load_test_with("lost", 1, json!({"start": "Immediate"}))
+        .await;
+    let pods = env.pods("lost", 1).await;
+    let _worker = start_worker(&env, &pods[0], Behavior::Normal).await;
+    until_live(&env, "lost", "live results", |r| r.p95.is_some()).await;
+    env.set_exited(&pods[0], 137, "").await;
+    let ended = env.until_phase("lost", "Failed").await;
+    let ended = results(&ended).unwrap();
+    assert_eq!(ended.workers_reporting, "0 of 1");
+    assert_eq!(
+        (ended.requests, &ended.p95, ended.histograms.len()),
+        (0, &None, 0)
+    );
+    let series = ended.series.as_ref().unwrap();
+    assert!(series.requests.iter().all(|n| *n == 0), "{series:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -261,7 +156,7 @@ async fn hostile_workers_affect_only_their_own_contribution() {
     let pods = env.pods("hostile", behaviors.len()).await;
     let mut workers = Vec::new();
     for (pod, behavior) in pods.iter().zip(behaviors) {
-        workers.push(Worker::start(&env, pod, behavior).await);
+        workers.push(start_worker(&env, pod, behavior).await);
     }
     let shown = until_live(&env, "hostile", "live results", |r| r.requests > 0).await;
     let shown = results(&shown).unwrap();
@@ -282,8 +177,7 @@ async fn workers_that_cannot_be_read_are_reported_and_run_to_their_end() {
     env.load_test_with("closed", 1, json!({"start": "Immediate"}))
         .await;
     let pods = env.pods("closed", 1).await;
-    let worker = Worker::start(&env, &pods[0], Behavior::Normal).await;
-    drop(worker);
+    let _worker = start_worker(&env, &pods[0], Behavior::Closed).await;
     let reported = env
         .until_test("closed", "that the worker cannot be read", |test| {
             let conditions = test.status.iter().flat_map(|s| &s.conditions);
@@ -307,6 +201,64 @@ async fn workers_that_cannot_be_read_are_reported_and_run_to_their_end() {
     assert!(conditions.iter().all(|c| c.type_ != "LiveResultsAvailable"));
 }
 
+/// The operator of `make run` may be on a machine from which no pod can be reached.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operator_that_cannot_reach_pods_reports_it_once_for_each_test() {
+    let log = control_plane().with_file_name("audit.log");
+    let since = audit::length(&log);
+    let mut env = TestEnv::with_operator(control_plane()).await;
+    for (name, reads) in [("outside", true), ("off", false)] {
+        let spec = json!({"start": "Immediate", "liveResults": reads});
+        env.load_test_with(name, 1, spec).await;
+    }
+    let pods = [env.pods("outside", 1).await, env.pods("off", 1).await].concat();
+    let mut workers = Vec::new();
+    for pod in &pods {
+        workers.push(start_worker(&env, pod, Behavior::Closed).await);
+    }
+    let is_reported = |test: &LoadTest| {
+        let mut conditions = test.status.iter().flat_map(|s| &s.conditions);
+        conditions.any(|c| c.type_ == "LiveResultsAvailable")
+    };
+    let reported = env.until_test("outside", "the report", is_reported).await;
+    let namespace = env.namespace.clone();
+    let writes = |name: &str| {
+        let of_test =
+            |r: &audit::Request| r.is_write() && r.name == name && r.resource == "loadtests/status";
+        audit::requests(&log, since, &namespace)
+            .filter(of_test)
+            .count()
+    };
+    let before = writes("off");
+    env.until("three refreshes", async || {
+        (writes("off") >= before + 3).then_some(())
+    })
+    .await;
+    // The condition, and a refresh that falls into the same second.
+    assert!(
+        writes("outside") <= writes("off") + 2,
+        "{} {}",
+        writes("outside"),
+        writes("off")
+    );
+    let log = env.operator(0).log();
+    let lines = |name: &str| log.lines().filter(|line| line.contains(name)).count();
+    assert_eq!(lines("\"outside\""), lines("\"off\""), "{log}");
+    assert_eq!(lines("WARN"), 0, "{log}");
+    assert_eq!(
+        env.event_reasons("outside").await,
+        env.event_reasons("off").await
+    );
+    let later = env.api::<LoadTest>().get("outside").await.unwrap();
+    let find = |test: &LoadTest| {
+        let mut conditions = test.status.as_ref().unwrap().conditions.iter();
+        conditions
+            .find(|c| c.type_ == "LiveResultsAvailable")
+            .cloned()
+    };
+    assert_eq!(find(&later), find(&reported));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_test_whose_abort_condition_holds_is_ended_with_the_value() {
     let env = TestEnv::with_operator(control_plane()).await;
@@ -314,7 +266,7 @@ async fn a_test_whose_abort_condition_holds_is_ended_with_the_value() {
     env.load_test_with("slow", 1, json!({"start": "Immediate", "abort": abort}))
         .await;
     let pods = env.pods("slow", 1).await;
-    let worker = Worker::start(&env, &pods[0], Behavior::Normal).await;
+    let worker = start_worker(&env, &pods[0], Behavior::Normal).await;
     until_live(&env, "slow", "live results", |r| r.live).await;
     worker.latency.store(2000, Ordering::Relaxed);
     let stopping = env.until_phase("slow", "Stopping").await;

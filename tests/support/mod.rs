@@ -5,6 +5,7 @@
 //! - `proxy`, `holding_proxy`: between an operator and the API server
 //! - `cluster`: clients, the CRD, namespaces and quotas
 //! - `audit`: the API server's audit log
+//! - `live_worker`: the port of a running worker
 //! - `nodes`: simulated nodes, whose pods start and end by themselves
 #![allow(
     dead_code,
@@ -23,6 +24,7 @@ pub mod dump;
 pub mod env;
 pub mod events;
 pub mod holding_proxy;
+pub mod live_worker;
 pub mod nodes;
 pub mod objects;
 pub mod pods;

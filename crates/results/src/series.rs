@@ -24,7 +24,10 @@ pub fn step_seconds(expected: Option<f64>) -> i64 {
 }
 
 /// Adds a period to a series: what was `measured` until its end, with its summary `totals`, and in the `period` itself, where that is
-/// known. See [`add`] for the rest.
+/// known. `seconds` are those from the start of the series to the begin and the end of the period.
+///
+/// It is added to the step in which its middle lies. What was missed before counts there. Where there are too many steps, two become
+/// one: counts add up, and of percentiles the larger one stays, which is an upper bound.
 pub fn add_period(
     series: &mut Series,
     seconds: (f64, f64),
@@ -34,24 +37,59 @@ pub fn add_period(
 ) {
     let period = period.map(|period| summarize(period, 0, 0));
     let times = period.as_ref().and_then(Results::response_time);
-    #[allow(clippy::cast_possible_truncation)] // saturates
-    let due = measured.plan().map_or(0, |plan| plan.due.round() as i64);
-    add(series, seconds, totals, due, times);
+    let totals = Totals::new(totals, measured);
+    add(series, seconds, &totals, times);
 }
 
-/// Adds a period to a series: to the step in which its middle lies. `seconds` are those from the start of the series to the begin and
-/// the end of the period, `totals` what was measured until its end, `due` the virtual users that were due then, and `times` the
-/// response times in the period, where they are known.
-///
-/// The sum of all steps is that of `totals`, whatever was missed before. Two steps become one where there are too many: counts add up,
-/// and of percentiles the larger one stays, which is an upper bound.
-fn add(
+/// Adds the last period, and makes every count add up to the final results. Where these are lower, for example because a worker was
+/// lost with its results, the last steps become smaller.
+pub fn complete(
     series: &mut Series,
     seconds: (f64, f64),
     totals: &Results,
-    due: i64,
-    times: Option<&Distribution>,
+    measured: &Measurements,
+    period: Option<&Measurements>,
 ) {
+    add_period(series, seconds, totals, measured, period);
+    let totals = Totals::new(totals, measured);
+    for (counts, total) in counts(series).into_iter().zip(totals.counts) {
+        let Some(total) = total else { continue };
+        let mut surplus = sum(counts).saturating_sub(total);
+        for count in counts.iter_mut().rev() {
+            let removed = surplus.clamp(0, *count);
+            *count -= removed;
+            surplus -= removed;
+        }
+    }
+}
+
+/// What was measured until the end of a period.
+struct Totals {
+    /// In the order of [`counts`]; None where it is unknown.
+    counts: [Option<i64>; 4],
+    /// The virtual users that have not ended.
+    active: i64,
+}
+
+impl Totals {
+    fn new(totals: &Results, measured: &Measurements) -> Self {
+        #[allow(clippy::cast_possible_truncation)] // saturates
+        let due = measured.plan().map(|plan| plan.due.round() as i64);
+        let ended = totals.vusers_completed.saturating_add(totals.vusers_failed);
+        Self {
+            counts: [
+                Some(totals.requests),
+                Some(totals.errors),
+                Some(totals.vusers_created),
+                due,
+            ],
+            active: totals.vusers_created.saturating_sub(ended).max(0),
+        }
+    }
+}
+
+/// Adds a period. `times` are the response times in it, where they are known.
+fn add(series: &mut Series, seconds: (f64, f64), totals: &Totals, times: Option<&Distribution>) {
     series.step_seconds = series.step_seconds.max(MIN_STEP_SECONDS);
     let middle = f64::midpoint(seconds.0, seconds.1).max(0.0);
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // saturates
@@ -62,13 +100,12 @@ fn add(
     let at = step(series).max(series.requests.len().saturating_sub(1));
     let last_active = series.vusers_active.last().copied().unwrap_or_default();
     series.vusers_active.resize(at + 1, last_active);
-    let ended = totals.vusers_completed.saturating_add(totals.vusers_failed);
-    series.vusers_active[at] = totals.vusers_created.saturating_sub(ended).max(0);
-    let totals = [totals.requests, totals.errors, totals.vusers_created, due];
-    for (counts, total) in counts(series).into_iter().zip(totals) {
+    series.vusers_active[at] = totals.active;
+    for (counts, total) in counts(series).into_iter().zip(totals.counts) {
         counts.resize(at + 1, 0);
-        let known = counts.iter().fold(0_i64, |sum, n| sum.saturating_add(*n));
-        counts[at] = counts[at].saturating_add(total.saturating_sub(known));
+        // After a takeover the totals may lack workers that had ended before.
+        let missed = total.map_or(0, |total| total.saturating_sub(sum(counts)).max(0));
+        counts[at] = counts[at].saturating_add(missed);
     }
     let values = times.map_or([None; 3], |times| [times.p50, times.p95, times.p99]);
     for (percentiles, value) in percentiles(series).into_iter().zip(values) {
@@ -84,6 +121,10 @@ fn counts(series: &mut Series) -> [&mut Vec<i64>; 4] {
         &mut series.vusers_created,
         &mut series.vusers_planned,
     ]
+}
+
+fn sum(counts: &[i64]) -> i64 {
+    counts.iter().fold(0, |sum, n| sum.saturating_add(*n))
 }
 
 fn percentiles(series: &mut Series) -> [&mut Vec<Option<f64>>; 3] {
@@ -120,13 +161,10 @@ fn halve(series: &mut Series) {
 mod tests {
     use super::*;
 
-    fn totals(requests: i64) -> Results {
-        Results {
-            requests,
-            errors: requests / 10,
-            vusers_created: requests,
-            vusers_completed: requests - 3,
-            ..Results::default()
+    fn totals(requests: i64) -> Totals {
+        Totals {
+            counts: [requests, requests / 10, requests, requests].map(Some),
+            active: 3,
         }
     }
 
@@ -151,7 +189,6 @@ mod tests {
                 &mut series,
                 (begin, begin + 10.0),
                 &totals(sum),
-                sum,
                 Some(&times),
             );
             assert!(series.requests.len() <= MAX_STEPS);
@@ -173,6 +210,35 @@ mod tests {
             "the largest of the step"
         );
         assert_eq!(series.p99.last(), Some(&None));
+    }
+
+    #[test]
+    fn a_completed_series_adds_up_to_lower_totals_without_a_negative_count() {
+        let mut series = Series::default();
+        for (step, sum) in [10, 30, 60].into_iter().enumerate() {
+            let begin = f64::from(u32::try_from(step).unwrap_or_default()) * 10.0;
+            add(&mut series, (begin, begin + 10.0), &totals(sum), None);
+        }
+        // A period of which fewer workers are known than before.
+        add(&mut series, (30.0, 40.0), &totals(40), None);
+        assert_eq!(series.requests, [10, 20, 30, 0]);
+        let results = Results {
+            requests: 25,
+            errors: 9,
+            ..Results::default()
+        };
+        let seconds = (38.0, 38.0);
+        complete(
+            &mut series,
+            seconds,
+            &results,
+            &Measurements::default(),
+            None,
+        );
+        assert_eq!(series.requests, [10, 15, 0, 0]);
+        assert_eq!(series.errors, [1, 2, 3, 3]);
+        assert_eq!(series.vusers_created, [0; 4]);
+        assert_eq!(series.vusers_planned, [10, 20, 30, 0], "unknown at the end");
     }
 
     #[test]
@@ -203,7 +269,6 @@ mod tests {
                 &mut series,
                 (begin, begin + 10.0),
                 &totals(i64::from(period) * 5000),
-                9,
                 Some(&times),
             );
         }

@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::Series;
 
@@ -16,8 +17,7 @@ pub struct Results {
     #[serde(default)]
     pub live: bool,
     /// When the workers were read that still run.
-    // Written as null where it is not set, so that a merge patch removes it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of: Option<Time>,
     /// Number of workers whose results are included, out of all, such as 9 of 10.
     pub workers_reporting: String,
@@ -233,7 +233,87 @@ fn is_zero(n: &i32) -> bool {
     *n == 0
 }
 
+/// The fields of results that are not written where they are not set, by the path of their object.
+const OMITTED_FIELDS: [(&str, &[&str]); 6] = [
+    (
+        "",
+        &[
+            "asOf",
+            "workersRepeated",
+            "startSkewMilliseconds",
+            "codes",
+            "errorsByKind",
+            "p95",
+            "p99",
+            "histograms",
+            "metricsDropped",
+            "series",
+            "load",
+            "generators",
+        ],
+    ),
+    ("/series", &["start"]),
+    (
+        "/load",
+        &[
+            "sent",
+            "plannedVusers",
+            "plannedSeconds",
+            "actualSeconds",
+            "arrivalDelay",
+        ],
+    ),
+    ("/load/arrivalDelay", &["p50", "p99", "max"]),
+    ("/generators", &["worst", "advice"]),
+    (
+        "/generators/worst",
+        &[
+            "plannedRate",
+            "arrivalRate",
+            "threads",
+            "utilization",
+            "eventLoopDelay",
+            "throttled",
+            "throttledTime",
+            "cpu",
+            "cpuLimit",
+            "memory",
+            "memoryLimit",
+        ],
+    ),
+];
+
 impl Results {
+    /// Stands for live results that are recorded, but not kept.
+    #[must_use]
+    pub fn placeholder() -> Self {
+        Self {
+            live: true,
+            ..Self::default()
+        }
+    }
+
+    /// Whether this stands for recorded live results, which always have a time.
+    #[must_use]
+    pub fn is_placeholder(&self) -> bool {
+        self.live && self.as_of.is_none()
+    }
+
+    /// A merge patch that replaces recorded results as a whole: fields that are not set are null.
+    #[must_use]
+    pub fn merge_patch(&self) -> Value {
+        let mut patch = json!(self);
+        for (path, names) in OMITTED_FIELDS {
+            let Some(Value::Object(object)) = patch.pointer_mut(path) else {
+                continue;
+            };
+            for name in names {
+                object.entry(*name).or_insert(Value::Null);
+            }
+        }
+        patch
+    }
+
     /// The part that the metrics of finished tests show.
     #[must_use]
     pub fn for_metrics(self) -> Self {
@@ -263,5 +343,49 @@ impl Results {
         self.histograms
             .iter()
             .find(|histogram| histogram.name.ends_with(".response_time"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// The paths of a schema's fields that a value does not have. The elements of lists are replaced with their list.
+    fn missing(schema: &Value, value: &Value, path: &str, all: &mut Vec<String>) {
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            match value.get(name) {
+                Some(value) => missing(field, value, &path, all),
+                None => all.push(path),
+            }
+        }
+    }
+
+    #[test]
+    fn a_patch_of_results_has_every_field() {
+        let results = Results {
+            series: Some(Series::default()),
+            load: Some(DeliveredLoad {
+                arrival_delay: Some(ArrivalDelay::default()),
+                ..DeliveredLoad::default()
+            }),
+            generators: Some(Generators {
+                worst: Some(WorstGenerator::default()),
+                ..Generators::default()
+            }),
+            ..Results::default()
+        };
+        let crd = serde_json::to_value(crate::crd::crd()).unwrap();
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
+            ["properties"]["results"];
+        let mut all = Vec::new();
+        missing(schema, &results.merge_patch(), "results", &mut all);
+        assert_eq!(all, Vec::<String>::new());
+        let sent = Results::default().merge_patch();
+        assert_eq!(
+            (&sent["series"], &sent["requests"]),
+            (&Value::Null, &0.into())
+        );
     }
 }
