@@ -103,6 +103,7 @@ pub fn check(history: &[ObjectVersion], freed: &BTreeSet<String>) -> Vec<Violati
         conditions_are_in_order(versions, &mut found);
         new_test_inherits_nothing(versions, &jobs, &mut found);
         passes_only_with_its_load(versions, &mut found);
+        series_adds_up(versions, &mut found);
     }
     workers_get_one_start_time(history, &mut found);
     events_are_recorded_once(history, &mut found);
@@ -230,6 +231,16 @@ fn counts_never_decrease(versions: &[&ObjectVersion], found: &mut Vec<Violation>
     }
 }
 
+/// Whether a condition exists only while it is False, or of a running test.
+fn is_optional(type_: &str) -> bool {
+    let optional = [
+        ConditionType::LoadDelivered,
+        ConditionType::LiveResultsAvailable,
+        ConditionType::EventsRecorded,
+    ];
+    optional.iter().any(|optional| optional.as_str() == type_)
+}
+
 fn conditions_are_in_order(versions: &[&ObjectVersion], found: &mut Vec<Violation>) {
     let mut order: Option<Vec<&str>> = None;
     let mut held: BTreeMap<&str, (&Value, &Value)> = BTreeMap::new();
@@ -253,21 +264,25 @@ fn conditions_are_in_order(versions: &[&ObjectVersion], found: &mut Vec<Violatio
         if types.is_empty() {
             continue;
         }
-        // The one optional condition is the last one, and exists while events are missing.
-        let events = ConditionType::EventsRecorded.as_str();
-        let types = types.strip_suffix(&[events]).unwrap_or(&types).to_vec();
-        held.retain(|held, _| *held != events || misses_events(&seen.object));
-        // Conditions of finished tests are appended.
-        if types.contains(&events) || order.as_ref().is_some_and(|o| !types.starts_with(o)) {
+        let position = |type_: &str| ConditionType::ALL.iter().position(|t| t.as_str() == type_);
+        let is_ordered = types.is_sorted_by_key(|type_| position(type_));
+        let has_all = |before: &Vec<&str>| before.iter().all(|type_| types.contains(type_));
+        if !is_ordered || !order.as_ref().is_none_or(has_all) {
             found.push(violation(
                 "I5",
                 format!(
-                    "the order of conditions changed in version {}: {types:?}",
+                    "the conditions are not in order or incomplete in version {}: {types:?}",
                     seen.revision
                 ),
             ));
         }
-        order = Some(types);
+        held.retain(|held, _| types.contains(held));
+        order = Some(
+            types
+                .into_iter()
+                .filter(|type_| !is_optional(type_))
+                .collect(),
+        );
         for condition in conditions(&seen.object) {
             let now = (&condition["status"], &condition["lastTransitionTime"]);
             let before = held.insert(condition["type"].as_str().unwrap_or_default(), now);
@@ -294,6 +309,28 @@ fn passes_only_with_its_load(versions: &[&ObjectVersion], found: &mut Vec<Violat
     if let Some(seen) = versions.iter().find(violates) {
         let what = format!("version {} passed without its load", seen.revision);
         found.push(violation("I17", what));
+    }
+}
+
+/// The series of a test that has ended.
+fn series_adds_up(versions: &[&ObjectVersion], found: &mut Vec<Violation>) {
+    for seen in versions.iter().filter(|seen| !ends(seen).is_empty()) {
+        let results = &seen.object["status"]["results"];
+        let Some(series) = results.get("series") else {
+            continue;
+        };
+        for field in ["requests", "errors", "vusersCreated"] {
+            let counts = series[field].as_array().into_iter().flatten();
+            let counts: Vec<i64> = counts.filter_map(Value::as_i64).collect();
+            if Some(counts.iter().sum()) != results[field].as_i64() || counts.iter().any(|n| *n < 0)
+            {
+                let what = format!(
+                    "the {field} {counts:?} of the series do not add up to {}, in version {}",
+                    results[field], seen.revision
+                );
+                found.push(violation("I18", what));
+            }
+        }
     }
 }
 

@@ -165,20 +165,24 @@ fn changed_time_order_and_generation_of_conditions_are_violations() {
 }
 
 #[test]
-fn only_the_last_condition_may_come_and_go() {
-    let missing = |version, position: usize| {
+fn only_optional_conditions_may_come_and_go() {
+    let with = |version, type_: &str, position: usize| {
         let mut seen = running(version, 0);
-        let events = condition("EventsRecorded", "False", &version.to_string());
+        let added = condition(type_, "False", &version.to_string());
         let conditions = &mut seen.object["status"]["conditions"];
-        conditions.as_array_mut().unwrap().insert(position, events);
+        conditions.as_array_mut().unwrap().insert(position, added);
         seen
     };
+    let missing = |version, position| with(version, "EventsRecorded", position);
     let then = |version| [test(1, Value::Null), job(2, "job"), version];
-    let again = [missing(3, 3), running(4, 0), missing(5, 3)];
-    assert_eq!(
-        violated(&[&then(running(2, 0))[..], &again].concat()),
-        [""; 0]
-    );
+    for type_ in ["LoadDelivered", "LiveResultsAvailable", "EventsRecorded"] {
+        let again = [with(3, type_, 3), running(4, 0), with(5, type_, 3)];
+        let history = [&then(running(2, 0))[..], &again].concat();
+        assert_eq!(violated(&history), [""; 0]);
+    }
+    let passed = [with(3, "Passed", 3), running(4, 0)];
+    let history = [&then(running(2, 0))[..], &passed].concat();
+    assert_eq!(violated(&history), ["I5"]);
     assert_eq!(violated(&then(missing(3, 1))), ["I5"]);
     let mut other_time = missing(4, 3);
     other_time.object["status"]["conditions"][3]["lastTransitionTime"] = json!("9");
@@ -249,6 +253,23 @@ fn test_that_passed_without_its_load_is_a_violation() {
     for (passed, delivered) in [("Unknown", "False"), ("True", "True"), ("True", "Unknown")] {
         assert_eq!(violated(&with_load(passed, delivered)), [""; 0]);
     }
+}
+
+#[test]
+fn series_that_does_not_add_up_is_a_violation() {
+    let with_series = |requests: &[i64]| {
+        let mut ended = ended(7, "Completed");
+        let series = json!({"requests": requests, "errors": [0], "vusersCreated": [0]});
+        ended.object["status"]["results"] =
+            json!({"requests": 5, "errors": 0, "vusersCreated": 0, "series": series});
+        let mut history = good();
+        history.pop();
+        history.push(ended);
+        history
+    };
+    assert_eq!(violated(&with_series(&[2, 3])), [""; 0]);
+    assert_eq!(violated(&with_series(&[2, 2])), ["I18"]);
+    assert_eq!(violated(&with_series(&[6, -1])), ["I18"]);
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Injects faults between the operator and a real API server, one in each run, and checks the resulting history of all
 //! objects. `hack/test-faults.sh` runs it.
 //!
-//! `plan` lists the faults. `run` executes a run, and `cluster_faults` changes the cluster. `proxy` and `watch_faults` inject
-//! the fault of a request. `history` records all objects, `invariants` and `end` check them, and `audit_check` compares the
-//! API server's audit log.
+//! `plan` lists the faults, and `run` executes a run. `cluster_faults` changes the cluster, and `port_faults` the ports of the
+//! workers. `proxy` and `watch_faults` inject the fault of a request. `history` records all objects, `invariants` and `end` check
+//! them, and `audit_check` compares the API server's audit log.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod audit_check;
@@ -15,6 +15,7 @@ mod invariants;
 mod permanent;
 mod permanent_run;
 mod plan;
+mod port_faults;
 mod proxy;
 mod run;
 mod supervisor;
@@ -144,6 +145,7 @@ async fn main() -> ExitCode {
     let client = client_without_retries(&kubeconfig).await;
     install_crd(&client).await;
     let since = audit::length(&log);
+    println!("recording the requests of runs without a fault");
     let clean = execute_clean_runs(&client, options.timings()).await;
     let mut failed = 0;
     for result in clean.values() {
@@ -163,6 +165,13 @@ async fn main() -> ExitCode {
             println!("{run}");
         }
         return ExitCode::SUCCESS;
+    }
+    if runs.is_empty() {
+        println!(
+            "no run has a name that contains one of {:?}; --all --list prints all names",
+            options.only
+        );
+        return ExitCode::FAILURE;
     }
     let mut results = execute_all(&client, &options, runs, &clean).await;
     results.extend(clean.into_values());

@@ -6,6 +6,7 @@ use std::fmt;
 use artillery_operator::runtime::hash::fnv1a;
 
 use crate::permanent::{self, Cause, Course};
+use crate::support::live_worker::Behavior;
 
 /// What the test of a run goes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -158,6 +159,15 @@ pub enum ClusterFault {
     HostileTenant,
 }
 
+/// A fault of the ports on which running workers serve their results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PortFault {
+    /// Both workers respond like this.
+    Responses(Behavior),
+    /// The operator is killed after it has read the workers, which end before the next one reads them.
+    OperatorKilled,
+}
+
 /// The fault of a run.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fault {
@@ -165,6 +175,7 @@ pub enum Fault {
     Request(Point, RequestFault),
     Watch(Point, WatchFault),
     Cluster(Stage, ClusterFault),
+    Port(PortFault),
 }
 
 /// One run.
@@ -183,6 +194,7 @@ impl fmt::Display for Run {
                 write!(f, "{point}: {}", self.fault.kind())
             }
             Fault::Cluster(stage, _) => write!(f, "{stage:?}: {}", self.fault.kind()),
+            Fault::Port(_) => f.write_str(&self.fault.kind()),
         }
     }
 }
@@ -204,6 +216,8 @@ impl Fault {
             Self::Request(_, fault) => format!("{fault:?}"),
             Self::Watch(_, fault) => format!("watch {fault:?}"),
             Self::Cluster(_, fault) => format!("cluster {fault:?}"),
+            Self::Port(PortFault::Responses(behavior)) => format!("port {behavior:?}"),
+            Self::Port(fault) => format!("port {fault:?}"),
         }
     }
 
@@ -364,6 +378,27 @@ fn cluster_faults() -> Vec<(Stage, ClusterFault)> {
     all
 }
 
+/// The faults of the workers' ports. The ports of all other runs have no address.
+fn port_faults() -> impl Iterator<Item = Fault> {
+    let responses = [
+        Behavior::Normal,
+        Behavior::Closed,
+        Behavior::Silent,
+        Behavior::Slow,
+        Behavior::Cut,
+        Behavior::Endless,
+        Behavior::Garbage,
+        Behavior::OtherPod,
+        Behavior::Redirect,
+        Behavior::ManyMetrics,
+        Behavior::HighCounts,
+    ];
+    let responses = responses.into_iter().map(PortFault::Responses);
+    responses
+        .chain([PortFault::OperatorKilled])
+        .map(Fault::Port)
+}
+
 /// All runs, derived from the requests of the clean runs.
 pub fn all(learned: &[(Scenario, Vec<Point>)]) -> Vec<Run> {
     let mut runs = Vec::new();
@@ -386,6 +421,10 @@ pub fn all(learned: &[(Scenario, Vec<Point>)]) -> Vec<Run> {
             runs.extend(cluster_faults().into_iter().map(|(s, d)| Run {
                 scenario: *scenario,
                 fault: Fault::Cluster(s, d),
+            }));
+            runs.extend(port_faults().map(|fault| Run {
+                scenario: *scenario,
+                fault,
             }));
         }
     }
@@ -418,66 +457,5 @@ pub fn evenly(mut runs: Vec<Run>, seed: u64) -> Vec<Run> {
 
 #[cfg(test)]
 #[allow(dead_code, reason = "they run in unit.rs: main.rs has no test harness")]
-mod tests {
-    use super::*;
-
-    fn point(verb: &str, resource: &str, occurrence: usize) -> Point {
-        Point {
-            verb: verb.into(),
-            resource: resource.into(),
-            occurrence,
-        }
-    }
-
-    fn plan() -> Vec<Run> {
-        let points = vec![
-            point("create", "jobs", 1),
-            point("watch", "pods", 1),
-            point("patch", "loadtests/status", 2),
-        ];
-        all(&[
-            (Scenario::Completes, points.clone()),
-            (Scenario::Fails, points),
-        ])
-    }
-
-    #[test]
-    fn run_names_are_unique_and_contain_place_and_fault() {
-        let names: Vec<String> = plan().iter().map(ToString::to_string).collect();
-        let unique: std::collections::HashSet<&String> = names.iter().collect();
-        assert_eq!(unique.len(), names.len());
-        assert!(names.contains(&"completes: create jobs 1: KilledBefore".to_owned()));
-        assert!(names.contains(
-            &"fails: patch loadtests/status 2: 429 (Retry-After 3600) UntilHealed".to_owned()
-        ));
-        assert!(names.contains(&"fails: Running: cluster JobDeleted".to_owned()));
-    }
-
-    #[test]
-    fn only_writes_are_sent_twice() {
-        let twice = |verb, resource| {
-            faults_of(&point(verb, resource, 1))
-                .iter()
-                .any(|f| matches!(f, Fault::Request(_, RequestFault::SentTwice)))
-        };
-        assert!(twice("create", "jobs"));
-        assert!(!twice("get", "configmaps") && !twice("watch", "jobs"));
-    }
-
-    #[test]
-    fn first_runs_cover_every_kind_and_depend_only_on_the_seed() {
-        let kinds: std::collections::BTreeSet<String> =
-            plan().iter().map(|r| r.fault.kind()).collect();
-        let chosen = evenly(plan(), 7);
-        let first = &chosen[..kinds.len()];
-        assert_eq!(
-            first
-                .iter()
-                .map(|r| r.fault.kind())
-                .collect::<std::collections::BTreeSet<_>>(),
-            kinds
-        );
-        assert_eq!(chosen, evenly(plan(), 7));
-        assert_ne!(chosen, evenly(plan(), 8));
-    }
-}
+#[path = "plan_tests.rs"]
+mod tests;

@@ -226,7 +226,9 @@ impl Shared {
         let answer = match fault {
             Fault::Request(_, fault) => self.inject(fault, point, request).await,
             Fault::Watch(_, fault) => self.forward_watch(fault, point, request).await,
-            Fault::None | Fault::Cluster(..) => unreachable!("these are no faults of a request"),
+            Fault::None | Fault::Cluster(..) | Fault::Port(_) => {
+                unreachable!("these are no faults of a request")
+            }
         };
         self.progress.send_replace(Progress::Over);
         answer

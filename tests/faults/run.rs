@@ -20,6 +20,7 @@ use crate::plan::{ClusterFault, Fault, Point, Run, Scenario, Stage};
 use crate::proxy::{FaultProxy, Sent};
 use crate::supervisor::{self, Killer, Standby, SupervisedOperator};
 use crate::support::cluster::{create_namespace, forbid_by_quota};
+use crate::support::live_worker::{Worker, final_message};
 use crate::support::load_test;
 use crate::support::objects::from;
 use crate::support::pods::{self, now};
@@ -42,6 +43,9 @@ pub struct Timings {
 
 /// How long requests in flight may still arrive after the end.
 const SETTLE_TIME: Duration = Duration::from_millis(1500);
+
+/// The requests in the termination message of a worker that succeeds.
+const FINAL_REQUESTS: u32 = 50;
 
 /// The result of a run.
 pub struct RunResult {
@@ -67,6 +71,7 @@ pub struct Execution<'a> {
     pub(crate) history: History,
     pub(crate) proxy: FaultProxy,
     pub(crate) killer: Killer,
+    pub(crate) ports: Vec<Worker>,
     freed: BTreeSet<String>,
     uid: String,
 }
@@ -101,6 +106,7 @@ pub async fn execute<T>(
         history,
         proxy,
         killer,
+        ports: Vec::new(),
         freed,
         uid,
     };
@@ -169,7 +175,7 @@ pub async fn execute<T>(
     if violations.is_empty() && permanent.is_none() {
         violations.extend(end::check(run, &end, clean));
     }
-    let reached = matches!(run.fault, Fault::None | Fault::Cluster(..))
+    let reached = matches!(run.fault, Fault::None | Fault::Cluster(..) | Fault::Port(_))
         || permanent.is_some_and(|p| p.fails_in_cluster())
         || execution.proxy.was_reached();
     let points = execution.proxy.points();
@@ -294,6 +300,9 @@ impl Execution<'_> {
                 Stage::Ended,
             ] {
                 self.reach(stage).await?;
+                if let (Stage::Running, Fault::Port(fault)) = (stage, &self.run.fault) {
+                    self.run_with_ports(*fault).await?;
+                }
                 let Fault::Cluster(at, fault) = self.run.fault else {
                     continue;
                 };
@@ -323,7 +332,7 @@ impl Execution<'_> {
             .await
     }
 
-    async fn until_reason(&self, reason: &str) -> Result<(), String> {
+    pub(crate) async fn until_reason(&self, reason: &str) -> Result<(), String> {
         self.until(reason, |_, view| {
             let conditions = view
                 .get("LoadTest", NAME)?
@@ -447,9 +456,9 @@ impl Execution<'_> {
     pub(crate) async fn exit(&self, pod: &Pod, code: i32) {
         let phase = if code == 0 { "Succeeded" } else { "Failed" };
         let message = if code == 0 {
-            ""
+            final_message(FINAL_REQUESTS)
         } else {
-            "Error: ensure failed"
+            "Error: ensure failed".to_owned()
         };
         let terminated = json!({"exitCode": code, "message": message, "reason": if code == 0 { "Completed" } else { "Error" },
             "startedAt": pod.metadata.creation_timestamp, "finishedAt": now()});
