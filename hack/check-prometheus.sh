@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks the alert rules of config/prometheus, runs their tests, and checks the queries of the dashboard. Run by `make lint`.
+# Checks the alert rules of config/prometheus, runs their tests, and checks the queries of the dashboards. Run by `make lint`.
 set -euo pipefail
 # shellcheck source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -13,6 +13,8 @@ cp alerts_test.yaml "$work"
 promtool check rules --lint=all --lint-fatal "$work/rules.yaml"
 promtool test rules "$work/alerts_test.yaml"
 # The queries are checked as recording rules. Grafana replaces the interval variables; here they are 5m.
-jq '{groups: [{name: "dashboard", rules: [.panels[].targets[] | .expr | gsub("\\$__rate_interval|\\$__range"; "5m")] |
-  to_entries | map({record: "dashboard:\(.key)", expr: .value})}]}' dashboard.json >"$work/dashboard.yaml"
-promtool check rules "$work/dashboard.yaml"
+for dashboard in dashboard.json loadtest_dashboard.json; do
+  jq '{groups: [{name: "dashboard", rules: [.panels[].targets[] | .expr | gsub("\\$__rate_interval|\\$__range"; "5m")] |
+    to_entries | map({record: "dashboard:\(.key)", expr: .value})}]}' $dashboard >"$work/$dashboard"
+  promtool check rules "$work/$dashboard"
+done
