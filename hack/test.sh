@@ -56,7 +56,7 @@ else
 fi
 if [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ]; then
   trap '$CLUSTER control-plane down "$NAME"; $CLUSTER down "$NAME"' EXIT
-  require_command tmux
+  require_command prometheus tmux
   cargo test --no-run --test e2e
   TEKTON=$(hack/tekton.sh)
   export TEKTON

@@ -15,6 +15,7 @@ mod live;
 mod messages;
 mod operator_identity;
 mod pipelines;
+mod pod_monitor;
 mod published;
 mod rbac_audit;
 mod results;
