@@ -208,7 +208,10 @@ async fn operator_that_cannot_reach_pods_reports_it_once_for_each_test() {
     let since = audit::length(&log);
     let mut env = TestEnv::with_operator(control_plane()).await;
     for (name, reads) in [("outside", true), ("off", false)] {
-        let spec = json!({"start": "Immediate", "liveResults": reads});
+        // No worker may run longer than its script.
+        let script = "config: {target: x, phases: [{duration: 600, arrivalRate: 1}]}\nscenarios: [{flow: []}]";
+        let spec =
+            json!({"start": "Immediate", "liveResults": reads, "testScript": {"inline": script}});
         env.load_test_with(name, 1, spec).await;
     }
     let pods = [env.pods("outside", 1).await, env.pods("off", 1).await].concat();
