@@ -32,6 +32,7 @@ async fn results_of_running_workers_are_shown_and_agree_with_the_final_ones() {
     env.until_phase("live", "Running").await;
     let started = Instant::now();
     let mut shown: Vec<i64> = Vec::new();
+    let mut last = Results::default();
     loop {
         let test = env.api::<LoadTest>().get("live").await.unwrap();
         match results(&test) {
@@ -48,6 +49,7 @@ async fn results_of_running_workers_are_shown_and_agree_with_the_final_ones() {
                     assert_eq!(results.workers_reporting, "4 of 4");
                 }
                 shown.push(results.requests);
+                last = results.clone();
                 let row = kubectl(&[
                     "get",
                     "loadtest",
@@ -67,7 +69,16 @@ async fn results_of_running_workers_are_shown_and_agree_with_the_final_ones() {
     assert!(shown.len() >= 3, "{shown:?}");
     let ended = until_completed_as_planned(&env, "live").await;
     let results = results(&ended).unwrap();
+    for (what, results) in [("last live", &last), ("final", results)] {
+        let results = Results {
+            series: None,
+            ..results.clone()
+        };
+        println!("{what}: {}", serde_json::to_string(&results).unwrap());
+    }
     assert_eq!(results.requests, 700);
+    // Each worker sends 5 requests per second, and is read every 10 s. The status may be written 10 s later.
+    assert!((300..=700).contains(&last.requests), "{}", last.requests);
     let series = results.series.as_ref().unwrap();
     println!("{}", serde_json::to_string(series).unwrap());
     assert_eq!(series.requests.iter().sum::<i64>(), 700);
