@@ -19,7 +19,7 @@ echo "== layers"
 hack/check-layers.sh
 echo "== tests named in the docs"
 # shellcheck disable=SC2016 # backticks of Markdown
-grep -oE '`[a-z_/.-]+[.]rs::[a-z0-9_]+`' docs/invariants.md docs/operator/your-cluster.md | tr -d '`' | while IFS=: read -r page test; do
+grep -oE '`[a-z_/.-]+[.]rs::[a-z0-9_]+`' docs/invariants.md docs/operator/{your-cluster,gitops}.md | tr -d '`' | while IFS=: read -r page test; do
   grep -qE "fn ${test##*::}\\b" "${test%%::*}" || die "$page names $test, which does not exist"
 done
 echo "== shell scripts"

@@ -42,6 +42,11 @@ cargo build -p kubectl-artillery
 layer unit cargo test --workspace --lib --bins --test faults-unit -- --skip model_check
 # The model check explores hundreds of thousands of states, so it is optimized.
 layer model-check cargo test --config profile.test.package.artillery-operator.opt-level=2 --lib model_check
+if command -v go >/dev/null; then
+  layer gitops hack/kstatus/test.sh
+else
+  skip gitops "needs Go: see https://go.dev/doc/install"
+fi
 if [ "$(uname)" = Linux ]; then
   trap '$CLUSTER control-plane down "$NAME"' EXIT
   if $CLUSTER control-plane up "$NAME"; then

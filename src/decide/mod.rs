@@ -16,6 +16,7 @@ mod messages;
 mod pending;
 mod plan;
 mod progress;
+mod readiness;
 mod running;
 mod script;
 mod set_aside;
@@ -30,6 +31,7 @@ use loadtest_api::v1alpha1::{ConditionType, LoadTest, LoadTestStatus, Phase, Rea
 use crate::build;
 use crate::config::WorkerConfig;
 use crate::state::{JobState, LiveResults, Observed};
+use readiness::insert_readiness;
 
 pub use plan::{
     Action, Dependency, EventRecord, JobField, JobPatch, Plan, PodRef, SendStartTime,
@@ -112,6 +114,7 @@ impl Decision<'_> {
     }
 
     fn conditions(&self, mut updates: Vec<ConditionUpdate>) -> Vec<Condition> {
+        insert_readiness(&mut updates);
         if let Some(error) = self.failed_events {
             let recorded = self.current.condition(ConditionType::EventsRecorded);
             // The first error stays: the text of later ones may differ each time.

@@ -177,7 +177,7 @@ async fn aggregated_roles_cover_load_tests_but_not_their_status() {
                 .await
                 .unwrap();
             assert_eq!(patched.labels()["by"], role);
-            assert!(patched.status.is_none());
+            assert_eq!(patched.phase(), None);
         }
     }
 }
@@ -279,7 +279,7 @@ async fn namespaced_operator_ignores_other_namespaces() {
     env.until_phase("limited", "Completed").await;
     let ignored = other.api::<LoadTest>().get("limited").await.unwrap();
     assert!(
-        ignored.status.is_none()
+        ignored.phase().is_none()
             && other
                 .api::<Job>()
                 .get_opt("limited")

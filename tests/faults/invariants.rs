@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use loadtest_api::labels::START_ANNOTATION;
-use loadtest_api::v1alpha1::ConditionType;
+use loadtest_api::v1alpha1::{ConditionType, Reason};
 use serde_json::Value;
 
 /// How an object changed.
@@ -104,6 +104,7 @@ pub fn check(history: &[ObjectVersion], freed: &BTreeSet<String>) -> Vec<Violati
         new_test_inherits_nothing(versions, &jobs, &mut found);
         passes_only_with_its_load(versions, &mut found);
         series_adds_up(versions, &mut found);
+        readiness_follows_the_end(versions, &mut found);
     }
     workers_get_one_start_time(history, &mut found);
     events_are_recorded_once(history, &mut found);
@@ -330,6 +331,36 @@ fn series_adds_up(versions: &[&ObjectVersion], found: &mut Vec<Violation>) {
                 );
                 found.push(violation("I18", what));
             }
+        }
+    }
+}
+
+/// Tools that read only Ready and Stalled conclude what the other conditions show.
+fn readiness_follows_the_end(versions: &[&ObjectVersion], found: &mut Vec<Violation>) {
+    for seen in versions
+        .iter()
+        .filter(|v| !conditions(&v.object).is_empty())
+    {
+        let status = |type_: ConditionType| {
+            let conditions = conditions(&seen.object);
+            let condition = conditions.iter().find(|c| c["type"] == type_.as_str())?;
+            condition["status"].as_str().map(str::to_owned)
+        };
+        let holds = |type_| status(type_).as_deref() == Some("True");
+        let has_passed = holds(ConditionType::Passed);
+        let has_ended = !ends(seen).is_empty() || holds(ConditionType::Stopped);
+        let is_set_aside = conditions(&seen.object)
+            .iter()
+            .any(|c| c["reason"] == Reason::SetAside.as_str());
+        let ready = if has_passed { "True" } else { "False" };
+        if status(ConditionType::Ready).as_deref() != Some(ready)
+            || holds(ConditionType::Stalled) != (has_ended && !has_passed || is_set_aside)
+        {
+            let what = format!(
+                "Ready or Stalled differs from the end in version {}",
+                seen.revision
+            );
+            found.push(violation("I19", what));
         }
     }
 }

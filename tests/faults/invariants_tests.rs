@@ -37,6 +37,7 @@ fn running(version: u64, succeeded: i64) -> ObjectVersion {
         condition("Progressing", "True", "1"),
         condition("Completed", "False", "1"),
         condition("Failed", "False", "1"),
+        condition("Ready", "False", "1"),
     ];
     test(
         version,
@@ -45,8 +46,9 @@ fn running(version: u64, succeeded: i64) -> ObjectVersion {
 }
 
 fn ended(version: u64, end: &str) -> ObjectVersion {
-    let conditions = ["Progressing", "Completed", "Failed"].map(|c| {
-        let holds = c == end;
+    let types = ["Progressing", "Completed", "Failed", "Ready", "Stalled"];
+    let conditions = types.map(|c| {
+        let holds = c == end || c == "Stalled";
         condition(
             c,
             if holds { "True" } else { "False" },
@@ -176,18 +178,18 @@ fn only_optional_conditions_may_come_and_go() {
     let missing = |version, position| with(version, "EventsRecorded", position);
     let then = |version| [test(1, Value::Null), job(2, "job"), version];
     for type_ in ["LoadDelivered", "LiveResultsAvailable", "EventsRecorded"] {
-        let again = [with(3, type_, 3), running(4, 0), with(5, type_, 3)];
+        let again = [with(3, type_, 4), running(4, 0), with(5, type_, 4)];
         let history = [&then(running(2, 0))[..], &again].concat();
         assert_eq!(violated(&history), [""; 0]);
     }
-    let passed = [with(3, "Passed", 3), running(4, 0)];
+    let passed = [with(3, "Passed", 4), running(4, 0)];
     let history = [&then(running(2, 0))[..], &passed].concat();
     assert_eq!(violated(&history), ["I5"]);
     assert_eq!(violated(&then(missing(3, 1))), ["I5"]);
-    let mut other_time = missing(4, 3);
-    other_time.object["status"]["conditions"][3]["lastTransitionTime"] = json!("9");
+    let mut other_time = missing(4, 4);
+    other_time.object["status"]["conditions"][4]["lastTransitionTime"] = json!("9");
     assert_eq!(
-        violated(&[&then(missing(3, 3))[..], &[other_time]].concat()),
+        violated(&[&then(missing(3, 4))[..], &[other_time]].concat()),
         ["I5"]
     );
 }
@@ -242,6 +244,10 @@ fn test_that_passed_without_its_load_is_a_violation() {
     let with_load = |passed, delivered| {
         let mut ended = ended(7, "Completed");
         let conditions = ended.object["status"]["conditions"].as_array_mut().unwrap();
+        if passed == "True" {
+            let ready = [condition("Ready", "True", "2")];
+            conditions.splice(3.., ready);
+        }
         conditions.push(condition("Passed", passed, "2"));
         conditions.push(condition("LoadDelivered", delivered, "2"));
         let mut history = good();
@@ -270,6 +276,33 @@ fn series_that_does_not_add_up_is_a_violation() {
     assert_eq!(violated(&with_series(&[2, 3])), [""; 0]);
     assert_eq!(violated(&with_series(&[2, 2])), ["I18"]);
     assert_eq!(violated(&with_series(&[6, -1])), ["I18"]);
+}
+
+#[test]
+fn readiness_that_differs_from_the_end_is_a_violation() {
+    let change = |object: &mut ObjectVersion, position: usize, status| {
+        object.object["status"]["conditions"][position]["status"] = json!(status);
+    };
+    let mut ready_while_running = running(8, 0);
+    change(&mut ready_while_running, 3, "True");
+    let start = [test(1, Value::Null), job(2, "job")];
+    assert_eq!(
+        violated(&[&start[..], &[ready_while_running]].concat()),
+        ["I19"]
+    );
+    let mut stalled_while_running = running(8, 0);
+    let conditions = &mut stalled_while_running.object["status"]["conditions"];
+    let stalled = condition("Stalled", "True", "8");
+    conditions.as_array_mut().unwrap().push(stalled);
+    assert_eq!(
+        violated(&[&start[..], &[stalled_while_running]].concat()),
+        ["I19"]
+    );
+    for (position, status) in [(3, "True"), (4, "False")] {
+        let mut failed = ended(7, "Failed");
+        change(&mut failed, position, status);
+        assert_eq!(violated(&[&start[..], &[failed]].concat()), ["I19"]);
+    }
 }
 
 #[test]

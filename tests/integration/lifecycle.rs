@@ -9,6 +9,17 @@ use serde_json::json;
 use crate::support::{TestEnv, condition, control_plane};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn test_that_no_operator_has_processed_is_not_ready_by_the_rules_of_kstatus() {
+    let env = TestEnv::new(control_plane()).await;
+    env.load_test("unprocessed", 1).await;
+    let test = env.api::<LoadTest>().get("unprocessed").await.unwrap();
+    // kstatus compares the two, and calls an object without conditions ready if they are equal.
+    let observed = test.status.as_ref().and_then(|s| s.observed_generation);
+    assert_eq!((observed, test.metadata.generation), (Some(-1), Some(1)));
+    assert_eq!(test.phase(), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn completed_test_reports_counts_conditions_and_events() {
     let env = TestEnv::with_operator(control_plane()).await;
     env.load_test("basic", 2).await;
@@ -43,12 +54,13 @@ async fn completed_test_reports_counts_conditions_and_events() {
         "Progressing",
         "Completed",
         "Failed",
+        "Ready",
         "Passed",
         "ResultsComplete",
         "LoadDelivered",
     ]
     .into_iter()
-    .zip(["False", "True", "False", "True", "True", "Unknown"]);
+    .zip(["False", "True", "False", "True", "True", "True", "Unknown"]);
     assert_eq!(shown, expected.collect::<Vec<_>>());
     assert_eq!((status.active, status.succeeded, status.failed), (0, 2, 0));
     assert_eq!(status.completions.as_deref(), Some("2/2"));

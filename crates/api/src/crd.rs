@@ -1,7 +1,7 @@
 //! The CRD of [`LoadTest`], generated from its types.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use kube::CustomResourceExt;
 
@@ -39,11 +39,14 @@ pub fn crd() -> CustomResourceDefinition {
         .filter_map(|v| v.schema.as_mut()?.open_api_v3_schema.as_mut());
     for schema in schemas {
         unwrap_lines(schema);
-        let spec = schema
-            .properties
-            .as_mut()
-            .and_then(|fields| fields.get_mut("spec"));
-        let Some(spec) = spec else {
+        let Some(parts) = schema.properties.as_mut() else {
+            continue;
+        };
+        if let Some(status) = parts.get_mut("status") {
+            // By kstatus' rules an object without conditions is ready, unless this field differs from its generation.
+            status.default = Some(JSON(serde_json::json!({"observedGeneration": -1})));
+        }
+        let Some(spec) = parts.get_mut("spec") else {
             continue;
         };
         let Some(fields) = spec.properties.as_mut() else {

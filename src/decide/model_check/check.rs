@@ -131,6 +131,24 @@ pub(super) fn check_status(before: Option<&LoadTestStatus>, after: &LoadTestStat
         !(has(ConditionType::Passed, "True") && has(ConditionType::LoadDelivered, "False")),
         "I17: the test passed without its load: {after:#?}"
     );
+    let is_set_aside = after
+        .progressing()
+        .is_some_and(|c| c.reason == Reason::SetAside.as_str());
+    let has_ended = ends(after).len() == 1;
+    let has_passed = has(ConditionType::Passed, "True");
+    assert_eq!(
+        [
+            has(ConditionType::Ready, "True"),
+            has(ConditionType::Ready, "False"),
+            after.condition(ConditionType::Stalled).is_some(),
+        ],
+        [
+            has_passed,
+            !has_passed,
+            has_ended && !has_passed || is_set_aside
+        ],
+        "I18: Ready or Stalled differs from the end: {after:#?}"
+    );
     let types: Vec<_> = after.conditions.iter().map(|c| c.type_.as_str()).collect();
     let order = ConditionType::ALL
         .iter()

@@ -12,7 +12,7 @@ mod rule;
 
 /// The keys of a snapshot that describe a load.
 #[derive(Clone, Debug)]
-struct Reported {
+pub(super) struct Reported {
     /// `[planned, due, plannedMs, actualMs, random]`.
     load: [f64; 5],
     created: u32,
@@ -32,7 +32,7 @@ const HEALTHY: Reported = Reported {
 };
 
 /// The same worker with a CPU limit of 300m.
-const THROTTLED: Reported = Reported {
+pub(super) const THROTTLED: Reported = Reported {
     load: [8000.0, 8000.0, 20_000.0, 57_400.0, 0.0],
     delay_ms: 36_600.0,
     generator: "[1,990,182,315,323,41200,17100,300,143,512]",
@@ -66,7 +66,7 @@ impl Reported {
         ))
     }
 
-    fn worker(&self, index: u32) -> WorkerStatus {
+    pub(super) fn worker(&self, index: u32) -> WorkerStatus {
         WorkerStatus {
             snapshot: Snapshot::from_message(&self.message(true)).map(Arc::new),
             ended: Some(at(60)),

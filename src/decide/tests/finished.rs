@@ -175,6 +175,8 @@ fn a_stopped_test_terminates_its_job_and_is_neither_completed_nor_failed() {
             ("Progressing", false),
             ("Completed", false),
             ("Failed", false),
+            ("Ready", false),
+            ("Stalled", true),
             ("Stopped", true),
             ("Passed", false),
             ("ResultsComplete", false),

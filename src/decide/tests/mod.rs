@@ -15,6 +15,7 @@ mod delivery;
 mod failures;
 mod finished;
 mod pending;
+mod readiness;
 mod running;
 mod starting;
 mod verdict;

@@ -89,6 +89,11 @@ pub enum ConditionType {
     Completed,
     /// The test ended, and not all workers succeeded.
     Failed,
+    /// The test has passed. False while it is in progress, with the reason of Progressing, and after another end. Tools that read
+    /// the status by the rules of kstatus wait for it.
+    Ready,
+    /// The test will not pass any more: it failed, was stopped, is inconclusive, or is set aside. Set only on such a test.
+    Stalled,
     /// The test was stopped by spec.stop. Set only on such a test.
     Stopped,
     /// All workers succeeded, all thresholds are met, and the load was delivered. Unknown if only the load was not delivered.

@@ -45,7 +45,7 @@ pub struct StopCause {
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct LoadTestStatus {
-    /// Generation of the spec that this status describes.
+    /// Generation of the spec that this status describes, or -1 before the operator has processed the test.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
@@ -53,8 +53,9 @@ pub struct LoadTestStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
 
-    /// Progressing, Completed and Failed, in this order, and Stopped for a test that was stopped. Exactly one of the
-    /// last three becomes True, once. A finished test also has Passed and ResultsComplete.
+    /// Progressing, Completed, Failed and Ready, in this order, and Stopped for a test that was stopped. Exactly one of
+    /// Completed, Failed and Stopped becomes True, once. A finished test also has Passed and ResultsComplete, and
+    /// Stalled if it has not passed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions_schema")]
     pub conditions: Vec<Condition>,
