@@ -110,6 +110,10 @@ uninstall: ## Remove the CRD, and with it all load tests.
 deploy: ## Install the operator, image IMG.
 	./operator-deploy.sh
 
+install.yaml: FORCE ## Write install.yaml: the operator, image IMG, as one file.
+	hack/install-yaml.sh >$@.new
+	mv $@.new $@
+
 undeploy: ## Remove the operator, the CRD and all load tests.
 	./operator-undeploy.sh
 

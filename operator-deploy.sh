@@ -31,9 +31,7 @@ if [ -n "$NAMESPACES" ]; then
     kubectl apply -n "$namespace" -k config/namespaced/rights
   done
 fi
-kubectl kustomize $FOLDER |
-  sed -e "s|image: $DEFAULT_IMG\$|image: $IMG|" -e "/name: NAMESPACES/{n;s|value: .*|value: \"$NAMESPACES\"|;}" |
-  kubectl apply -f -
+kustomize_operator $FOLDER "$IMG" "$NAMESPACES" | kubectl apply -f -
 if ! kubectl -n $NAMESPACE rollout status deployment/$DEPLOYMENT --timeout="${TIMEOUT:-120s}"; then
   echo >&2
   kubectl -n $NAMESPACE get pods >&2

@@ -87,3 +87,32 @@ require_permission() {
   [ "$(kubectl auth can-i "$1" "$2" 2>/dev/null)" = yes ] ||
     die "$(kubectl auth whoami -o jsonpath='{.status.userInfo.username}' 2>/dev/null || echo 'the current user') may not $1 $2 in this cluster: ask its administrator"
 }
+
+# kustomize_operator FOLDER IMAGE [NAMESPACES]: prints the objects of this kustomization with another image of the operator, and for
+# config/namespaced with the namespaces that it is limited to. The current folder is the repository.
+kustomize_operator() {
+  local folder=$1 image=$2 namespaces=${3:-} default name tag='' digest='' overlay up
+  default=$(sed -n 's/^ *image: //p' config/manager/manager.yaml)
+  name=${image%%@*}
+  [ "$name" = "$image" ] || digest=${image#*@}
+  # A colon after the last slash begins a tag. One before it begins the port of a registry.
+  if [[ ${name##*/} == *:* ]]; then tag=${name##*:} name=${name%:*}; fi
+  [ -n "$tag$digest" ] || tag=latest
+  overlay=$(mktemp -d)
+  # kustomize accepts only relative paths of folders.
+  up=$(cd "$overlay" && pwd -P | sed -E 's|/[^/]+|../|g')
+  {
+    printf 'resources: ["%s%s/%s"]\n' "$up" "$(pwd -P | cut -c2-)" "$folder"
+    printf 'images: [{name: "%s", newName: "%s", ' "${default%:*}" "$name"
+    if [ -n "$digest" ]; then printf 'digest: "%s"}]\n' "$digest"; else printf 'newTag: "%s"}]\n' "$tag"; fi
+    if [ -n "$namespaces" ]; then
+      printf 'patches:\n  - target: {kind: Deployment}\n    patch: |\n      - op: replace\n'
+      printf '        path: /spec/template/spec/containers/0/env/0/value\n        value: "%s"\n' "$namespaces"
+    fi
+  } >"$overlay/kustomization.yaml"
+  kubectl kustomize "$overlay" || {
+    rm -r "$overlay"
+    return 1
+  }
+  rm -r "$overlay"
+}

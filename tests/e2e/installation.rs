@@ -78,6 +78,16 @@ fn deploy_script_installs_the_image_and_the_namespaces_of_its_variables() {
         ("default", &[][..], &*default_image()),
         ("image", &[("IMG", other)], other),
         (
+            "tag",
+            &[("IMG", "localhost:5000/op:v1")],
+            "localhost:5000/op:v1",
+        ),
+        (
+            "no-tag",
+            &[("IMG", "localhost:5000/op")],
+            "localhost:5000/op:latest",
+        ),
+        (
             "namespaced",
             &[("IMG", other), ("NAMESPACES", "a,b")],
             other,
@@ -88,7 +98,9 @@ fn deploy_script_installs_the_image_and_the_namespaces_of_its_variables() {
         let output = cluster.run("./operator-deploy.sh", &[], &variables);
         assert_eq!(output.code, 0, "{output:?}");
         assert!(
-            output.stdout.contains(&format!("image {image},")),
+            output
+                .stdout
+                .contains(&format!("image {},", image.trim_end_matches(":latest"))),
             "{output:?}"
         );
         let applied = objects(&cluster.file("applied"));
@@ -149,4 +161,24 @@ fn deploy_script_rejects_clusters_older_than_the_documented_version() {
             ["version --request-timeout=10s", "get --raw /version"]
         );
     }
+}
+
+#[test]
+fn install_yaml_is_config_default_with_the_image_of_its_variable() {
+    let plain = FakeKubectl::new("install-yaml", CLUSTER).run("hack/install-yaml.sh", &[], &[]);
+    assert_eq!(plain.code, 0, "{plain:?}");
+    assert_eq!(
+        objects(&plain.stdout),
+        objects(&kubectl(&["kustomize", "config/default"]))
+    );
+    let image = "registry.example/op:v7";
+    let variables = [("IMG", image)];
+    let other = FakeKubectl::new("install-yaml-image", CLUSTER);
+    let other = other.run("hack/install-yaml.sh", &[], &variables);
+    assert_eq!(images(&objects(&other.stdout)), BTreeSet::from([image]));
+    assert!(
+        other
+            .stdout
+            .starts_with(&format!("# The Artillery operator, image {image}."))
+    );
 }
