@@ -79,7 +79,7 @@ down: ## Remove the cluster that make demo left running.
 build: ## Build the operator for this machine.
 	cargo build --release
 
-manifests: ## Generate the CRD and the field reference from the Rust types.
+manifests: ## Generate the CRD and the field reference from the Rust types, and files of the Helm chart from config/.
 	hack/generate.sh
 
 install-cli: ## Install the plugin kubectl artillery into BINDIR.

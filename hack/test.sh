@@ -44,8 +44,10 @@ layer unit cargo test --workspace --lib --bins --test faults-unit -- --skip mode
 layer model-check cargo test --config profile.test.package.artillery-operator.opt-level=2 --lib model_check
 if command -v go >/dev/null; then
   layer gitops hack/kstatus/test.sh
+  layer chart hack/test-chart.sh
 else
   skip gitops "needs Go: see https://go.dev/doc/install"
+  skip chart "needs Go, to build Helm"
 fi
 if [ "$(uname)" = Linux ]; then
   trap '$CLUSTER control-plane down "$NAME"' EXIT
