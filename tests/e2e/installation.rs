@@ -16,8 +16,17 @@ case "$*" in
 "auth can-i "*) echo yes ;;
 "kustomize "*) exec "$REAL_KUBECTL" "$@" ;;
 "apply -f -") cat >>"${0%/*}/applied" ;;
+*" rollout status "*) exit "${ROLLOUT_CODE:-0}" ;;
+*" logs "*) echo "flag provided but not defined: -state-dir" ;;
+*" exec "*) echo "${IMAGE_REPLY-artillery-operator $VERSION}" ;;
 esac
 "#;
+
+/// A supported cluster, in which the image is this version of the operator.
+const SUPPORTED: [(&str, &str); 2] = [
+    ("SERVER_VERSION", "v1.34.4"),
+    ("VERSION", env!("CARGO_PKG_VERSION")),
+];
 
 /// Returns the image that the project publishes in this version.
 fn default_image() -> String {
@@ -94,7 +103,7 @@ fn deploy_script_installs_the_image_and_the_namespaces_of_its_variables() {
         ),
     ] {
         let cluster = FakeKubectl::new(&format!("deploy-{name}"), CLUSTER);
-        let variables = [variables, &[("SERVER_VERSION", "v1.34.4")]].concat();
+        let variables = [variables, &SUPPORTED].concat();
         let output = cluster.run("./operator-deploy.sh", &[], &variables);
         assert_eq!(output.code, 0, "{output:?}");
         assert!(
@@ -143,7 +152,8 @@ fn deploy_script_rejects_clusters_older_than_the_documented_version() {
         ("", 1),
     ] {
         let cluster = FakeKubectl::new("version", CLUSTER);
-        let output = cluster.run("./operator-deploy.sh", &[], &[("SERVER_VERSION", version)]);
+        let variables = [("SERVER_VERSION", version), SUPPORTED[1]];
+        let output = cluster.run("./operator-deploy.sh", &[], &variables);
         assert_eq!(output.code, code, "{version}: {output:?}");
         if code == 0 {
             continue;
@@ -159,6 +169,55 @@ fn deploy_script_rejects_clusters_older_than_the_documented_version() {
         assert_eq!(
             cluster.calls(),
             ["version --request-timeout=10s", "get --raw /version"]
+        );
+    }
+}
+
+#[test]
+fn deploy_script_rejects_an_image_that_is_not_this_operator() {
+    let push = "make docker-build docker-push deploy IMG=registry.example/artillery-operator:v";
+    for (name, variable, code, message) in [
+        (
+            "other-program",
+            (
+                "IMAGE_REPLY",
+                "exec: \"/artillery-operator\": no such file or directory",
+            ),
+            1,
+            "is not this operator: /artillery-operator --version replied: exec: ",
+        ),
+        ("silent", ("IMAGE_REPLY", ""), 1, "is not this operator"),
+        (
+            "crashing",
+            ("ROLLOUT_CODE", "1"),
+            1,
+            "flag provided but not defined: -state-dir\n",
+        ),
+        (
+            "unreachable",
+            (
+                "IMAGE_REPLY",
+                "error: unable to upgrade connection: container not found",
+            ),
+            0,
+            "the image was not verified: error: unable to upgrade connection",
+        ),
+        (
+            "other-version",
+            ("IMAGE_REPLY", "artillery-operator 99.0.0"),
+            0,
+            "the image has version 99.0.0, but the manifests are those of version",
+        ),
+    ] {
+        let cluster = FakeKubectl::new(&format!("verify-{name}"), CLUSTER);
+        let variables = [&SUPPORTED[..], &[variable]].concat();
+        let output = cluster.run("./operator-deploy.sh", &[], &variables);
+        assert_eq!(output.code, code, "{name}: {output:?}");
+        assert!(output.stderr.contains(message), "{name}: {output:?}");
+        assert_eq!(
+            output.stderr.contains(push),
+            code == 1,
+            "{name}: {output:?}"
         );
     }
 }
