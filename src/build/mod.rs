@@ -8,5 +8,5 @@ mod worker_files;
 pub(crate) use job::active_deadline;
 pub use job::build_job;
 pub(crate) use pod::image;
-pub(crate) use worker_files::is_verified;
+pub(crate) use worker_files::{READINESS_PERIOD, is_verified};
 pub use worker_files::{config_map, config_map_name};

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use k8s_openapi::jiff::SignedDuration;
 use loadtest_api::labels::{
     COMPONENT_LABEL, PROBE_PORT, READY_PATH, START_ANNOTATION, START_FILE, STARTED_PATH,
     WORKER_FILES_COMPONENT,
@@ -190,6 +191,9 @@ pub fn start_volume(name: &str) -> Volume {
     }
 }
 
+/// How often the kubelet runs the readiness probe, and how long it delays the first one at most.
+pub(crate) const READINESS_PERIOD: SignedDuration = SignedDuration::from_secs(30);
+
 /// Returns the startup probe and the readiness probe of a worker with a synchronized start. The startup probe succeeds
 /// when the worker is ready to begin, the readiness probe when the worker has acknowledged the start instant. The
 /// kubelet runs the readiness probe as soon as the startup probe has succeeded. A worker holds back its answer until it
@@ -228,7 +232,7 @@ pub(crate) fn probes(spec: &LoadTestSpec) -> (Probe, Probe) {
             // A probe between the exit of the worker and its detection by the kubelet fails, so probes are rare. The
             // first one does not wait for the period. A kubelet that was started more recently than one period ago
             // delays the first one by up to a period, so the period must not be long.
-            period_seconds: Some(30),
+            period_seconds: i32::try_from(READINESS_PERIOD.as_secs()).ok(),
             failure_threshold: Some(1),
             ..get(STARTED_PATH)
         },

@@ -11,6 +11,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::messages::{self, list_workers};
 use super::{Decision, PodRef, SendStartTime, saturating_add};
+use crate::build::READINESS_PERIOD;
 use crate::state::{StartState, WorkerStatus};
 
 /// How far ahead the instant lies: time for kubelets to deliver it, and for workers to acknowledge it.
@@ -30,7 +31,8 @@ const LEAD_TIME_PER_WORKER: SignedDuration = SignedDuration::from_millis(8);
 /// runs between the two halves of reconcile).
 const RETRY_OFFSETS_MS: [i64; 6] = [-350, 1500, 3000, 7000, 15_000, 30_000];
 
-/// How long after the instant a missing acknowledgement is reported.
+/// How long after the instant a missing acknowledgement is reported, and after the time by which the kubelet must have run the
+/// readiness probe.
 const ACK_GRACE_PERIOD: SignedDuration = SignedDuration::from_secs(10);
 
 /// How far the workers are that wait for each other.
@@ -148,9 +150,13 @@ impl Decision<'_> {
     ) -> Option<String> {
         let at = self.recorded_start()?;
         let is_late = |w: &&WorkerStatus| {
-            w.start
-                .ack_deadline
-                .is_some_and(|due| saturating_add(due.max(at), ACK_GRACE_PERIOD) <= self.now)
+            // A kubelet that was started recently, as that of a new node, delays the first probe.
+            let probed = w
+                .running_since
+                .map(|since| saturating_add(since, READINESS_PERIOD));
+            let due = |ack: Timestamp| ack.max(at).max(probed.unwrap_or(at));
+            let deadline = w.start.ack_deadline.map(due);
+            deadline.is_some_and(|due| saturating_add(due, ACK_GRACE_PERIOD) <= self.now)
         };
         let late: Vec<_> = without_ack(workers, at).filter(is_late).collect();
         (!late.is_empty()).then(|| messages::start_not_acknowledged(&late, at))

@@ -230,10 +230,26 @@ fn unacknowledged_starts_are_sent_again_and_reported_when_late() {
         (Some((5000, vec!["t-1-x"])), "Running")
     );
 
+    let new_node = WorkerStatus {
+        running_since: Some(at(-20)),
+        ..sent(1, 7)
+    };
+    for now in [15, 19] {
+        let plan = step(
+            &mut test,
+            &ours(vec![ended.clone(), new_node.clone(), knows(2)]),
+            now,
+        );
+        assert_eq!(
+            (progress(&test).0, reasons(&plan)),
+            ("Running", vec![]),
+            "its kubelet may not have run the readiness probe"
+        );
+    }
     let plan = step(
         &mut test,
-        &ours(vec![ended.clone(), sent(1, 7), knows(2)]),
-        15,
+        &ours(vec![ended.clone(), new_node, knows(2)]),
+        20,
     );
     let (reason, message) = progress(&test);
     assert_eq!(
