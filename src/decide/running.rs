@@ -26,6 +26,9 @@ use crate::state::{
 /// How often the counts and the duration of a running test are written, where few tests run.
 pub const STATUS_REFRESH_INTERVAL: SignedDuration = SignedDuration::from_secs(10);
 
+/// How long after a period of the load its workers have been read.
+const READING_SECONDS: i64 = 2;
+
 /// How many writes per second only refresh tests at most, over all running tests.
 const MAX_REFRESHES_PER_SECOND: usize = 40;
 
@@ -187,11 +190,11 @@ impl Decision<'_> {
         status.load_start_time = load_start.or(status.load_start_time);
         status.results = results.map(Box::new).or(status.results);
 
-        let interval = refresh_interval(observed.running_jobs);
-        let write_at = self.write_at(&status, job.started, interval);
+        let refresh = self.refresh(&status, observed.running_jobs);
+        let write_at = self.write_at(&status, job.started, refresh);
         let is_due = write_at <= self.now;
         let next_write = if is_due {
-            self.refresh_after(self.now, interval)
+            refresh.after(self.now)
         } else {
             write_at
         };
@@ -221,12 +224,12 @@ impl Decision<'_> {
         &self,
         status: &LoadTestStatus,
         started: Option<Timestamp>,
-        interval: SignedDuration,
+        refresh: Refresh,
     ) -> Timestamp {
         let recorded = self.current.duration.as_deref().and_then(duration::parse);
         let written = saturating_add(started.unwrap_or(self.now), recorded.unwrap_or_default());
         if self.differs_only_in_progress(status) {
-            self.refresh_after(written, interval)
+            refresh.after(written)
         } else if self.differs_only_in_messages(status) {
             saturating_add(written, MESSAGE_INTERVAL)
         } else {
@@ -234,17 +237,26 @@ impl Decision<'_> {
         }
     }
 
-    /// When progress is written next. Each test has its own second within the interval, by its UID, so that tests that started
-    /// together are not all written at once. A write that was late does not postpone the next one.
-    fn refresh_after(&self, written: Timestamp, interval: SignedDuration) -> Timestamp {
-        let interval = interval.as_secs().max(1);
-        let due = written.as_second().saturating_add(interval / 2);
-        let hash = fnv1a(self.test.metadata.uid.iter().flat_map(|uid| uid.bytes()));
-        let offset = i64::try_from(hash >> 1)
-            .unwrap_or_default()
-            .rem_euclid(interval);
-        let wait = (offset - due).rem_euclid(interval);
-        Timestamp::from_second(due.saturating_add(wait)).unwrap_or(Timestamp::MAX)
+    /// When the progress of this test is written. With few tests just after its workers were read, which happens in the rhythm of its
+    /// load; with many tests each has its own second within the interval, by its UID, so that tests that started together are not all
+    /// written at once.
+    fn refresh(&self, status: &LoadTestStatus, running_jobs: usize) -> Refresh {
+        let interval = refresh_interval(running_jobs).as_secs().max(1);
+        let is_rhythm_of_load = running_jobs <= MAX_REFRESHES_PER_SECOND;
+        let load = status
+            .load_start_time
+            .as_ref()
+            .filter(|_| is_rhythm_of_load);
+        let offset = if let Some(load) = load {
+            load.0.as_second().saturating_add(READING_SECONDS)
+        } else {
+            let hash = fnv1a(self.test.metadata.uid.iter().flat_map(|uid| uid.bytes()));
+            i64::try_from(hash >> 1).unwrap_or_default()
+        };
+        Refresh {
+            interval,
+            offset: offset.rem_euclid(interval),
+        }
     }
 
     /// Whether other containers keep a worker's pod for long after the worker has ended, and nobody has deleted the pod.
@@ -421,6 +433,22 @@ fn missing_worker_files(observed: &Observed) -> Option<Action> {
     let blocker = observed.blocker.as_ref()?;
     (blocker.reason == Reason::VolumeNotMounted && observed.worker_files == WorkerFiles::Unknown)
         .then_some(Action::CreateWorkerFiles)
+}
+
+/// The turns of a test to write its progress, in seconds.
+#[derive(Clone, Copy)]
+struct Refresh {
+    interval: i64,
+    offset: i64,
+}
+
+impl Refresh {
+    /// The next turn. A write that was late does not postpone it.
+    fn after(self, written: Timestamp) -> Timestamp {
+        let due = written.as_second().saturating_add(self.interval / 2);
+        let wait = (self.offset - due).rem_euclid(self.interval);
+        Timestamp::from_second(due.saturating_add(wait)).unwrap_or(Timestamp::MAX)
+    }
 }
 
 /// How often the progress of a running test is written: the more tests run, the less often.

@@ -1,5 +1,6 @@
 //! Tenants that create what one of them may create: memory of the operator, and how long tests of another namespace wait.
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -70,7 +71,7 @@ pub async fn measure(client: &Client, plan: &Plan) {
         let n = count(plan.tests);
         let mut operator = plan.start_operator();
         let recorder = WatchRecorder::follow(client, START).await;
-        let (accepted, others) = if object(0)["spec"]["containers"].is_null() {
+        let (accepted, others, posts) = if object(0)["spec"]["containers"].is_null() {
             create_all::<LoadTest>(client, plan, n, object, &recorder).await
         } else {
             create_all::<Pod>(client, plan, n, object, &recorder).await
@@ -91,6 +92,10 @@ pub async fn measure(client: &Client, plan: &Plan) {
             p95,
             2,
             2.0,
+        ));
+        lines.push(Line::info(
+            "    of which the API server took for the LoadTest, p95 s",
+            format!("{:.2}", quantile(&posts, 0.95)),
         ));
         operator.terminate().await;
 
@@ -132,14 +137,15 @@ fn record(lines: &mut Vec<Line>, what: &str, operator: &Operator) {
     lines.push(Line::at_most(what, operator.memory().peak, 1, 64.0));
 }
 
-/// Creates the objects, and during this one test of another namespace per second. Returns how many of each the API server accepted.
+/// Creates the objects, and during this one test of another namespace per second. Returns how many of the objects the API server
+/// accepted, how many tests were created, and how long their requests took, in seconds.
 async fn create_all<K>(
     client: &Client,
     plan: &Plan,
     n: usize,
     object: fn(usize) -> Value,
     recorder: &WatchRecorder,
-) -> (usize, usize)
+) -> (usize, usize, Vec<f64>)
 where
     K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
         + Clone
@@ -159,15 +165,18 @@ where
         .buffer_unordered(plan.concurrency)
         .fold(0, async |sum, one| sum + one);
     let others_created = AtomicUsize::new(0);
+    let posts = RefCell::new(Vec::new());
     let others = async {
         loop {
             let i = others_created.fetch_add(1, Ordering::Relaxed);
+            let begun = Instant::now();
             create_other(client, recorder, &format!("other-{n}-{i}")).await;
+            posts.borrow_mut().push(begun.elapsed().as_secs_f64());
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     };
     tokio::select! {
-        accepted = creations => (accepted, others_created.load(Ordering::Relaxed)),
+        accepted = creations => (accepted, others_created.load(Ordering::Relaxed), posts.take()),
         () = others => unreachable!("it has no end"),
     }
 }

@@ -19,6 +19,12 @@ use crate::operator_identity::{apply, manifests, until_allowed};
 use crate::support::{TestEnv, condition};
 use crate::{apply_target, cluster, deploy_target, kubectl, script_with_requests};
 
+/// The role of pipelines.
+pub const RUNNER_ROLE: &str = "artillery-operator-loadtest-runner";
+
+/// The service account that runs every command with this role, whose requests `rbac_audit` reads.
+pub const RUNNER: &str = "pipeline-runner";
+
 /// Runs `kubectl artillery` in the namespace of the test.
 pub fn artillery(env: &TestEnv, args: &[&str]) -> Output {
     run(command(args).args(["-n", &env.namespace]))
@@ -147,12 +153,12 @@ async fn runner_role_suffices_for_every_command() {
     let mut env = TestEnv::new(&cluster()).await;
     deploy_target(&env).await;
     env.start_operator(&[]).await;
-    let runner = service_account(&env, "runner").await;
-    env.create::<RoleBinding>(json!({"metadata": {"name": "runner"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "artillery-operator-loadtest-runner"},
-        "subjects": [{"kind": "ServiceAccount", "name": "runner", "namespace": env.namespace}]}))
+    let runner = service_account(&env, RUNNER).await;
+    env.create::<RoleBinding>(json!({"metadata": {"name": RUNNER},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": RUNNER_ROLE},
+        "subjects": [{"kind": "ServiceAccount", "name": RUNNER, "namespace": env.namespace}]}))
         .await;
-    let user = format!("--as=system:serviceaccount:{}:runner", env.namespace);
+    let user = format!("--as=system:serviceaccount:{}:{RUNNER}", env.namespace);
     until_allowed(&["create", "pods", "-n", &env.namespace, &user]);
 
     // A manifest with the script beside the test, and a report with everything in it.
@@ -187,6 +193,10 @@ async fn runner_role_suffices_for_every_command() {
     );
     assert_eq!(output.code, 0, "{output:?}");
     assert!(output.stderr.contains("checkout-2 deleted"), "{output:?}");
+    let suspended = json!({"suspend": true, "testScript": {"config": {"configMap": "script"}}});
+    env.load_test_with("suspended", 1, suspended).await;
+    let output = artillery_as(&runner, &env, &["run", "suspended", "--detach"]);
+    assert_eq!(output.code, 0, "{output:?}");
     for (args, shown) in [
         (&["list"][..], "checkout"),
         (&["logs", "checkout"], "0: "),

@@ -14,6 +14,7 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
 use crate::operator_identity::{NAME, NAMESPACE};
+use crate::pipelines::{RUNNER, RUNNER_ROLE};
 use crate::support::audit::{self, Request};
 use crate::support::connect;
 
@@ -261,5 +262,40 @@ async fn granted_permissions_are_exactly_those_that_requests_use() {
     assert!(
         uncovered.is_empty(),
         "requests that the operator's roles do not cover: {uncovered:#?}"
+    );
+}
+
+#[tokio::test]
+#[ignore = "reads the requests of the other tests: make test runs it after them"]
+async fn runner_role_grants_exactly_what_the_plugin_uses() {
+    let kubeconfig = std::env::var_os("KUBECONFIG").expect("KUBECONFIG is that of a local cluster");
+    let kubeconfig = Path::new(&kubeconfig);
+    let client = connect(kubeconfig).await;
+    let role = Api::<ClusterRole>::all(client).get(RUNNER_ROLE).await;
+    let permissions = expand(None, &role.unwrap().rules.unwrap_or_default());
+    let log = kubeconfig.with_file_name("audit.log");
+    let account = format!(":{RUNNER}");
+    let is_of_runner = |request: &Request| request.user.ends_with(&account);
+    let requests: Vec<_> = audit::requests(&log, 0, RUNNER)
+        .filter(|request| is_of_runner(request) && !is_of_everybody(request))
+        .collect();
+    assert!(!requests.is_empty(), "run the other tests first");
+    let uncovered: Vec<_> = requests
+        .iter()
+        .filter(|request| !permissions.iter().any(|one| one.covers(request)))
+        .map(|request| format!("{} {}", request.verb, request.path()))
+        .collect();
+    assert!(uncovered.is_empty(), "{uncovered:#?}");
+    // The policy of authors checks the first one. A server-side apply that creates an object is a patch, and needs the second one too.
+    let checked_otherwise = ["create pods", "create configmaps"];
+    let unused: Vec<_> = permissions
+        .iter()
+        .filter(|permission| !requests.iter().any(|request| permission.covers(request)))
+        .map(Permission::to_string)
+        .filter(|permission| !checked_otherwise.contains(&permission.as_str()))
+        .collect();
+    assert!(
+        unused.is_empty(),
+        "permissions that no request used: {unused:#?}"
     );
 }

@@ -38,5 +38,6 @@ async fn duration_advances_while_a_test_runs() {
     let seconds = loadtest_api::duration::parse(&status.duration.unwrap())
         .unwrap()
         .as_secs();
-    assert!((9..25).contains(&seconds), "expected 10 to 20 s: {seconds}");
+    // The first refresh comes 5 to 15 s after the start: each test has its own second.
+    assert!((4..20).contains(&seconds), "expected 5 to 15 s: {seconds}");
 }

@@ -213,10 +213,29 @@ fn finished() -> Vec<Example> {
     ]
 }
 
+/// A test that did not pass under an operator that wrote neither Ready nor Stalled.
+fn of_older_operator() -> Example {
+    let workers = vec![measured(0, 10), measured(1, 10)];
+    let mut test = end(2, &["http.requests < 1"], workers).0;
+    if let Some(status) = &mut test.status {
+        let readiness = [ConditionType::Ready, ConditionType::Stalled].map(ConditionType::as_str);
+        status
+            .conditions
+            .retain(|one| !readiness.contains(&one.type_.as_str()));
+    }
+    Example {
+        name: "not-passed-under-an-older-operator",
+        kstatus: "Current",
+        health: "Degraded",
+        test,
+    }
+}
+
 #[test]
 fn readiness_has_an_example_in_every_phase() {
     let mut examples = unfinished();
     examples.extend(finished());
+    examples.push(of_older_operator());
     for phase in Phase::ALL {
         assert!(
             examples.iter().any(|e| e.test.phase() == Some(*phase)),
