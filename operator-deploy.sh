@@ -17,7 +17,7 @@ NAMESPACE=artillery-operator-system
 # The first version that serves ValidatingAdmissionPolicy as admissionregistration.k8s.io/v1 (config/policy).
 MINIMUM_KUBERNETES=1.30
 DEPLOYMENT=artillery-operator-controller-manager
-VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+VERSION=$(project_version)
 PUSH_YOUR_OWN="Build and push your own image, and install it:
   make docker-build docker-push deploy IMG=registry.example/artillery-operator:v$VERSION"
 

@@ -15,7 +15,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 require_command cargo:https://rustup.rs
 KREW_VERSION=v0.4.3
 TARGET=${TARGET:-$(uname -m)-unknown-linux-gnu}
-version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+version=$(project_version)
 URL=${URL:-https://github.com/artilleryio/artillery-operator/releases/download/v$version}
 case $TARGET in
 aarch64-*) arch=arm64 ;;

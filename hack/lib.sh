@@ -64,6 +64,9 @@ find_missing() {
   done
 }
 
+# project_version: prints the version of this project. The current folder is the repository.
+project_version() { sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1; }
+
 # require_cluster: exits unless kubectl exists and reaches the cluster of the current kubeconfig.
 require_cluster() {
   require_command kubectl:https://kubernetes.io/docs/tasks/tools

@@ -141,7 +141,7 @@ without_namespace() {
     END { flush() }' "$1"
 }
 
-grep -qx "version: $(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)" $CHART/Chart.yaml && status=0 || status=1
+grep -qx "version: $(project_version)" $CHART/Chart.yaml && status=0 || status=1
 result "the chart has the version of Cargo.toml" "$status"
 # The paths of all settings in the schema, as far as the schema names them.
 jq -r 'def leaves($at): to_entries[] | ($at + .key) as $path | if .value.properties then .value.properties | leaves($path + ".")

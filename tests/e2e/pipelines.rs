@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::fake_kubectl::{Output, run};
 use crate::operator_identity::{apply, manifests, until_allowed};
+use crate::support::process::plugin;
 use crate::support::{TestEnv, condition};
 use crate::{apply_target, cluster, deploy_target, kubectl, script_with_requests};
 
@@ -39,14 +40,7 @@ fn artillery_as(kubeconfig: &Path, env: &TestEnv, args: &[&str]) -> Output {
 }
 
 fn command(args: &[&str]) -> Command {
-    let program =
-        Path::new(env!("CARGO_BIN_EXE_artillery-operator")).with_file_name("kubectl-artillery");
-    assert!(
-        program.exists(),
-        "{} is missing: cargo build -p kubectl-artillery",
-        program.display()
-    );
-    let mut command = Command::new(program);
+    let mut command = Command::new(plugin());
     command.args(args);
     command
 }

@@ -6,6 +6,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::support::TestEnv;
+use crate::support::process::plugin;
 use crate::{cluster, deploy_target, script_with_constant_rate};
 
 /// A terminal of its own. It ends when this is dropped.
@@ -67,8 +68,7 @@ async fn run_shows_a_test_on_a_terminal_that_is_resized_and_restores_it() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let file = folder.join(format!("{}-screen.json", env.namespace));
     std::fs::write(&file, manifest.to_string()).unwrap();
-    let program =
-        Path::new(env!("CARGO_BIN_EXE_artillery-operator")).with_file_name("kubectl-artillery");
+    let program = plugin();
     let (program, file) = (program.display(), file.display());
     let command = format!(
         "{program} run -f {file} -n {}; echo exit code $?; sleep 600",

@@ -14,19 +14,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio::sync::watch;
 
-use crate::support::process::{LogFile, Operator};
+use crate::support::process::{LogFile, Operator, plugin};
 use crate::support::{DEADLINE, TestEnv, control_plane};
 
 /// Starts `kubectl artillery`. Its output is the log of the process.
 fn artillery(kubeconfig: &Path, env: &TestEnv, args: &[&str]) -> Operator {
-    let program =
-        Path::new(env!("CARGO_BIN_EXE_artillery-operator")).with_file_name("kubectl-artillery");
-    assert!(
-        program.exists(),
-        "{} is missing: cargo build -p kubectl-artillery",
-        program.display()
-    );
-    let mut command = Command::new(program);
+    let mut command = Command::new(plugin());
     command
         .env("KUBECONFIG", kubeconfig)
         .args(args)

@@ -48,6 +48,18 @@ impl Drop for LogFile {
     }
 }
 
+/// The kubectl plugin of this build.
+pub fn plugin() -> PathBuf {
+    let program =
+        Path::new(env!("CARGO_BIN_EXE_artillery-operator")).with_file_name("kubectl-artillery");
+    assert!(
+        program.exists(),
+        "{} is missing: cargo build -p kubectl-artillery",
+        program.display()
+    );
+    program
+}
+
 /// The command of this build's operator, working in one namespace.
 pub fn command(kubeconfig: &Path, namespace: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_artillery-operator"));

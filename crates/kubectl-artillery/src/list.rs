@@ -67,7 +67,7 @@ fn table(tests: &[LoadTest], with_namespace: bool, now: Timestamp) -> String {
             or_dash(status.completions),
             or_dash(status.duration),
             duration::format(age),
-            or_dash(status.verdict.map(|verdict| format!("{verdict:?}"))),
+            or_dash(status.verdict.map(|verdict| verdict.as_str().to_owned())),
             or_dash(results.p95.clone()),
             if results.workers_reporting.is_empty() {
                 "-".into()

@@ -5,13 +5,13 @@ use std::io::Write;
 use futures::io::AsyncBufReadExt;
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{ListParams, LogParams};
+use kube::api::LogParams;
 
 use crate::cli::Logs;
 use crate::error::{Error, Result};
 use crate::outcome::Outcome;
 use crate::session::Session;
-use crate::view::{Worker, pod_selector};
+use crate::view::{Worker, read_workers};
 
 /// Prints the logs.
 ///
@@ -20,14 +20,7 @@ use crate::view::{Worker, pod_selector};
 pub async fn run(session: &Session, args: &Logs) -> Result<Outcome> {
     let (namespace, name) = (&session.namespace, &args.name);
     session.test(name).await?;
-    let pods = session.api::<Pod>();
-    let listed = pods
-        .list(&ListParams::default().labels(&pod_selector(name)))
-        .await;
-    let action = format!("list pods in namespace {namespace}");
-    let listed = listed.map_err(|error| session.error(&action, &error))?;
-    let mut workers: Vec<_> = listed.items.iter().map(Worker::from_pod).collect();
-    workers.sort_by_key(|worker| (worker.index, worker.started));
+    let mut workers = read_workers(session, name).await?;
     workers.retain(|worker| {
         args.worker.is_empty()
             || worker

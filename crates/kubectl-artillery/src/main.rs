@@ -1,14 +1,14 @@
 //! The program `kubectl-artillery`.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
-use kubectl_artillery::cli::{Cli, Command};
-use kubectl_artillery::error::Result;
+use kubectl_artillery::cli::{Cli, Command, Connection};
+use kubectl_artillery::error::{Error, Result};
 use kubectl_artillery::outcome::Outcome;
 use kubectl_artillery::session::Session;
-use kubectl_artillery::{compare, init, list, logs, report_command, run, validate};
+use kubectl_artillery::text::Color;
+use kubectl_artillery::{compare, init, list, logs, report_command, run, text, validate};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -26,13 +26,8 @@ fn main() -> ExitCode {
     match execute(cli) {
         Ok(outcome) => outcome.into(),
         Err(error) => {
-            let colors = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            let (bold, plain) = if colors {
-                ("\x1b[31m", "\x1b[0m")
-            } else {
-                ("", "")
-            };
-            eprintln!("{bold}error:{plain} {error}");
+            let colors = text::use_colors(&std::io::stderr());
+            eprintln!("{} {error}", text::paint("error:", Color::Bad, colors));
             if let Some(advice) = &error.advice {
                 eprintln!("{advice}");
             }
@@ -58,9 +53,7 @@ fn execute(cli: Cli) -> Result<Outcome> {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build();
-            let runtime = runtime.map_err(|error| {
-                kubectl_artillery::error::Error::new(format!("Cannot start: {error}"))
-            })?;
+            let runtime = runtime.map_err(|error| Error::new(format!("Cannot start: {error}")))?;
             let outcome = runtime.block_on(in_cluster(cli.connection, command));
             // A thread that reads keys may still wait for one.
             runtime.shutdown_background();
@@ -69,10 +62,7 @@ fn execute(cli: Cli) -> Result<Outcome> {
     }
 }
 
-async fn in_cluster(
-    connection: kubectl_artillery::cli::Connection,
-    command: Command,
-) -> Result<Outcome> {
+async fn in_cluster(connection: Connection, command: Command) -> Result<Outcome> {
     if let Command::Init(args) = &command {
         return init::run(&connection, args).await;
     }

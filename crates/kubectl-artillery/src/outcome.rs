@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use loadtest_api::v1alpha1::{LoadTest, Verdict};
+use loadtest_api::v1alpha1::{LoadTest, Phase, Verdict};
 
 /// How a command ended, which is its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,9 +21,7 @@ impl Outcome {
     /// The outcome of a test.
     #[must_use]
     pub fn of(test: &LoadTest) -> Self {
-        let finished = test
-            .phase()
-            .is_some_and(loadtest_api::v1alpha1::Phase::is_terminal);
+        let finished = test.phase().is_some_and(Phase::is_terminal);
         match test.status.as_ref().and_then(|status| status.verdict) {
             Some(Verdict::Passed) if finished => Self::Passed,
             Some(Verdict::Inconclusive) if finished => Self::Inconclusive,

@@ -90,13 +90,7 @@ async fn run_existing(session: Session, name: &str, args: &Run) -> Result<Outcom
     }
     let is_suspended = test.spec.suspend == Some(true);
     if is_suspended {
-        let patch = Patch::Merge(json!({"spec": {"suspend": false}}));
-        let action = format!("start LoadTest {namespace}/{name}");
-        let patched = session
-            .tests()
-            .patch(name, &PatchParams::default(), &patch)
-            .await;
-        patched.map_err(|error| session.error(&action, &error))?;
+        patch_spec(&session, name, "start", &json!({"suspend": false})).await?;
     }
     println!(
         "LoadTest {namespace}/{name} {}.",
@@ -152,12 +146,15 @@ pub async fn stop(session: &Session, args: &Stop) -> Result<Outcome> {
 }
 
 async fn request_stop(session: &Session, name: &str) -> Result<()> {
-    let patch = Patch::Merge(json!({"spec": {"stop": true}}));
-    let action = format!("stop LoadTest {}/{name}", session.namespace);
-    let patched = session
-        .tests()
-        .patch(name, &PatchParams::default(), &patch)
-        .await;
+    patch_spec(session, name, "stop", &json!({"stop": true})).await
+}
+
+/// Changes fields of the spec of a test. `verb` is what this does to the test, for the error.
+async fn patch_spec(session: &Session, name: &str, verb: &str, fields: &Value) -> Result<()> {
+    let patch = Patch::Merge(json!({"spec": fields}));
+    let params = PatchParams::default();
+    let patched = session.tests().patch(name, &params, &patch).await;
+    let action = format!("{verb} LoadTest {}/{name}", session.namespace);
     patched
         .map(drop)
         .map_err(|error| session.error(&action, &error))
@@ -207,7 +204,10 @@ async fn follow_to_end(
 
 fn print_end(test: &LoadTest, output: Output) -> Result<()> {
     if output == Output::Text {
-        print!("{}", text::result(test, text::use_colors()));
+        print!(
+            "{}",
+            text::result(test, text::use_colors(&std::io::stdout()))
+        );
         return Ok(());
     }
     print!("{}", serialized(test, output)?);
@@ -247,21 +247,15 @@ fn in_namespace(mut session: Session, test: &LoadTest) -> Result<Session> {
 }
 
 /// The test to create from a manifest: under a new name if it has already run.
-async fn prepare(session: &Session, test: LoadTest, overrides: &Overrides) -> Result<LoadTest> {
-    let Some(name) = test.metadata.name.clone() else {
-        let mut test = test;
-        overrides.apply(&mut test.spec)?;
-        return Ok(test);
-    };
-    let existing = session.tests().get_opt(&name).await;
-    let action = format!("read LoadTest {}/{name}", session.namespace);
-    if existing
-        .map_err(|error| session.error(&action, &error))?
-        .is_some()
-    {
-        return next_run(session, &test, overrides).await;
+async fn prepare(session: &Session, mut test: LoadTest, overrides: &Overrides) -> Result<LoadTest> {
+    if let Some(name) = &test.metadata.name {
+        let existing = session.tests().get_opt(name).await;
+        let action = format!("read LoadTest {}/{name}", session.namespace);
+        let existing = existing.map_err(|error| session.error(&action, &error))?;
+        if existing.is_some() {
+            return next_run(session, &test, overrides).await;
+        }
     }
-    let mut test = test;
     test.status = None;
     overrides.apply(&mut test.spec)?;
     Ok(test)

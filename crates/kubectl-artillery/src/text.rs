@@ -9,13 +9,13 @@ use loadtest_api::v1alpha1::{
     ConditionType, Distribution, LoadTest, LoadTestStatus, NamedCount, Phase, Results, Verdict,
 };
 
-/// Whether to use colors: on a terminal, unless `NO_COLOR` is set.
+/// Whether to use colors on a stream: on a terminal, unless `NO_COLOR` is set.
 ///
 /// Source: <https://no-color.org>.
 #[must_use]
-pub fn use_colors() -> bool {
+pub fn use_colors(stream: &impl IsTerminal) -> bool {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    std::io::stdout().is_terminal() && !is_set("NO_COLOR")
+    stream.is_terminal() && !is_set("NO_COLOR")
 }
 
 /// A color of a text.
@@ -196,7 +196,7 @@ pub fn result(test: &LoadTest, colors: bool) -> String {
     let (_, message) = explanation(test);
     let mut text = String::new();
     let head = match status.verdict {
-        Some(verdict) => paint(&format!("{verdict:?}"), verdict_color(verdict), colors),
+        Some(verdict) => paint(verdict.as_str(), verdict_color(verdict), colors),
         None => paint(phase(test).as_str(), Color::Bold, colors),
     };
     let _ = writeln!(text, "\n{head}: {message}");

@@ -6,7 +6,7 @@ use std::path::Path;
 use loadtest_api::schema;
 use loadtest_api::v1alpha1::{LoadTest, validate_env};
 use loadtest_results::thresholds;
-use loadtest_script::{Analysis, analyze, args_override_script};
+use loadtest_script::{Analysis, analyze, args_override_script, is_data};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -204,10 +204,7 @@ pub fn check_file(text: &str, path: &Path, environment: Option<&str>) -> Vec<Fin
     };
     let analysis = analyze(text, &name, environment);
     let mut findings = of_script(&source, None, &analysis, None);
-    if ![".yaml", ".yml", ".json"]
-        .iter()
-        .any(|end| name.to_lowercase().ends_with(end))
-    {
+    if !is_data(&name) {
         let message = "only Artillery can read this script; nothing was checked";
         findings.push(Finding::new(&source, None, Severity::Warning, message));
     }

@@ -73,33 +73,15 @@ impl View {
     pub async fn read(session: &Session, name: &str) -> Result<Self> {
         let test = session.test(name).await?;
         let mut missing = Vec::new();
-        let pods = ListParams::default().labels(&pod_selector(name));
-        let events = ListParams::default().fields(&event_selector(name));
-        let (pods_api, events_api) = (session.api::<Pod>(), session.api::<Event>());
-        let (pods, events) = join(pods_api.list(&pods), events_api.list(&events)).await;
-        let namespace = &session.namespace;
-        let mut failed = |what: &str, error: &kube::Error| {
-            let action = format!("list {what} in namespace {namespace}");
-            missing.push(session.error(&action, error).to_string());
-        };
-        let pods = pods.map_or_else(
-            |error| {
-                failed("pods", &error);
-                Vec::new()
-            },
-            |list| list.items,
-        );
-        let events = events.map_or_else(
-            |error| {
-                failed("events", &error);
-                Vec::new()
-            },
-            |list| list.items,
-        );
-        let mut workers: Vec<_> = pods.iter().map(Worker::from_pod).collect();
-        workers.sort_by_key(|worker| (worker.index, worker.started));
-        let mut events: Vec<_> = events.iter().map(EventLine::from_event).collect();
-        events.sort_by_key(|event| event.time);
+        let (workers, events) = join(read_workers(session, name), read_events(session, name)).await;
+        let workers = workers.unwrap_or_else(|error| {
+            missing.push(error.to_string());
+            Vec::new()
+        });
+        let events = events.unwrap_or_else(|error| {
+            missing.push(error.to_string());
+            Vec::new()
+        });
         let mut view = Self {
             script: test.spec.test_script.inline.clone(),
             test,
@@ -144,6 +126,31 @@ impl View {
         }
         merged.map(|merged| (merged, workers))
     }
+}
+
+/// The workers of a test whose pods exist, by their index.
+///
+/// # Errors
+/// The user may not list pods.
+pub async fn read_workers(session: &Session, name: &str) -> Result<Vec<Worker>> {
+    let selector = ListParams::default().labels(&pod_selector(name));
+    let pods = session.api::<Pod>().list(&selector).await;
+    let action = format!("list pods in namespace {}", session.namespace);
+    let pods = pods.map_err(|error| session.error(&action, &error))?;
+    let mut workers: Vec<_> = pods.iter().map(Worker::from_pod).collect();
+    workers.sort_by_key(|worker| (worker.index, worker.started));
+    Ok(workers)
+}
+
+/// The events of a test, the oldest first.
+async fn read_events(session: &Session, name: &str) -> Result<Vec<EventLine>> {
+    let selector = ListParams::default().fields(&event_selector(name));
+    let events = session.api::<Event>().list(&selector).await;
+    let action = format!("list events in namespace {}", session.namespace);
+    let events = events.map_err(|error| session.error(&action, &error))?;
+    let mut events: Vec<_> = events.iter().map(EventLine::from_event).collect();
+    events.sort_by_key(|event| event.time);
+    Ok(events)
 }
 
 /// The label selector of a test's pods.

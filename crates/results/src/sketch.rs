@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use loadtest_api::v1alpha1::Distribution;
+
 /// How often a worker may collapse the bins of a histogram, which limits the error to 4 %.
 pub(crate) const MAX_COLLAPSES: u8 = 2;
 /// The same for arrival delays: 8 %.
@@ -115,6 +117,24 @@ impl Sketch {
         }
         .map(round)
         .filter(|value| value.is_finite())
+    }
+
+    /// All values of the summary, as the status shows them.
+    #[must_use]
+    pub fn distribution(&self, name: &str) -> Distribution {
+        Distribution {
+            name: name.to_owned(),
+            count: i64::try_from(self.count()).unwrap_or(i64::MAX),
+            min: self.summary("min"),
+            max: self.summary("max"),
+            mean: self.summary("mean"),
+            p50: self.summary("p50"),
+            p90: self.summary("p90"),
+            p95: self.summary("p95"),
+            p99: self.summary("p99"),
+            p999: self.summary("p999"),
+            error_bound: format!("{}%", self.error_percent()),
+        }
     }
 
     /// The names that [`Self::summary`] accepts.

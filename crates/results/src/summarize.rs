@@ -1,10 +1,10 @@
 //! Summarizes measurements for the status. The size of a summary is bounded for any number of workers
 //! and metrics.
 
-use loadtest_api::v1alpha1::{ArrivalDelay, DeliveredLoad, Distribution, NamedCount, Results};
+use loadtest_api::v1alpha1::{ArrivalDelay, DeliveredLoad, NamedCount, Results};
 
+use crate::Measurements;
 use crate::sketch::round;
-use crate::{Measurements, Sketch};
 
 const MAX_ERROR_KINDS: usize = 10;
 const MAX_CODES: usize = 20;
@@ -44,7 +44,7 @@ pub fn summarize(measured: &Measurements, workers: u32, repeated: u32) -> Result
     };
     let histograms: Vec<_> = HISTOGRAMS
         .iter()
-        .filter_map(|name| Some(distribution(name, measured.histogram(name)?)))
+        .filter_map(|name| Some(measured.histogram(name)?.distribution(name)))
         .collect();
     let dropped_errors = whole(measured.dropped_errors);
     let mut results = Results {
@@ -103,22 +103,6 @@ fn delivered_load(measured: &Measurements) -> DeliveredLoad {
             p99: delay.summary("p99"),
             max: delay.summary("max"),
         }),
-    }
-}
-
-fn distribution(name: &str, sketch: &Sketch) -> Distribution {
-    Distribution {
-        name: name.to_owned(),
-        count: i64::try_from(sketch.count()).unwrap_or(i64::MAX),
-        min: sketch.summary("min"),
-        max: sketch.summary("max"),
-        mean: sketch.summary("mean"),
-        p50: sketch.summary("p50"),
-        p90: sketch.summary("p90"),
-        p95: sketch.summary("p95"),
-        p99: sketch.summary("p99"),
-        p999: sketch.summary("p999"),
-        error_bound: format!("{}%", sketch.error_percent()),
     }
 }
 

@@ -60,14 +60,20 @@ pub struct Analysis {
 
 const MAX_WARNINGS: usize = 10;
 
+/// Whether a script is data by its file name. Other scripts are code, which only Artillery can read.
+#[must_use]
+pub fn is_data(file: &str) -> bool {
+    let file = file.to_lowercase();
+    [".yaml", ".yml", ".json"]
+        .iter()
+        .any(|end| file.ends_with(end))
+}
+
 /// Analyzes the text of a script. `file` is its file name, `environment` the selected entry of
 /// `config.environments`.
 #[must_use]
 pub fn analyze(text: &str, file: &str, environment: Option<&str>) -> Analysis {
-    let is_data = [".yaml", ".yml", ".json"]
-        .iter()
-        .any(|end| file.to_lowercase().ends_with(end));
-    if !is_data {
+    if !is_data(file) {
         return Analysis::default();
     }
     let text = yaml::prepare(text);

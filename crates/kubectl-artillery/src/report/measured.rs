@@ -237,22 +237,6 @@ fn columns(sketch: &Sketch) -> Vec<Column> {
         .collect()
 }
 
-fn distribution(name: &str, sketch: &Sketch) -> Distribution {
-    Distribution {
-        name: name.to_owned(),
-        count: i64::try_from(sketch.count()).unwrap_or(i64::MAX),
-        min: sketch.summary("min"),
-        max: sketch.summary("max"),
-        mean: sketch.summary("mean"),
-        p50: sketch.summary("p50"),
-        p90: sketch.summary("p90"),
-        p95: sketch.summary("p95"),
-        p99: sketch.summary("p99"),
-        p999: sketch.summary("p999"),
-        error_bound: format!("{}%", sketch.error_percent()),
-    }
-}
-
 /// The names of all histograms.
 fn histograms(measured: &Measurements) -> impl Iterator<Item = (String, &Sketch)> {
     measured.names().filter_map(|name| {
@@ -268,7 +252,7 @@ pub(super) fn endpoints(measured: &Measurements) -> Vec<Endpoint> {
             let endpoint = name.strip_prefix(TIMES_BY_ENDPOINT)?;
             Some(Endpoint {
                 name: endpoint.to_owned(),
-                times: distribution(&name, sketch),
+                times: sketch.distribution(&name),
                 codes: counts(measured, &format!("{BY_ENDPOINT}{endpoint}.codes.")),
                 errors: counts(measured, &format!("{BY_ENDPOINT}{endpoint}.errors.")),
             })
@@ -305,6 +289,6 @@ pub(super) fn other_histograms(measured: &Measurements) -> Vec<Distribution> {
         .filter(|(name, _)| {
             !name.starts_with(TIMES_BY_ENDPOINT) && !in_results.iter().any(|one| one.name == *name)
         })
-        .map(|(name, sketch)| distribution(&name, sketch))
+        .map(|(name, sketch)| sketch.distribution(&name))
         .collect()
 }
