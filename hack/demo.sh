@@ -21,14 +21,31 @@ run() {
 # quietly COMMAND...: runs the command in the cluster without printing it.
 quietly() { "${IN_CLUSTER[@]}" "$@"; }
 
+BUILDS=()
+# A background job of a script ignores Ctrl-C, and would continue.
+trap 'trap - INT; kill 0' INT
+# build NAME COMMAND...: starts a build. Its output follows its name.
+build() {
+  local name=$1 begin=$SECONDS
+  shift
+  { CARGO_TERM_QUIET=true "$@" && echo "done after $((SECONDS - begin)) s"; } 2>&1 | sed -u "s/^/[$name] /" &
+  BUILDS+=("$!:$name")
+}
+# wait_for_builds: waits for all builds, and exits if one of them failed.
+wait_for_builds() {
+  local build failed=()
+  for build in "${BUILDS[@]}"; do wait "${build%%:*}" || failed+=("${build#*:}"); done
+  [ ${#failed[@]} = 0 ] || die "the build of ${failed[*]} failed: see above"
+}
+
 # The operator runs as a local process, because another cluster cannot pull an image that was not pushed to a registry.
 own_process() {
   require_command cargo:https://rustup.rs kubectl:https://kubernetes.io/docs/tasks/tools
   step "Installing the CRD and starting the operator on this machine"
   run make install
-  cargo build --release --workspace --bins
-  PLUGIN=target/release/kubectl-artillery
-  target/release/artillery-operator --metrics-bind-address=0 --health-probe-bind-address=0 &
+  cargo build --profile quick --workspace --bins
+  PLUGIN=target/quick/kubectl-artillery
+  target/quick/artillery-operator --metrics-bind-address=0 --health-probe-bind-address=0 &
   trap 'kill %1' EXIT
   LOOK="kubectl" DOWN="kubectl delete -k hack/examples/basic-loadtest; make uninstall"
 }
@@ -44,14 +61,16 @@ elif command -v kind >/dev/null && docker info >/dev/null 2>&1; then
   own_process
   DOWN="kind delete cluster --name artillery"
 else
+  step "Building Kubernetes, the worker image with Artillery, and the operator"
+  build Kubernetes $CLUSTER build
+  build "worker image" hack/worker-image/build.sh "$WORKER_ARCHIVE"
+  build operator env PROFILE=quick hack/operator-image.sh
+  wait_for_builds
   step "Creating a local cluster of one node"
   $CLUSTER up
-  step "Building the worker image with Artillery"
-  hack/worker-image/build.sh "$WORKER_ARCHIVE"
   $CLUSTER push "oci-archive:$WORKER_ARCHIVE" artilleryio/artillery:latest
-  step "Building the operator"
-  image=$(hack/operator-image.sh --push)
-  PLUGIN=target/$(uname -m)-unknown-linux-gnu/release/kubectl-artillery
+  image=$(PROFILE=quick hack/operator-image.sh --push)
+  PLUGIN=target/$(uname -m)-unknown-linux-gnu/quick/kubectl-artillery
   step "Installing the operator in the cluster"
   IN_CLUSTER=("$CLUSTER" exec)
   run env IMG="$image" ./operator-deploy.sh

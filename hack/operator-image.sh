@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the operator, the kubectl plugin and their image for the local cluster, as an OCI archive, and prints the path of the archive.
-# The archive is kept in the cache folder until a program changes. TARGET names another Rust target.
+# The archive is kept in the cache folder until a program changes. TARGET names another Rust target, and PROFILE
+# another Cargo profile.
 # With --push, it is copied to the registry of the local cluster, and the reference of the image is printed.
 set -euo pipefail
 # shellcheck source=lib.sh
@@ -15,8 +16,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 require_command cargo:https://rustup.rs buildah
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/artillery-operator
 TARGET=${TARGET:-$(uname -m)-unknown-linux-gnu}
-folder=target/$TARGET/release
-make --no-print-directory "TARGET=$TARGET" "$folder/artillery-operator" >&2
+PROFILE=${PROFILE:-release}
+folder=target/$TARGET/$PROFILE
+make --no-print-directory "TARGET=$TARGET" "PROFILE=$PROFILE" "$folder/artillery-operator" >&2
 archive=$CACHE/operator-$(sha256sum "$folder/artillery-operator" "$folder/kubectl-artillery" Dockerfile | sha256sum | cut -c1-12).tar
 if [ ! -f "$archive" ]; then
   mkdir -p "$CACHE"

@@ -56,9 +56,12 @@ if [ "$(uname)" = Linux ]; then
   else
     skip integration "the control plane did not start; see above"
   fi
+  # The oldest supported version. `make test-matrix` tests all.
+  layer oldest hack/test-matrix.sh 1.30.14
   layer faults hack/test-faults.sh --subset
 else
   skip integration "needs Linux, for etcd and kube-apiserver: run make test on a Linux machine or in a container"
+  skip oldest "needs the same as integration"
   skip faults "needs the same as integration"
 fi
 if [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ]; then

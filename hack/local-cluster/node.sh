@@ -14,7 +14,7 @@ KEPT_SYSCTLS=(vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_
 require_root() { [ "$(id -u)" = 0 ] || die "a cluster needs root (namespaces, containerd): use sudo -E, or $0 control-plane"; }
 
 node_tools() {
-  require_command containerd ctr:containerd runc "$(cni_folder)/ptp:containernetworking-plugins" iptables conntrack ip:iproute2 \
+  require_command runc "$(cni_folder)/ptp:containernetworking-plugins" iptables conntrack ip:iproute2 \
     docker-registry openssl nsenter:util-linux unshare:util-linux flock:util-linux mountpoint:util-linux
 }
 
@@ -108,32 +108,34 @@ K
   local snapshotter=overlayfs
   [ "$(stat -fc %T "$STATE")" != overlayfs ] || snapshotter=native # overlayfs cannot be its own lower layer
   cat >"$STATE/containerd.toml" <<K
-version = 2
-disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
-  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs"]
-[plugins."io.containerd.grpc.v1.cri"]
+version = 3
+disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.blockfile", "io.containerd.snapshotter.v1.erofs",
+  "io.containerd.differ.v1.erofs", "io.containerd.nri.v1.nri"]
+[plugins."io.containerd.cri.v1.images"]
+  snapshotter = "$snapshotter"
+  max_concurrent_downloads = 10
+  [plugins."io.containerd.cri.v1.images".pinned_images]
+    sandbox = "$PAUSE_IMAGE"
+  [plugins."io.containerd.cri.v1.images".registry]
+    config_path = "$STATE/hosts"
+[plugins."io.containerd.cri.v1.runtime"]
   # Without CAP_SYS_RESOURCE, lowering oom_score_adj fails and no pod starts.
   restrict_oom_score_adj = true
   # The default, /var/run/netns, is visible to the whole machine.
   netns_mounts_under_state_dir = true
-  sandbox_image = "$PAUSE_IMAGE"
-  max_concurrent_downloads = 10
-  [plugins."io.containerd.grpc.v1.cri".registry]
-    config_path = "$STATE/hosts"
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "$(cni_folder)"
+  [plugins."io.containerd.cri.v1.runtime".cni]
+    bin_dirs = ["$(cni_folder)"]
     conf_dir = "$STATE/cni"
-  [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "$snapshotter"
-  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+  [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
-    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
       SystemdCgroup = false
 K
-  start containerd containerd -c "$STATE/containerd.toml"
+  start containerd "$BIN/containerd" -c "$STATE/containerd.toml"
 }
 
-ctr_here() { ctr -a "$RUN/containerd/containerd.sock" -n k8s.io "$@"; }
+# ctr_here ARGS...: that of containerd, without its warnings about the version of cgroups.
+ctr_here() { "$BIN/ctr" -a "$RUN/containerd/containerd.sock" -n k8s.io "$@" 2> >(grep -v DEPRECATION >&2); }
 
 import_pause() {
   [ -n "$(ctr_here images list -q "name==$PAUSE_IMAGE")" ] || ctr_here images import "$BIN/pause.tar" >/dev/null

@@ -153,9 +153,7 @@ K
     flags+=(--bind-address 127.0.0.1 --advertise-address 192.0.2.1 --endpoint-reconciler-type none
       --disable-admission-plugins TaintNodesByCondition)
   else
-    # Tests use mutating policies in place of the webhooks with which service meshes inject containers.
-    flags+=(--advertise-address "$NODE_IP" --feature-gates MutatingAdmissionPolicy=true
-      --runtime-config admissionregistration.k8s.io/v1beta1=true)
+    flags+=(--advertise-address "$NODE_IP")
   fi
   start kube-apiserver "$BIN/kube-apiserver" --etcd-servers "http://127.0.0.1:$ETCD_PORT" --secure-port "$API_PORT" \
     --tls-cert-file "$PKI/apiserver.crt" --tls-private-key-file "$PKI/apiserver.key" --client-ca-file "$PKI/ca.crt" \

@@ -24,7 +24,7 @@ esac
 
 /// A supported cluster, in which the image is this version of the operator.
 const SUPPORTED: [(&str, &str); 2] = [
-    ("SERVER_VERSION", "v1.34.4"),
+    ("SERVER_VERSION", "v1.37.2"),
     ("VERSION", env!("CARGO_PKG_VERSION")),
 ];
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, Pod};
@@ -234,7 +235,7 @@ async fn injected_mesh_sidecar_does_not_block_completion() {
     ]);
 }
 
-const GROUP: &str = "admissionregistration.k8s.io/v1beta1";
+const GROUP: &str = "admissionregistration.k8s.io/v1";
 
 fn apply_object(object: &Value) {
     let file = std::env::temp_dir().join(format!(
@@ -347,30 +348,68 @@ fn write(file: &Path, text: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn disabled_image_volumes_are_reported_before_the_start() {
-    let env = apply_example("image").await;
-    let blocked = env
-        .until_test("image", "the rejection is reported", |t| {
-            t.status
-                .as_ref()
-                .is_some_and(|s| s.conditions.iter().any(|c| c.reason == "JobRejected"))
-        })
-        .await;
-    assert!(
-        condition(&blocked, "Progressing")
-            .2
-            .contains("image volumes are not enabled in this cluster")
+async fn image_volume_provides_scripts_code_and_npm_modules() {
+    let mut env = TestEnv::new(&cluster()).await;
+    crate::deploy_target(&env).await;
+    env.start_operator(&[]).await;
+    let script = "config: {target: 'http://target.default', phases: [{duration: 1, arrivalCount: 2}], processor: ./processor.ts}\n\
+        scenarios: [{flow: [{function: choose}, {get: {url: '/image/{{ path }}'}}]}]\n";
+    let processor = "import chosen from 'chosen';\n\
+        export function choose(c: any, e: unknown, done: () => void) { c.vars.path = chosen; done(); }\n";
+    push_image_of_files(
+        "ghcr.io/example/load-test-files:v1",
+        &[
+            ("load.yaml", script),
+            ("processor.ts", processor),
+            (
+                "node_modules/chosen/index.js",
+                "module.exports = 'by-a-module';\n",
+            ),
+        ],
     );
-    assert!(
-        env.api::<LoadTest>()
-            .get("image")
-            .await
-            .unwrap()
-            .status
-            .unwrap()
-            .start_time
-            .is_none()
-    );
+    let answered = || {
+        requests_answered()["/image/by-a-module"]
+            .as_u64()
+            .unwrap_or(0)
+    };
+    let before = answered();
+    kubectl(&[
+        "apply",
+        "-n",
+        &env.namespace,
+        "-k",
+        "hack/examples/image-loadtest",
+    ]);
+    until_completed_as_planned(&env, "image").await;
+    assert_eq!(answered() - before, 2);
+}
+
+/// Pushes an image that contains only these files to the registry of the cluster. Its format is that of `docker save`:
+/// <https://github.com/moby/moby/blob/master/image/spec/v1.2.md>.
+fn push_image_of_files(reference: &str, files: &[(&str, &str)]) {
+    let folder = std::env::temp_dir().join(format!("files-of-an-image-{}", std::process::id()));
+    for (path, text) in files {
+        write(&folder.join("files").join(path), text);
+    }
+    let script = r#"
+        cd "$0"
+        tar -C files --owner=0 --group=0 -cf layer.tar .
+        layer=$(sha256sum layer.tar | cut -d" " -f1)
+        printf '{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' "$layer" >config.json
+        printf '[{"Config":"config.json","RepoTags":["%s"],"Layers":["layer.tar"]}]' "$1" >manifest.json
+        tar -cf image.tar manifest.json config.json layer.tar
+        "$2" push docker-archive:image.tar "$1"
+    "#;
+    let cluster_script = Path::new(env!("CARGO_MANIFEST_DIR")).join("hack/local-cluster/cluster.sh");
+    let status = Command::new("bash")
+        .args(["-euc", script])
+        .arg(&folder)
+        .arg(reference)
+        .arg(cluster_script)
+        .status()
+        .unwrap();
+    assert!(status.success(), "cannot push {reference}: {status}");
+    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -399,14 +399,27 @@ async fn invalid_script_blocks_the_start_until_it_is_fixed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn image_volumes_are_reported_as_disabled() {
+async fn image_volumes_are_reported_as_disabled_before_kubernetes_1_35() {
     let env = TestEnv::with_operator(control_plane()).await;
+    let server = env.client.apiserver_version().await.unwrap();
     env.load_test_with(
         "image",
-        1,
+        2,
         json!({"testScript": {"config": {"key": "a.yaml"}, "external": {"image": {"reference": "example/files:v1"}}}}),
     )
     .await;
+    if server.minor.parse::<u32>().unwrap() >= 35 {
+        let pod = env.pods("image", 2).await.remove(0);
+        assert!(
+            pod.spec
+                .unwrap()
+                .volumes
+                .unwrap()
+                .iter()
+                .any(|volume| volume.image.is_some())
+        );
+        return;
+    }
     let blocked = env
         .until_test("image", "the rejection is reported", |t| {
             t.status
