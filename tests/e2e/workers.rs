@@ -400,7 +400,8 @@ fn push_image_of_files(reference: &str, files: &[(&str, &str)]) {
         tar -cf image.tar manifest.json config.json layer.tar
         "$2" push docker-archive:image.tar "$1"
     "#;
-    let cluster_script = Path::new(env!("CARGO_MANIFEST_DIR")).join("hack/local-cluster/cluster.sh");
+    let cluster_script =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("hack/local-cluster/cluster.sh");
     let status = Command::new("bash")
         .args(["-euc", script])
         .arg(&folder)

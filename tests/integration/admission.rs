@@ -249,7 +249,7 @@ async fn spec_beyond_the_limits_is_rejected_with_a_reason() {
     let cases = [
         (
             with("variables", json!({"a": text(32_769)})),
-            "may not be more than 32768",
+            "spec.variables.a: Too long",
         ),
         (
             with("variables", json!({"a": text(32_768), "b": text(32_768)})),
@@ -284,7 +284,7 @@ async fn spec_beyond_the_limits_is_rejected_with_a_reason() {
         ),
         (
             with("worker", json!({"nodeSelector": {"a": text(64)}})),
-            "may not be more than 63",
+            "spec.worker.nodeSelector.a: Too long",
         ),
         (
             with(

@@ -141,10 +141,7 @@ async fn scripts_of_up_to_1_mib_start_but_kubectl_apply_stores_only_256_kib() {
     }
     let error = env.try_create::<ConfigMap>(script("large", 1024)).await;
     let error = error.unwrap_err().to_string();
-    assert!(
-        error.contains("may not be more than 1048576 bytes"),
-        "{error}"
-    );
+    assert!(error.contains("1048576 bytes"), "{error}");
 
     // kubectl apply, unless it is server-side, stores the whole object in this annotation.
     let mut applied = script("applied", 300);
@@ -153,8 +150,5 @@ async fn scripts_of_up_to_1_mib_start_but_kubectl_apply_stores_only_256_kib() {
         json!({"kubectl.kubernetes.io/last-applied-configuration": annotation});
     let error = env.try_create::<ConfigMap>(applied).await;
     let error = error.unwrap_err().to_string();
-    assert!(
-        error.contains("may not be more than 262144 bytes"),
-        "{error}"
-    );
+    assert!(error.contains("262144 bytes"), "{error}");
 }
