@@ -2,5 +2,8 @@
 # build context. Pipelines and CronJobs run /kubectl-artillery.
 FROM scratch
 COPY artillery-operator kubectl-artillery /
+LABEL org.opencontainers.image.title="Artillery operator" \
+  org.opencontainers.image.source="https://github.com/artilleryio/artillery-operator" \
+  org.opencontainers.image.licenses="Apache-2.0"
 USER 65532:65532
 ENTRYPOINT ["/artillery-operator"]

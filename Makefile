@@ -2,9 +2,10 @@
 IMAGE_REPO_OWNER ?= ghcr.io/artilleryio
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 IMG ?= $(IMAGE_REPO_OWNER)/artillery-operator-alpha:v$(VERSION)
-# The Rust target of the operator in the image. It must be installed (rustup target add ...). A foreign target also needs a linker,
-# such as gcc-aarch64-linux-gnu with CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc.
+# The Rust target of the operator in the image. It must be installed (rustup target add ...). A foreign target also needs a C
+# compiler, such as that of the Debian package gcc-aarch64-linux-gnu.
 TARGET ?= $(shell uname -m)-unknown-linux-gnu
+LINKER = $(if $(filter $(shell uname -m)-%,$(TARGET)),,-C linker=$(firstword $(subst -, ,$(TARGET)))-linux-gnu-gcc)
 # The first tool that works. docker without its daemon does not.
 CONTAINER_TOOL ?= $(firstword $(foreach tool,docker podman buildah,$(shell $(tool) info >/dev/null 2>&1 && echo $(tool))))
 
@@ -23,7 +24,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
 .PHONY: all help demo test unit integration e2e worker test-matrix test-faults model-check fuzz bench bench-node build install-cli manifests generate fmt lint run install uninstall deploy undeploy docker-build \
-	docker-push clean down
+	docker-push release test-release verify-release clean down
 
 all: build
 
@@ -128,9 +129,11 @@ worker/node_modules/.package-lock.json: worker/package-lock.json
 
 ##@ Image
 
+# Without --remap-path-prefix, the programs would contain the path of the folder of dependencies, and differ between machines.
 $(PROGRAM): FORCE
-	RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs" cargo build --profile $(PROFILE) --target $(TARGET) \
-		-p artillery-operator -p kubectl-artillery --bins
+	RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs $(LINKER) \
+		--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo" \
+		cargo build --profile $(PROFILE) --target $(TARGET) -p artillery-operator -p kubectl-artillery --bins
 
 docker-build: $(PROGRAM) ## Build the operator's image IMG with docker, podman or buildah.
 	@[ -n "$(CONTAINER_TOOL)" ] || { echo "docker-build: docker, podman or buildah is required" >&2; exit 1; }
@@ -138,6 +141,17 @@ docker-build: $(PROGRAM) ## Build the operator's image IMG with docker, podman o
 
 docker-push: ## Push the image IMG.
 	$(CONTAINER_TOOL) push $(IMG)
+
+##@ Release
+
+release: ## Build everything that a release publishes, in dist/VERSION: make release VERSION=0.1.0.
+	hack/release.sh $(VERSION)
+
+test-release: ## Test the files in dist/VERSION, also the programs for arm64.
+	hack/test-release.sh $(VERSION)
+
+verify-release: ## Build the release again in another folder, and compare the bytes with dist/VERSION.
+	hack/release.sh --verify $(VERSION)
 
 .PHONY: FORCE
 FORCE:

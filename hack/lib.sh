@@ -67,6 +67,18 @@ find_missing() {
 # project_version: prints the version of this project. The current folder is the repository.
 project_version() { sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1; }
 
+# architecture TARGET: prints the name that images and krew use for the architecture of a Rust target.
+architecture() {
+  case $1 in
+  x86_64-*) echo amd64 ;;
+  aarch64-*) echo arm64 ;;
+  *) die "no image can be built for $1" ;;
+  esac
+}
+
+# reproducible_tar ARGUMENT...: tar, whose archive does not depend on the owners, times and order of the files.
+reproducible_tar() { tar --sort=name --format=gnu --owner=0 --group=0 --numeric-owner --mtime="@${SOURCE_DATE_EPOCH:-0}" "$@"; }
+
 # require_cluster: exits unless kubectl exists and reaches the cluster of the current kubeconfig.
 require_cluster() {
   require_command kubectl:https://kubernetes.io/docs/tasks/tools
