@@ -15,6 +15,8 @@ cargo clippy --workspace --all-targets --quiet -- -D warnings
 cargo clippy --test faults --test bench --test bench-node --quiet -- -D warnings
 echo "== generated files"
 hack/generate.sh --check
+echo "== versions"
+hack/set-version.sh --check
 echo "== layers"
 hack/check-layers.sh
 echo "== tests named in the docs"
