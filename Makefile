@@ -15,6 +15,7 @@ OPTIMIZED := profile.test.package.artillery-operator.opt-level=2
 # The Cargo profile of the operator in the image: release, or quick, which builds in less than half of the time.
 PROFILE ?= release
 WORKER_ARCHIVE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/artillery-operator/worker-image.tar
+BROWSER_ARCHIVE := $(WORKER_ARCHIVE:.tar=-browser.tar)
 PROGRAM := target/$(TARGET)/$(PROFILE)/artillery-operator
 # Where install-cli puts the kubectl plugin. kubectl finds it there if the folder is in PATH.
 BINDIR ?= $(if $(shell [ -w /usr/local/bin ] && echo yes),/usr/local/bin,$(HOME)/.local/bin)
@@ -56,6 +57,8 @@ e2e: ## The operator on a real node with real Artillery: make e2e, or make e2e T
 	$(CLUSTER) up tests
 	hack/worker-image/build.sh $(WORKER_ARCHIVE)
 	$(CLUSTER) push oci-archive:$(WORKER_ARCHIVE) artilleryio/artillery:latest
+	hack/worker-image/build.sh --browser $(BROWSER_ARCHIVE)
+	$(CLUSTER) push oci-archive:$(BROWSER_ARCHIVE) artilleryio/artillery:browser
 	cargo build -p kubectl-artillery
 	OPERATOR_IMAGE=$$(hack/operator-image.sh --push) TEKTON=$$(hack/tekton.sh) $(CLUSTER) exec --name tests cargo test --test e2e $(TEST)
 

@@ -8,6 +8,7 @@ no_arguments "$@"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 CLUSTER=hack/local-cluster/cluster.sh
 WORKER_ARCHIVE=${XDG_CACHE_HOME:-$HOME/.cache}/artillery-operator/worker-image.tar
+BROWSER_ARCHIVE=${WORKER_ARCHIVE%.tar}-browser.tar
 # The tests use their own cluster, not that of a demo. A second copy of this repository needs another name.
 export CLUSTER_NAME=${CLUSTER_NAME:-tests}
 NAME=$CLUSTER_NAME
@@ -72,12 +73,15 @@ if [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ]; then
   export TEKTON
   if $CLUSTER up "$NAME" && hack/worker-image/build.sh "$WORKER_ARCHIVE" &&
     $CLUSTER push "oci-archive:$WORKER_ARCHIVE" artilleryio/artillery:latest &&
+    hack/worker-image/build.sh --browser "$BROWSER_ARCHIVE" &&
+    $CLUSTER push "oci-archive:$BROWSER_ARCHIVE" artilleryio/artillery:browser &&
     OPERATOR_IMAGE=$(hack/operator-image.sh --push) &&
     hack/prom-pushgateway/local-images.sh >/dev/null; then
     export OPERATOR_IMAGE
     layer krew hack/krew.sh --test
     layer report hack/report-browser/test.sh
     layer image hack/worker-image/test.sh "$WORKER_ARCHIVE"
+    layer browser hack/worker-image/test.sh --browser "$BROWSER_ARCHIVE"
     layer plugins hack/worker-image/test.sh --plugins "$WORKER_ARCHIVE"
     layer end-to-end $CLUSTER exec --name "$NAME" cargo test --offline --test e2e
     # Compares the requests of the end-to-end tests with the permissions of their operators. It must follow them directly.
@@ -87,6 +91,7 @@ if [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ]; then
     skip krew "the local cluster did not start; see above"
     skip report "the local cluster did not start; see above"
     skip image "the local cluster did not start; see above"
+    skip browser "the local cluster did not start; see above"
     skip plugins "the local cluster did not start; see above"
     skip end-to-end "the local cluster did not start; see above"
     skip rights "needs the requests of the end-to-end tests"
@@ -96,10 +101,11 @@ else
   skip krew "needs Linux and root: sudo hack/krew.sh --test"
   skip report "needs Linux and root: sudo hack/report-browser/test.sh"
   skip image "needs Linux and root: sudo hack/worker-image/test.sh"
+  skip browser "needs Linux and root: sudo hack/worker-image/test.sh --browser"
   skip plugins "needs Linux and root: sudo hack/worker-image/test.sh --plugins; make worker runs the same tests\
  with Artillery from npm"
   skip end-to-end "needs Linux and root: sudo make test; or use a test cluster of your own that can pull\
- artilleryio/artillery:latest: KUBECONFIG=... cargo test --test e2e"
+ artilleryio/artillery:latest and artilleryio/artillery:browser: KUBECONFIG=... cargo test --test e2e"
   skip rights "needs the audit log of the local cluster"
   skip kubelet "needs the local cluster, whose kubelet it stops and starts"
 fi

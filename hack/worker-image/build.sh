@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Builds the worker image: build.sh OUT.tar
+# Builds the worker image: build.sh [--browser] OUT.tar
 # The result is an OCI archive of artilleryio/artillery:latest, made from npm packages on an empty root, without a base image
 # and without Docker. It is kept in the cache folder by a hash of its inputs, so a second run only copies it.
+# With --browser the image is artilleryio/artillery:browser: the same layer, and a second one with Playwright and Chromium, which
+# is Debian's.
 set -euo pipefail
 # shellcheck source=../lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
@@ -9,55 +11,108 @@ help_option "$@"
 umask 022
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-name=docker.io/artilleryio/artillery:latest
+flavor=small name=docker.io/artilleryio/artillery:latest cached=worker-image
+if [ "${1-}" = --browser ]; then
+  shift
+  flavor=browser name=docker.io/artilleryio/artillery:browser cached=worker-image-browser
+fi
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/artillery-operator
 parts=(package.json package-lock.json bundle.mjs rootfs.sh warm.sh warm artillery.sh)
 
-[ $# = 1 ] || die "usage: build.sh OUT.tar"
+[ $# = 1 ] || die "usage: build.sh [--browser] OUT.tar"
 out=$1
 
 require_command npm ldd:libc-bin strip:binutils unshare:util-linux flock:util-linux chroot:coreutils sha256sum:coreutils tar \
   gzip /bin/busybox:busybox-static /etc/ssl/certs/ca-certificates.crt:ca-certificates
 ! ldd /bin/busybox >/dev/null 2>&1 || die "/bin/busybox is not static: install the Debian package busybox-static"
 
-hash=$({
+# What the image depends on, for its hash.
+inputs() {
   uname -m
   cd "$here" && find "${parts[@]}" build.sh -type f -print0 | sort -z | xargs -0 sha256sum
   sha256sum /bin/busybox /etc/ssl/certs/ca-certificates.crt "$(ldd /bin/sh | grep -o '/[^ ]*libc\.so\.6')"
-} | sha256sum | cut -c1-16)
-archive=$cache/worker-image-$hash.tar
+  [ $flavor = small ] || sha256sum browser/*.* browser/warm/* $chromium
+}
+chromium=/usr/lib/chromium/chromium-headless-shell
+[ $flavor = small ] || require_command $chromium:chromium-headless-shell /usr/share/fonts/truetype/liberation:fonts-liberation
+archive=$cache/$cached-$(inputs | sha256sum | cut -c1-16).tar
 
-build() {
+build_small() {
   local work=$1 app=$1/app root=$1/root image=$1/image
   mkdir -p "$app" "$image/blobs/sha256"
   (cd "$here" && cp -R "${parts[@]}" "$app")
 
   log "1/4 installing Artillery and Node from npm (half a minute, or more if the npm cache is empty)"
-  (cd "$app" && npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error >&2)
+  install_packages "$app"
 
   log "2/4 filling the root file system"
   "$app/rootfs.sh" "$app" "$root" 2> >(sed 's/^/build.sh:     /' >&2)
-  local unpacked
-  unpacked=$(du -sm --apparent-size "$root" | cut -f1)
 
   log "3/4 filling the compile cache by running Artillery in the root file system"
   cp -R "$app/warm" "$root/tmp/warm"
   cp "$app/warm.sh" "$root/tmp/warm/"
   enter "$root" sh /tmp/warm/warm.sh
-  unpacked=$(du -sm --apparent-size "$root" | cut -f1)
 
-  log "4/4 packing $unpacked MB"
+  log "4/4 packing $(du -sm --apparent-size "$root" | cut -f1) MB"
   chmod -R go-w "$root" && chmod 1777 "$root/tmp"
   tar -C "$root" --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 -cf "$work/layer.tar" .
-  local layer config
-  layer=$(sha256sum "$work/layer.tar" | cut -d' ' -f1)
-  gzip -n -6 "$work/layer.tar"
-  config=$(config "sha256:$layer" | blob "$image")
+  write_image "$work" "$(add_layer "$image" "$work/layer.tar")"
+}
+
+build_browser() {
+  local work=$1 app=$1/app root=$1/root image=$1/image base=$2 blob small
+  mkdir -p "$image" "$root"
+  cp -R "$here/browser" "$app"
+
+  log "1/4 unpacking the small image"
+  tar -C "$image" -xf "$base"
+  for blob in "$image"/blobs/sha256/*; do
+    if ! gzip -t "$blob" 2>/dev/null; then rm "$blob" && continue; fi
+    tar -C "$root" -xzf "$blob"
+    small=$(gzip -dc "$blob" | sha256sum | cut -d' ' -f1):${blob##*/}
+  done
+
+  log "2/4 adding Playwright and Chromium"
+  install_packages "$app"
+  "$app/rootfs.sh" "$app" "$root" 2> >(sed 's/^/build.sh:     /' >&2)
+
+  log "3/4 adding Playwright to the compile cache by running Chromium in the root file system"
+  cp -R "$app/warm" "$root/tmp/warm"
+  cp "$app/warm.sh" "$root/tmp/warm/"
+  enter "$root" sh /tmp/warm/warm.sh
+
+  # The files of the first layer have the modification time 0.
+  log "4/4 packing $(du -sm --apparent-size "$root" | cut -f1) MB"
+  chmod -R go-w "$root" && chmod 1777 "$root/tmp"
+  (cd "$root" && find . -newermt @1 ! -path './proc/*' ! -path './dev/*' -print0) | sort -z |
+    tar -C "$root" --no-recursion --null --files-from=- --owner=0 --group=0 --numeric-owner --mtime=@0 -cf "$work/layer.tar"
+  write_image "$work" "$small" "$(add_layer "$image" "$work/layer.tar")"
+}
+
+install_packages() { (cd "$1" && npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error >&2); }
+
+# add_layer IMAGE LAYER.tar: adds a layer to the blobs of the image, and prints its hash and that of its blob.
+add_layer() {
+  local diff
+  diff=$(sha256sum "$2" | cut -d' ' -f1)
+  gzip -n -6 "$2"
+  echo "$diff:$(blob "$1" <"$2.gz")"
+}
+
+# write_image WORK LAYER...: writes WORK/image.tar, an archive of WORK/image with these layers of add_layer.
+write_image() {
+  local work=$1 image=$1/image layer config layers='' diffs='' history=''
+  shift
   # describe TYPE HASH: prints the descriptor of a blob, without the closing brace.
   describe() { printf '{"mediaType":"application/vnd.oci.image.%s","digest":"sha256:%s","size":%s' "$1" "$2" "$(stat -c %s "$image/blobs/sha256/$2")"; }
-  layer=$(blob "$image" <"$work/layer.tar.gz")
-  manifest=$(printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":%s},"layers":[%s}]}' \
-    "$(describe config.v1+json "$config")" "$(describe layer.v1.tar+gzip "$layer")" | blob "$image")
+  for layer; do
+    diffs+=",\"sha256:${layer%:*}\""
+    layers+=",$(describe layer.v1.tar+gzip "${layer#*:}")}"
+    history+=',{"created_by":"hack/worker-image/build.sh"}'
+  done
+  config=$(config "${diffs#,}" "${history#,}" | blob "$image")
+  manifest=$(printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":%s},"layers":[%s]}' \
+    "$(describe config.v1+json "$config")" "${layers#,}" | blob "$image")
   printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[%s,"annotations":{"io.containerd.image.name":"%s","org.opencontainers.image.ref.name":"%s"}}]}' \
     "$(describe manifest.v1+json "$manifest")" "$name" "$name" >"$image/index.json"
   printf '{"imageLayoutVersion":"1.0.0"}' >"$image/oci-layout"
@@ -87,28 +142,33 @@ blob() {
   echo "$hash"
 }
 
-# config DIFF_ID: prints the configuration of the image.
+# config DIFF_IDS HISTORY: prints the configuration of the image.
 config() {
-  local arch=amd64
+  local arch=amd64 more=''
   [ "$(uname -m)" = x86_64 ] || arch=arm64
+  [ $flavor = small ] || more=',"PLAYWRIGHT_BROWSERS_PATH=/opt/playwright"'
   cat <<JSON
 {"architecture":"$arch","os":"linux","created":"1970-01-01T00:00:00Z",
 "config":{"User":"1000","WorkingDir":"/home/node","Entrypoint":["artillery"],
-"Env":["PATH=/bin:/usr/bin","HOME=/tmp","ARTILLERY_DISABLE_TELEMETRY=true","NODE_COMPILE_CACHE=/opt/artillery/compile-cache"]},
-"rootfs":{"type":"layers","diff_ids":["$1"]},"history":[{"created_by":"hack/worker-image/build.sh"}]}
+"Env":["PATH=/bin:/usr/bin","HOME=/tmp","ARTILLERY_DISABLE_TELEMETRY=true","NODE_COMPILE_CACHE=/opt/artillery/compile-cache"$more]},
+"rootfs":{"type":"layers","diff_ids":[$1]},"history":[$2]}
 JSON
 }
 
 mkdir -p "$cache"
 # If two builds overlap, the second waits and uses the result of the first.
-exec 9>"$cache/worker-image.lock"
+exec 9>"$cache/$cached.lock"
 flock -n 9 || { log "waiting for another build" && flock 9; }
 if [ -e "$archive" ]; then
   log "unchanged: using $archive"
 else
-  work=$(mktemp -d "$cache/worker-image-build.XXXXXX")
+  work=$(mktemp -d "$cache/$cached-build.XXXXXX")
   trap 'rm -rf "$work"' EXIT
-  build "$work"
+  if [ $flavor = small ]; then
+    build_small "$work"
+  else
+    build_browser "$work" "$("$here/build.sh" "$work/small.tar")"
+  fi
   mv "$work/image.tar" "$archive"
   log "$(($(stat -c %s "$archive") / 1000000)) MB packed, stored as $archive"
 fi

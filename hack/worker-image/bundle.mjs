@@ -56,7 +56,7 @@ const entries = [
   ...sources(path.join(dist, 'lib/cli/hooks')),
   // worker/test imports the last two.
   ...['index', 'util', 'console-reporter', 'platform/local/worker', 'core/phases', 'dist'].map((f) => path.join(dist, `lib/${f}.js`)),
-  ...fs.readdirSync(plugins).filter((p) => p.startsWith('artillery-plugin-')).map((p) => path.join(plugins, p, 'dist/index.js')),
+  ...fs.readdirSync(plugins).filter((p) => /^artillery-(plugin|engine)-/.test(p)).map((p) => path.join(plugins, p, 'dist/index.js')),
 ].filter((f) => fs.existsSync(f));
 const named = (file) => path.relative(artillery, file).replace(/\.js$/, '').replaceAll('/', '.');
 

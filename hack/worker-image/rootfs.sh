@@ -43,8 +43,7 @@ cp -R "$app/node_modules" "$app/package.json" "$root/opt/artillery/"
 cp "$app/artillery.sh" "$root/bin/artillery"
 chmod 755 "$root/bin/artillery"
 cd "$root/opt/artillery/node_modules"
-# The TypeScript sources of dist, and the browser engine, which needs Playwright and a browser.
-rm -rf artillery/lib artillery/dist/builtin-packages/artillery-engine-playwright
-rm -rf @types .bin .package-lock.json
+# The TypeScript sources of dist.
+rm -rf artillery/lib @types .bin .package-lock.json
 find . -type f \( -name '*.map' -o -name '*.ts' -o -name '*.mts' -o -name '*.cts' -o -name '*.md' \) -delete
 find . -type d -empty -delete

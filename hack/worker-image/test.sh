@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Tests the worker image: test.sh [--plugins] [IMAGE.tar]    (without IMAGE.tar it builds the image)
+# Tests the worker image: test.sh [--plugins|--browser] [IMAGE.tar]    (without IMAGE.tar it builds the image)
 # Unpacks the image to a root that is read-only except /tmp, as in a cluster, and runs Artillery in it against a target on
 # the loopback interface, in a network namespace without any other interface. Needs root.
+# With --browser it runs tests of the browser engine instead, in the image of the flavor browser.
 # With --plugins it runs the tests of the worker's JavaScript (worker/) instead, with the Artillery of the image.
 set -euo pipefail
 # shellcheck source=../lib.sh
@@ -12,11 +13,14 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 if [ "${1-}" != --inside ]; then
   what=image
   if [ "${1-}" = --plugins ]; then what=plugins && shift; fi
+  if [ "${1-}" = --browser ]; then what=browser && shift; fi
   [ "$(id -u)" = 0 ] || die "needs root, for namespaces and other user IDs"
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
   image=${1-}
-  [ -n "$image" ] || image=$("$here/build.sh" "$work/image.tar")
+  flavor=()
+  [ $what != browser ] || flavor=(--browser)
+  [ -n "$image" ] || image=$("$here/build.sh" "${flavor[@]}" "$work/image.tar")
   mkdir "$work/image" "$work/root"
   tar -C "$work/image" -xf "$image"
   for blob in "$work"/image/blobs/sha256/*; do
@@ -42,7 +46,7 @@ user=1000
 environment=()
 within() {
   chroot --userspec="$user:$user" "$root" /bin/env -i PATH=/bin:/usr/bin HOME=/tmp ARTILLERY_DISABLE_TELEMETRY=true \
-    NODE_COMPILE_CACHE=/opt/artillery/compile-cache "${environment[@]}" "$@"
+    NODE_COMPILE_CACHE=/opt/artillery/compile-cache PLAYWRIGHT_BROWSERS_PATH=/opt/playwright "${environment[@]}" "$@"
 }
 
 if [ "$what" = plugins ]; then
@@ -95,6 +99,27 @@ result() {
   fi
 }
 
+if [ "$what" = browser ]; then
+  check "browser, TypeScript" 0 'browser.page.codes.200: \.+ 4$' 'browser.page.LCP.http://127.0.0.1:8080/page\?id=NUMBER:' \
+    'browser.step.press:' 'vusers.completed: \.+ 2$' 'GET /page/2' -- run browser.yml
+  check "browser, CommonJS" 0 'browser.page.CLS.http' 'browser.step.open:' 'vusers.completed: \.+ 2$' -- run browser.yml -e javascript
+  check "browser, metrics by the name of the scenario" 0 'browser.page.LCP.Visit:' -- run browser.yml -e aggregated
+  check "browser, one for each virtual user" 0 'vusers.completed: \.+ 2$' -- run browser.yml -e separate
+  environment=(HEADING=other)
+  check "failed assertion" 0 'errors.pw_failed_assertion.toHaveText: \.+ 2$' 'vusers.failed: \.+ 2$' -- run browser.yml -e javascript
+  # The operator's preload worker-id.cjs sets WORKER_ID.
+  environment=(WORKER_ID=worker-1)
+  check "headless: false" 0 'vusers.completed: \.+ 2$' 'Forcing Playwright headless mode' -- run browser.yml -e headed
+  environment=()
+  check "Chromium's sandbox is not available" 11 'Chromium sandboxing failed' -- run browser.yml -e sandbox
+  user=1234567
+  check "a user without a name" 0 'vusers.completed: \.+ 2$' -- run browser.yml -e javascript
+  environment=(NODE_DEBUG_NATIVE=COMPILE_CACHE)
+  check "the compile cache has Playwright" 0 'code cache for CommonJS .*playwright-core/lib/coreBundle.js was accepted' -- run browser.yml -e javascript
+  echo "$passed passed, $failed failed"
+  [ "$failed" = 0 ]
+  exit
+fi
 check "version" 0 "Artillery: 2\." "Node.js: +v2[4-9]" -- version
 check "http" 0 'http.requests: \.+ 15$' 'http.codes.404: \.+ 5$' 'GET /before' 'GET /after' 'POST /post/7 application/json \{"a":"3"\}' -- run http.yml
 check "environment" 0 "GET /other/get" -- run http.yml --environment other
@@ -124,6 +149,7 @@ environment=()
 # These reporters send only to the servers of their vendors, so the test checks only that they load.
 check "reporters: Splunk, New Relic, Mixpanel" 0 -- run reporters.yml --overrides '{"config": {"plugins": {"publish-metrics": [
   {"type": "splunk", "realm": "us1", "accessToken": "a"}, {"type": "newrelic", "licenseKey": "a"}, {"type": "mixpanel", "projectToken": "a"}]}}}'
+check "the browser engine without a browser" 11 "Cannot find package 'playwright'" -- run browser.yml -e javascript
 check "unknown engine" 11 "engine nowhere specified but module artillery-engine-nowhere could not be loaded" -- run engine.yml
 check "no such flag" 2 "Nonexistent flag: --bad" -- run --bad http.yml
 check "no such script" 1 "not-there.yml" -- run not-there.yml

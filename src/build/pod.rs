@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{
     PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec,
     ProjectedVolumeSource, SeccompProfile, SecurityContext, Volume, VolumeMount, VolumeProjection,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use loadtest_api::labels::{PROBE_PORT, SCRIPT_ANNOTATION, WORKER_COMPONENT, is_reserved_name};
@@ -29,6 +30,9 @@ const DATA: &str = "/data";
 const CONFIG_MAPS: &str = "/sources/config-maps";
 const CLAIM: &str = "/sources/persistent-volume-claim";
 const IMAGE: &str = "/sources/image";
+/// The folder of POSIX shared memory. Container runtimes limit it to 64 MiB, and a browser whose pages need more crashes.
+const SHARED_MEMORY: &str = "/dev/shm";
+const SHARED_MEMORY_LIMIT: &str = "1Gi";
 
 /// How many seconds after the start deadline a worker without a start time exits. Until then the operator has ended the
 /// test, unless it or the test no longer exists.
@@ -54,10 +58,15 @@ pub(super) fn build_pod_template(
     let defaults = merge_defaults(config.defaults.clone(), built_in_defaults(test, config));
     let default_annotations = defaults.annotations.clone();
     let worker = merge_defaults(own, defaults);
-    let files = script_volumes(
+    let mut files = script_volumes(
         test,
         script.needs_folder || test.spec.test_script.has_volume(),
     );
+    if script.uses_browser && !mounts_shared_memory(&worker) {
+        let (volume, mount) = shared_memory();
+        files.volumes.push(volume);
+        files.mounts.push(mount);
+    }
     let mut annotations = worker.annotations.clone();
     // The API server rejects reserved names only in new LoadTests.
     annotations.retain(|name, value| {
@@ -341,6 +350,30 @@ fn script_volumes(test: &LoadTest, needs_folder: bool) -> Files {
         folders,
         config_maps,
     }
+}
+
+fn mounts_shared_memory(worker: &WorkerTemplate) -> bool {
+    let mut paths = worker.volume_mounts.iter().map(|mount| &mount.mount_path);
+    paths.any(|path| path.trim_end_matches('/') == SHARED_MEMORY)
+}
+
+/// Builds a volume in memory for [`SHARED_MEMORY`]. What is written to it counts as memory of the worker.
+fn shared_memory() -> (Volume, VolumeMount) {
+    let name = "loadtest-shm";
+    let volume = Volume {
+        name: name.into(),
+        empty_dir: Some(EmptyDirVolumeSource {
+            medium: Some("Memory".into()),
+            size_limit: Some(Quantity(SHARED_MEMORY_LIMIT.into())),
+        }),
+        ..Volume::default()
+    };
+    let mount = VolumeMount {
+        name: name.into(),
+        mount_path: SHARED_MEMORY.into(),
+        ..VolumeMount::default()
+    };
+    (volume, mount)
 }
 
 /// Describes where the files of ConfigMaps and the inline script come from, for a message of the worker.

@@ -148,6 +148,7 @@ pub fn judge_script(
     Ok(ScriptInfo {
         expected_duration: analysis.expected_duration.filter(|_| is_whole_script),
         needs_folder: places.keys().any(is_typescript),
+        uses_browser: analysis.uses_browser,
         ensure: analysis.ensure.clone().filter(|_| is_whole_script),
         files_hash: Some(files_hash),
         warnings,

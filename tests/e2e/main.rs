@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod browser;
 mod delivery;
 mod failures;
 mod fake_kubectl;
@@ -118,10 +119,15 @@ async fn until_completed_as_planned(env: &TestEnv, name: &str) -> LoadTest {
 
 /// Waits until the target in a namespace is a ready endpoint of its Service.
 async fn until_target_is_ready(env: &TestEnv, namespace: &str) {
+    until_service_is_ready(env, namespace, "target").await;
+}
+
+/// Waits until a Service has a ready endpoint.
+async fn until_service_is_ready(env: &TestEnv, namespace: &str, name: &str) {
     let slices: kube::Api<EndpointSlice> = kube::Api::namespaced(env.client.clone(), namespace);
-    let target_endpoints = ListParams::default().labels("kubernetes.io/service-name=target");
-    env.until("the target is ready", async || {
-        let slices = slices.list(&target_endpoints).await.unwrap().items;
+    let endpoints = ListParams::default().labels(&format!("kubernetes.io/service-name={name}"));
+    env.until(&format!("{name} is ready"), async || {
+        let slices = slices.list(&endpoints).await.unwrap().items;
         slices
             .iter()
             .flat_map(|s| &s.endpoints)

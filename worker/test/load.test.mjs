@@ -169,11 +169,11 @@ describe('the resources of a worker', () => {
   };
   const V1 = {
     'cpu/cpu.stat': 'nr_periods 323\nnr_throttled 315\nthrottled_time 41230567000\n',
-    'cpu/cpu.cfs_quota_us': '30000\n', 'cpu/cpu.cfs_period_us': '100000\n',
+    'cpu/cpu.cfs_quota_us': '30000\n', 'cpu/cpu.cfs_period_us': '100000\n', 'cpuacct/cpuacct.usage': '900000\n',
     'memory/memory.limit_in_bytes': '268435456\n', 'memory/memory.max_usage_in_bytes': '199229440\n',
   };
-  const FIGURES = { periods: 323, throttled: 315, throttledMs: 41230.567, cpuLimit: 300, memory: 190, memoryLimit: 256 };
-  const UNKNOWN = { periods: null, throttled: null, throttledMs: null, cpuLimit: null, memory: null, memoryLimit: null };
+  const FIGURES = { periods: 323, throttled: 315, throttledMs: 41230.567, cpuMs: 0.9, cpuLimit: 300, memory: 190, memoryLimit: 256 };
+  const UNKNOWN = { periods: null, throttled: null, throttledMs: null, cpuMs: null, cpuLimit: null, memory: null, memoryLimit: null };
 
   test('are read from cgroup v2 and v1', () => {
     assert.deepEqual(readCgroup(newCgroup(V2)), FIGURES);
@@ -195,15 +195,19 @@ describe('the resources of a worker', () => {
   });
 
   test('count from the start of the load', () => {
-    const folder = newCgroup({ ...V2, 'cpu.stat': 'nr_periods 300\nnr_throttled 300\nthrottled_usec 40000000\n' });
+    const stat = (usage, rest) => `usage_usec ${usage}\n${rest}`;
+    const folder = newCgroup({ ...V2, 'cpu.stat': stat(2_000_000, 'nr_periods 300\nnr_throttled 300\nthrottled_usec 40000000\n') });
     const generator = new Generator(folder);
     assert.deepEqual(generator.measure(2, []), [2, null, null, null, null, null, null, 300, 190, 256]);
     generator.start();
-    fs.writeFileSync(path.join(folder, 'cpu.stat'), V2['cpu.stat']);
+    fs.writeFileSync(path.join(folder, 'cpu.stat'), stat(9_000_000, V2['cpu.stat'].replace('usage_usec 900\n', '')));
     const loops = [{ utilization: 0.5, loopDelay: 12.4 }, { utilization: 0.998, loopDelay: null }];
     const figures = generator.measure(2, loops);
-    assert.ok(Number.isInteger(figures[6]) && figures[6] >= 0, String(figures[6]));
-    assert.deepEqual(figures.with(6, 0), [2, 998, 12, 15, 23, 1231, 0, 300, 190, 256]);
+    assert.deepEqual(figures, [2, 998, 12, 15, 23, 1231, 7000, 300, 190, 256]);
+    const unlimited = new Generator(newCgroup({}));
+    unlimited.start();
+    const ofProcess = unlimited.measure(2, loops)[6];
+    assert.ok(Number.isInteger(ofProcess) && ofProcess >= 0 && ofProcess < 5000, `${ofProcess} ms of CPU time of the process`);
   });
 
   test('include a blocked event loop', async () => {

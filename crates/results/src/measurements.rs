@@ -294,6 +294,16 @@ impl Measurements {
             .filter_map(move |(key, value)| Some((key.name().strip_prefix(prefix)?, *value)))
     }
 
+    /// The histograms whose names start with a prefix, with their whole names.
+    pub(crate) fn histograms_below<'a>(
+        &'a self,
+        prefix: &'a str,
+    ) -> impl Iterator<Item = (&'a str, &'a Sketch)> {
+        let all = self.histograms.iter();
+        let all = all.map(|(key, sketch)| (key.name(), sketch));
+        all.filter(move |(name, _)| name.starts_with(prefix))
+    }
+
     /// The seconds between the first and the last increment of a counter, at least one, as for
     /// Artillery's rates (`_aggregateRates` in `lib/core/ssms.ts`).
     #[must_use]

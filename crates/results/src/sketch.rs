@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use loadtest_api::v1alpha1::Distribution;
+use loadtest_api::v1alpha1::{Distribution, LAYOUT_SHIFT};
 
 /// How often a worker may collapse the bins of a histogram, which limits the error to 4 %.
 pub(crate) const MAX_COLLAPSES: u8 = 2;
@@ -102,6 +102,20 @@ impl Sketch {
     /// Source: Artillery, `summarizeHistogram` in `lib/core/ssms.ts`.
     #[must_use]
     pub fn summary(&self, name: &str) -> Option<f64> {
+        self.value_of(name, round)
+    }
+
+    /// A value like that of [`Self::summary`], of the histogram with this name. The scores of layout shifts are rounded to 0.001:
+    /// a page is good below 0.1.
+    #[must_use]
+    pub fn summary_of(&self, histogram: &str, name: &str) -> Option<f64> {
+        if histogram.starts_with(LAYOUT_SHIFT) {
+            return self.value_of(name, |value| round(value * 100.0) / 100.0);
+        }
+        self.summary(name)
+    }
+
+    fn value_of(&self, name: &str, round: impl Fn(f64) -> f64) -> Option<f64> {
         match name {
             "count" => Some(float(self.count())),
             "min" => self.min,
@@ -122,17 +136,18 @@ impl Sketch {
     /// All values of the summary, as the status shows them.
     #[must_use]
     pub fn distribution(&self, name: &str) -> Distribution {
+        let summary = |value: &str| self.summary_of(name, value);
         Distribution {
             name: name.to_owned(),
             count: i64::try_from(self.count()).unwrap_or(i64::MAX),
-            min: self.summary("min"),
-            max: self.summary("max"),
-            mean: self.summary("mean"),
-            p50: self.summary("p50"),
-            p90: self.summary("p90"),
-            p95: self.summary("p95"),
-            p99: self.summary("p99"),
-            p999: self.summary("p999"),
+            min: summary("min"),
+            max: summary("max"),
+            mean: summary("mean"),
+            p50: summary("p50"),
+            p90: summary("p90"),
+            p95: summary("p95"),
+            p99: summary("p99"),
+            p999: summary("p999"),
             error_bound: format!("{}%", self.error_percent()),
         }
     }

@@ -1,15 +1,34 @@
 //! Summarizes measurements for the status. The size of a summary is bounded for any number of workers
 //! and metrics.
 
-use loadtest_api::v1alpha1::{ArrivalDelay, DeliveredLoad, NamedCount, Results};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
-use crate::Measurements;
+use loadtest_api::v1alpha1::{
+    ArrivalDelay, DeliveredLoad, Distribution, LAYOUT_SHIFT, NamedCount, Results,
+};
+
 use crate::sketch::round;
+use crate::{Measurements, Sketch};
 
 const MAX_ERROR_KINDS: usize = 10;
 const MAX_CODES: usize = 20;
 const MAX_NAME_CHARS: usize = 100;
 const OTHER: &str = "other";
+/// The counters of the status codes that a browser received.
+const BROWSER_CODES: &str = "browser.page.codes.";
+
+/// The maximum number of histograms of pages and steps of a browser.
+const MAX_BROWSER_HISTOGRAMS: usize = 20;
+/// Before the name of the page or step: its web vitals, and its duration.
+const BROWSER_HISTOGRAMS: [&str; 6] = [
+    "browser.page.LCP.",
+    "browser.page.FCP.",
+    "browser.page.TTFB.",
+    "browser.page.INP.",
+    LAYOUT_SHIFT,
+    "browser.step.",
+];
 
 /// The histograms in a summary, if they were measured.
 const HISTOGRAMS: [&str; 4] = [
@@ -45,7 +64,16 @@ pub fn summarize(measured: &Measurements, workers: u32, repeated: u32) -> Result
     let histograms: Vec<_> = HISTOGRAMS
         .iter()
         .filter_map(|name| Some(measured.histogram(name)?.distribution(name)))
+        .chain(browser_histograms(measured))
         .collect();
+    let codes = measured.counters_below("http.codes.");
+    let codes = codes.chain(measured.counters_below(BROWSER_CODES));
+    let mut counts = BTreeMap::new();
+    for (code, n) in codes {
+        *counts.entry(code).or_insert(0.0) += n;
+    }
+    let browser_responses = measured.counters_below(BROWSER_CODES);
+    let browser_responses = browser_responses.fold(0.0, |sum, (_, n)| sum + n);
     let dropped_errors = whole(measured.dropped_errors);
     let mut results = Results {
         live: false,
@@ -58,11 +86,11 @@ pub fn summarize(measured: &Measurements, workers: u32, repeated: u32) -> Result
         start_skew_milliseconds: measured.starts.map(|(first, last)| whole(last - first)),
         requests: whole(requests),
         request_rate: round(requests / measured.seconds()),
-        responses: whole(sum(&["http.responses", "websocket.messages_received"])),
+        responses: whole(
+            sum(&["http.responses", "websocket.messages_received"]) + browser_responses,
+        ),
         codes: most_frequent(
-            measured
-                .counters_below("http.codes.")
-                .map(|(code, n)| (code, whole(n))),
+            counts.into_iter().map(|(code, n)| (code, whole(n))),
             MAX_CODES,
             0,
         ),
@@ -85,6 +113,22 @@ pub fn summarize(measured: &Measurements, workers: u32, repeated: u32) -> Result
         shown(times.and_then(|t| t.p99)),
     );
     results
+}
+
+/// The histograms of the most frequent pages and steps of a browser, in the order of their names.
+fn browser_histograms(measured: &Measurements) -> Vec<Distribution> {
+    let mut found: Vec<_> = BROWSER_HISTOGRAMS
+        .iter()
+        .flat_map(|prefix| measured.histograms_below(prefix))
+        .collect();
+    found.sort_by_key(|(_, sketch)| Reverse(sketch.count()));
+    found.truncate(MAX_BROWSER_HISTOGRAMS);
+    found.sort_by_key(|(name, _)| *name);
+    let shown = |(name, sketch): (&str, &Sketch)| Distribution {
+        name: shortened(name),
+        ..sketch.distribution(name)
+    };
+    found.into_iter().map(shown).collect()
 }
 
 /// The load without its share that was sent, which depends on the accepted tolerance.
@@ -118,16 +162,10 @@ fn most_frequent<'a>(
     let other = rest
         .iter()
         .fold(other, |sum, (_, n)| sum.saturating_add(*n));
-    let shown = |name: &str| {
-        name.chars()
-            .filter(|c| !c.is_control())
-            .take(MAX_NAME_CHARS)
-            .collect()
-    };
     let mut counts: Vec<_> = counts
         .into_iter()
         .map(|(name, count)| NamedCount {
-            name: shown(name),
+            name: shortened(name),
             count,
         })
         .collect();
@@ -138,6 +176,14 @@ fn most_frequent<'a>(
         });
     }
     counts
+}
+
+/// A name that a script can choose, as the status shows it.
+fn shortened(name: &str) -> String {
+    name.chars()
+        .filter(|c| !c.is_control())
+        .take(MAX_NAME_CHARS)
+        .collect()
 }
 
 /// A counter as an integer. Only a manipulated snapshot has other values.

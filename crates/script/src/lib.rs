@@ -33,6 +33,8 @@ pub struct ScriptInfo {
     pub expected_duration: Option<SignedDuration>,
     /// Whether its files need a writable folder.
     pub needs_folder: bool,
+    /// Whether it uses Artillery's browser engine.
+    pub uses_browser: bool,
     /// The thresholds of its `ensure`. None if the operator cannot read the whole script: each
     /// worker then evaluates them by itself.
     pub ensure: Option<Vec<Threshold>>,
@@ -50,6 +52,8 @@ pub struct Analysis {
     /// The thresholds of its `ensure`. None if only Artillery can read the script: JavaScript,
     /// TypeScript, or YAML that Artillery's parser accepts and the operator's does not.
     pub ensure: Option<Vec<Threshold>>,
+    /// Whether it uses Artillery's browser engine.
+    pub uses_browser: bool,
     /// The target that it names.
     pub target: Target,
     /// The first problem found in it.
@@ -126,6 +130,7 @@ fn analyze_document(text: &str, document: &Document, environment: Option<&str>) 
         let ensure = ensure::analyze(&config);
         analysis.expected_duration = phases.duration;
         analysis.ensure = Some(ensure.thresholds);
+        analysis.uses_browser = uses_browser(&config);
         analysis.target = Target::new(&config, lint.requests_paths);
         analysis.problem = analysis.problem.or(phases.problem.map(|(message, at)| {
             Problem::missing(format!("{message} at {}", yaml::position(text, at)))
@@ -145,6 +150,15 @@ fn analyze_document(text: &str, document: &Document, environment: Option<&str>) 
         analysis.warnings.push("and more".into());
     }
     analysis
+}
+
+/// Whether a `config` has the engine that runs a browser.
+///
+/// Source: Artillery, `loadEngines` in `lib/core/runner.ts`: a scenario can use only the engines listed here.
+fn uses_browser(config: &Node) -> bool {
+    config
+        .get("engines")
+        .is_some_and(|engines| engines.get("playwright").is_some())
 }
 
 /// Warnings about keys of a `config`, with their offsets.

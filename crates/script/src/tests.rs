@@ -45,6 +45,27 @@ fn expected_duration_is_the_sum_of_the_phases() {
 }
 
 #[test]
+fn browser_is_used_if_the_config_or_the_environment_has_its_engine() {
+    let uses_browser =
+        |script: &str, environment| analyze(script, "a.yaml", environment).uses_browser;
+    assert!(uses_browser(
+        "config: {target: x, engines: {playwright: {}}}\nscenarios: [{engine: playwright, testFunction: f}]",
+        None
+    ));
+    let in_environment = "config: {target: x, engines: {ws: {}}, environments: {e: {engines: {playwright: null}}}}\n\
+        scenarios: [{engine: playwright, testFunction: f}]";
+    assert!(uses_browser(in_environment, Some("e")));
+    for script in [
+        in_environment,
+        "config: {target: x, engines: [playwright]}\nscenarios: [{flow: []}]",
+        "config: {target: x, plugins: {playwright: {}}}\nscenarios: [{engine: playwright, testFunction: f}]",
+        "scenarios: [{engine: playwright, testFunction: f}]",
+    ] {
+        assert!(!uses_browser(script, None), "{script}");
+    }
+}
+
+#[test]
 fn expected_duration_is_unknown_for_unreadable_phases() {
     for script in [
         "",

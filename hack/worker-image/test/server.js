@@ -1,5 +1,5 @@
 // The tests' target on loopback: answers HTTP, takes metrics for any reporter, speaks WebSocket and enough of Socket.IO.
-// Every request is a line of the log, for the tests to read.
+// /page is a page for a browser. Every request is a line of the log, for the tests to read.
 const crypto = require('node:crypto');
 const fs = require('node:fs');
 const http = require('node:http');
@@ -14,6 +14,10 @@ const server = http.createServer(async (request, response) => {
   let body = Buffer.concat(chunks);
   if (request.headers['content-encoding'] === 'gzip') body = zlib.gunzipSync(body);
   log(`${request.method} ${request.url} ${request.headers['content-type'] ?? ''} ${body.toString('latin1').replace(/\s+/g, ' ').slice(0, 400)}`);
+  if (request.url.startsWith('/page')) {
+    response.setHeader('content-type', 'text/html');
+    return response.end(fs.readFileSync(`${__dirname}/page.html`));
+  }
   response.setHeader('content-type', 'application/json');
   response.statusCode = request.url.startsWith('/status/') ? Number(request.url.slice(8)) : 200;
   response.end('{"id": 7}');

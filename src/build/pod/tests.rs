@@ -174,6 +174,51 @@ fn start_file_and_code_are_in_separate_volumes() {
 }
 
 #[test]
+fn workers_with_a_browser_have_shared_memory_unless_they_mount_their_own() {
+    let shared_memory = |spec: &Value, defaults: &Value, uses_browser: bool| {
+        let script = ScriptInfo {
+            uses_browser,
+            ..ScriptInfo::default()
+        };
+        let pod = template(spec, defaults, &script);
+        let find = |list: &Value, key: &str, value: &str| {
+            let mut all = list.as_array().unwrap().iter();
+            all.find(|item| item[key] == value).cloned()
+        };
+        let mounts = &pod["spec"]["containers"][0]["volumeMounts"];
+        (
+            find(&pod["spec"]["volumes"], "name", "loadtest-shm"),
+            find(mounts, "mountPath", "/dev/shm"),
+            find(mounts, "mountPath", "/dev/shm/"),
+        )
+    };
+    let none = json!({});
+    let volume =
+        json!({"name": "loadtest-shm", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}});
+    let mount = json!({"name": "loadtest-shm", "mountPath": "/dev/shm"});
+    assert_eq!(
+        shared_memory(&none, &none, true),
+        (Some(volume), Some(mount), None)
+    );
+    assert_eq!(shared_memory(&none, &none, false), (None, None, None));
+
+    let own = |path: &str| {
+        json!({"volumes": [{"name": "own", "emptyDir": {"medium": "Memory"}}],
+            "volumeMounts": [{"name": "own", "mountPath": path}]})
+    };
+    let mount = |path: &str| Some(json!({"name": "own", "mountPath": path}));
+    assert_eq!(
+        shared_memory(&json!({"worker": own("/dev/shm")}), &none, true),
+        (None, mount("/dev/shm"), None)
+    );
+    assert_eq!(
+        shared_memory(&none, &own("/dev/shm/"), true),
+        (None, None, mount("/dev/shm/")),
+        "a default of the operator"
+    );
+}
+
+#[test]
 fn files_hash_is_compared_with_the_mounted_config_maps() {
     let mut files_hash = FilesHash::default();
     files_hash.add("test-script.yaml", b"config: {}");

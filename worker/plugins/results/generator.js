@@ -23,7 +23,7 @@ function readWords(file) {
 const toNumber = (word) => (/^\d+$/.test(word ?? '') ? Number(word) : null);
 
 /**
- * The figures of the container's cgroup, v2 or else v1: {periods, throttled, throttledMs} since the start of the container,
+ * The figures of the container's cgroup, v2 or else v1: {periods, throttled, throttledMs, cpuMs} since the start of the container,
  * cpuLimit in millicores, memory (the peak) and memoryLimit in MiB. Null where unknown or unlimited.
  */
 function readCgroup(root = '/sys/fs/cgroup') {
@@ -33,6 +33,7 @@ function readCgroup(root = '/sys/fs/cgroup') {
   const stat = (name) => (words.includes(name) ? toNumber(words[words.indexOf(name) + 1]) : null);
   const [throttledTime, perMs] = isV2 ? [stat('throttled_usec'), 1e3] : [stat('throttled_time'), 1e6];
   const [quota, period] = isV2 ? readWords(`${root}/cpu.max`) : ['quota', 'period'].map((name) => first(`cpu/cpu.cfs_${name}_us`));
+  const [usage, usagePerMs] = isV2 ? [stat('usage_usec'), 1e3] : [toNumber(first('cpuacct/cpuacct.usage')), 1e6];
   const cpuLimit = (toNumber(quota) * 1000) / toNumber(period);
   const memory = toNumber(isV2 ? first('memory.peak') ?? first('memory.current') : first('memory/memory.max_usage_in_bytes'));
   const memoryLimit = toNumber(isV2 ? first('memory.max') : first('memory/memory.limit_in_bytes'));
@@ -40,6 +41,8 @@ function readCgroup(root = '/sys/fs/cgroup') {
     periods: stat('nr_periods'),
     throttled: stat('nr_throttled'),
     throttledMs: throttledTime === null ? null : throttledTime / perMs,
+    // The root of all cgroups has no quota. Its usage is that of the machine.
+    cpuMs: usage === null || quota === undefined ? null : usage / usagePerMs,
     cpuLimit: cpuLimit > 0 && Number.isFinite(cpuLimit) ? Math.round(cpuLimit) : null,
     memory: memory === null ? null : Math.round(memory / MIB),
     memoryLimit: memoryLimit > 0 && memoryLimit < MAX_MEMORY_LIMIT ? Math.round(memoryLimit / MIB) : null,
@@ -81,7 +84,7 @@ class Generator {
 
   /** The key `generator` of a snapshot (see index.js). `loops` is what the threads measured of their event loops. */
   measure(threads, loops) {
-    const { periods, throttled, throttledMs, cpuLimit, memory, memoryLimit } = readCgroup(this.root);
+    const { periods, throttled, throttledMs, cpuMs, cpuLimit, memory, memoryLimit } = readCgroup(this.root);
     const since = (value, name) => (value === null || !this.before ? null : value - this.before.cgroup[name]);
     const max = (values) => (values.length > 0 ? Math.max(...values) : null);
     const { user, system } = process.cpuUsage(this.before?.cpu);
@@ -90,7 +93,8 @@ class Generator {
       max(loops.map(({ utilization }) => utilization * 1000)),
       max(loops.map(({ loopDelay }) => loopDelay).filter((delay) => delay !== null)),
       since(throttled, 'throttled'), since(periods, 'periods'), since(throttledMs, 'throttledMs'),
-      this.before ? (user + system) / 1000 : null,
+      // A browser has processes of its own.
+      since(cpuMs, 'cpuMs') ?? (this.before ? (user + system) / 1000 : null),
       cpuLimit, memory, memoryLimit,
     ];
     return values.map((value) => (value === null ? null : Math.round(value)));

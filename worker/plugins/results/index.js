@@ -31,7 +31,7 @@
 //                 utilization  of the event loop of the busiest thread while its phases ran, per mille
 //                 loopDelay    p99 of the event-loop delay of the worst thread, in ms
 //                 throttled, periods, throttledMs  of the CPU limit of the container, since the start of the load
-//                 cpuMs        CPU time of the process since the start of the load
+//                 cpuMs        CPU time of the container, or else of the process, since the start of the load
 //                 cpuLimit     in millicores
 //                 memory, memoryLimit  of the container, in MiB; `memory` is the peak
 //   counters    {name: sum}
@@ -75,7 +75,7 @@ const FAILED_EXPECTATIONS = 'plugins.expect.failed';
 
 const MAIN_HISTOGRAMS = ['http.response_time', 'vusers.session_length', 'socketio.response_time', 'browser.page.dominteractive'];
 const CORE = /^(vusers\.(created|completed|failed|skipped)|http\.(requests|responses)|browser\.http_requests)$/;
-const NEXT = /^(http\.codes|websocket|socketio)\.|^plugins\.expect\.failed$/;
+const NEXT = /^(http\.codes|browser\.page\.codes|websocket|socketio)\.|^plugins\.expect\.failed$/;
 const BUILT_IN = /^(http|vusers|browser)\./;
 
 // Bins in the format above. A fold merges the keys 2k-1 and 2k into k, which is the bin of a sketch with the square of gamma.

@@ -24,7 +24,8 @@ pub use lifecycle::JobRecord;
 pub use live::{AbortCondition, OnNoData, Series};
 pub use reasons::{ConditionType, Phase, Reason, Verdict};
 pub use results::{
-    ArrivalDelay, DeliveredLoad, Distribution, Generators, NamedCount, Results, WorstGenerator,
+    ArrivalDelay, DeliveredLoad, Distribution, Generators, LAYOUT_SHIFT, NamedCount, Results,
+    WorstGenerator,
 };
 pub use script::{
     ClaimFiles, Config, ConfigMapFiles, ConfigMaps, External, ImageFiles, Processor,

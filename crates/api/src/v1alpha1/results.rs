@@ -32,7 +32,7 @@ pub struct Results {
     /// Milliseconds between the first and the last worker to begin its load, by their clocks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_skew_milliseconds: Option<i64>,
-    /// Requests that were sent: HTTP requests, WebSocket messages, Socket.IO emits.
+    /// Requests that were sent: HTTP requests, WebSocket messages, Socket.IO emits, requests of browsers.
     pub requests: i64,
     /// Requests per second, from the first to the last.
     pub request_rate: f64,
@@ -58,7 +58,7 @@ pub struct Results {
     /// 99th percentile of the response time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p99: Option<String>,
-    /// The main histograms, in milliseconds.
+    /// The main histograms, in milliseconds. browser.page.CLS has no unit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub histograms: Vec<Distribution>,
     /// Upper bound of metrics that did not fit into the workers' result messages.
@@ -227,6 +227,20 @@ pub struct Distribution {
     pub error_bound: String,
 }
 
+/// The names of the response times that the columns show, the first one that was measured.
+const RESPONSE_TIMES: [&str; 2] = ["http.response_time", "socketio.response_time"];
+
+/// Before the name of a page: the histogram of its layout shifts, whose scores have no unit.
+pub const LAYOUT_SHIFT: &str = "browser.page.CLS.";
+
+impl Distribution {
+    /// Whether the values are times in milliseconds. Unknown for histograms of scripts.
+    #[must_use]
+    pub fn is_time(&self) -> bool {
+        !self.name.starts_with(LAYOUT_SHIFT) && self.name != "browser.memory_used_mb"
+    }
+}
+
 // serde wants a reference.
 #[allow(clippy::trivially_copy_pass_by_ref)]
 fn is_zero(n: &i32) -> bool {
@@ -340,9 +354,9 @@ impl Results {
     /// The response times that the columns show: of HTTP, or else of Socket.IO.
     #[must_use]
     pub fn response_time(&self) -> Option<&Distribution> {
-        self.histograms
+        RESPONSE_TIMES
             .iter()
-            .find(|histogram| histogram.name.ends_with(".response_time"))
+            .find_map(|name| self.histograms.iter().find(|one| one.name == *name))
     }
 }
 

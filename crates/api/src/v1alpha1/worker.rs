@@ -111,8 +111,8 @@ pub struct WorkerTemplate {
     pub dns_config: Option<PodDNSConfig>,
 
     /// Volumes of the pods: configMap, secret, emptyDir, persistentVolumeClaim, or projected from configMap, secret
-    /// and downwardAPI. The names data, tmp, loadtest, loadtest-start, test-script, claim-files and image-files are
-    /// reserved.
+    /// and downwardAPI. The names data, tmp, loadtest, loadtest-start, loadtest-shm, test-script, claim-files and
+    /// image-files are reserved.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,
 

@@ -113,11 +113,12 @@ const SYSCTLS: [&str; 10] = [
 ];
 
 /// Names of the operator's own volumes.
-const RESERVED_VOLUMES: [&str; 7] = [
+const RESERVED_VOLUMES: [&str; 8] = [
     "data",
     "tmp",
     "loadtest",
     "loadtest-start",
+    "loadtest-shm",
     "test-script",
     "claim-files",
     "image-files",

@@ -79,6 +79,14 @@ pub(super) fn optional_ms(path: &str, ms: Option<f64>) -> Markup {
     }
 }
 
+/// A value of a histogram of the status.
+pub(super) fn optional_value(path: &str, of: &Distribution, number: Option<f64>) -> Markup {
+    match number {
+        Some(number) if !of.is_time() => value(path, number, grouped_decimal(number)),
+        _ => optional_ms(path, number),
+    }
+}
+
 /// A box that scrolls sideways by itself, also by keyboard.
 pub(super) fn scroll(label: &str, content: &Markup) -> Markup {
     html! { div.scroll role="region" aria-label=(label) tabindex="0" { (content) } }
@@ -160,8 +168,11 @@ fn no_results(report: &Report) -> Markup {
 
 /// Where the status has the response times.
 fn response_time_path(results: &Results) -> Option<String> {
-    let is_response_time = |one: &Distribution| one.name.ends_with(".response_time");
-    let at = results.histograms.iter().position(is_response_time)?;
+    let name = &results.response_time()?.name;
+    let at = results
+        .histograms
+        .iter()
+        .position(|one| one.name == *name)?;
     Some(format!("results.histograms.{at}"))
 }
 

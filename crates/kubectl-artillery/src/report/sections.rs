@@ -5,7 +5,7 @@ use loadtest_api::v1alpha1::{Distribution, NamedCount, Threshold};
 use maud::{Markup, html};
 
 use super::format::{grouped, grouped_decimal, milliseconds, offset, time, timestamp};
-use super::html::{count, optional_ms, scroll, share};
+use super::html::{count, optional_ms, optional_value, scroll, share};
 use super::plot::{Unit, axis_value, float, log_ticks, number, percent, ticks};
 use super::{EntryKind, Report, ResponseTimes, WorkerLine};
 
@@ -18,7 +18,7 @@ pub(super) fn response_times(report: &Report) -> Markup {
         return html! {};
     };
     let row = |path: &str, one: &Distribution| {
-        let value = |name: &str, ms: Option<f64>| optional_ms(&format!("{path}.{name}"), ms);
+        let value = |name: &str, n: Option<f64>| optional_value(&format!("{path}.{name}"), one, n);
         html! { tr {
             th scope="row" { code { (one.name) } }
             td { (count(&format!("{path}.count"), one.count)) }

@@ -198,7 +198,7 @@ impl Values<'_> {
                 .unwrap_or_else(|| format!("no worker reported {histogram}"))
         })?;
         sketch
-            .summary(summary)
+            .summary_of(histogram, summary)
             .ok_or_else(|| format!("{histogram} has no {summary}"))
     }
 }

@@ -63,6 +63,10 @@ const HISTOGRAMS: [&str; 14] = [
 ];
 const COMPUTED: [&str; 2] = ["apdex", "maxErrorRate"];
 
+/// Web vitals, which a browser measures for each page.
+const WEB_VITALS: [&str; 5] = ["LCP", "FCP", "TTFB", "INP", "CLS"];
+const PAGE: &str = "browser.page.";
+
 /// Counters of plugins, which count nothing while the plugin is not enabled. Each group has the
 /// prefix of its counters.
 const PLUGIN_GROUPS: [&str; 2] = ["plugins.expect.", "apdex."];
@@ -178,6 +182,12 @@ pub(super) fn misspelling(name: &str) -> Option<String> {
             "{name} is a histogram; name one of its values, such as {name}.p95"
         ));
     }
+    if let Some(vital) = vital_without_page(name) {
+        return Some(format!(
+            "{PAGE}{vital} is a histogram of each page; add the page, such as '{PAGE}{vital}.http://example.com/.p75', \
+             or with aggregateByName the scenario"
+        ));
+    }
     if is_known(name) {
         return name
             .strip_prefix("errors.")
@@ -208,6 +218,15 @@ pub(super) fn misspelling(name: &str) -> Option<String> {
         })
 }
 
+/// The web vital that a name consists of, without a page and possibly with one of its values.
+fn vital_without_page(name: &str) -> Option<&'static str> {
+    let rest = name.strip_prefix(PAGE)?;
+    let (vital, value) = rest.split_once('.').unwrap_or((rest, "p75"));
+    let is_value = Sketch::SUMMARIES.contains(&value);
+    let vital = |one: &&&str| vital.eq_ignore_ascii_case(one) && is_value;
+    WEB_VITALS.iter().find(vital).copied()
+}
+
 /// Whether a counter is 0 if no worker incremented it. `reported` is whether any metric with a
 /// prefix was reported. Counters of a plugin are 0 only if the plugin counted something.
 pub(super) fn is_zero_when_uncounted(name: &str, reported: impl Fn(&str) -> bool) -> bool {
@@ -231,7 +250,7 @@ pub(super) fn is_known(name: &str) -> bool {
     let is_value = |(histogram, summary): (&str, &str)| {
         Sketch::SUMMARIES.contains(&summary)
             && (HISTOGRAMS.contains(&histogram)
-                || ["browser.page.", "browser.step."]
+                || [PAGE, "browser.step."]
                     .iter()
                     .any(|prefix| histogram.starts_with(prefix)))
     };

@@ -13,6 +13,7 @@ fn threshold_that_artillery_can_measure_is_accepted_before_the_start() {
         "http.codes.503 / (http.responses - http.requests) < 0.01 and sqrt(vusers.failed - 9) < 1",
         "http.request_rate > 20 and websocket.send_rate > 1 and socketio.emit > 0 and apdex > 0.9",
         "maxErrorRate < 1 and plugins.expect.failed == 0 and plugins.expect.ok.statusCode > 1",
+        "'browser.page.LCP.The shop.p75' < 2500 and browser.page.CLS.https://t:8/a?b=NUMBER.p75 < 0.1",
         "browser.page.LCP.http://t.p95 < 2500 and browser.http_requests > 1 and browser.step.a.p99 < 5",
         "plugins.metrics-by-endpoint.response_time./a.p99 < 6 and plugins.metrics-by-endpoint./a (get).codes.200 == 4",
         "plugins.metrics-by-endpoint./b-c?d=(e).errors.ETIMEDOUT == 0 or (1 > 2)",
@@ -82,6 +83,11 @@ fn metric_that_artillery_does_not_have_is_rejected_with_a_suggestion() {
         ("my-logins > 5", "if a processor emits my-logins"),
         ("http.other == 0", "Artillery has no metric http.other"),
         ("vusers.x.p95 < 1", "Artillery has no metric vusers.x.p95"),
+        (
+            "browser.page.LCP.p75 < 2500",
+            "browser.page.LCP is a histogram of each page; add the page, such as 'browser.page.LCP.http://example.com/.p75'",
+        ),
+        ("browser.page.cls < 1", "'browser.page.CLS.http://"),
         ("load.rate > 1", "the operator has no metric load.rate"),
         (
             "load.arrival_delay < 5",
