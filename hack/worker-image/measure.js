@@ -1,6 +1,7 @@
 // Called by measure.sh: measure.js ROUNDS FOLDER NAME=COMMAND...
 // Prints how long each command takes from its start to its first request, once alone and once with four at a time. The target
 // is on the loopback interface. The variants alternate, so that other load on the machine affects all of them.
+// With BROWSER=true the request is that of a page, by the browser engine.
 const { spawn } = require('node:child_process');
 const fs = require('node:fs');
 const http = require('node:http');
@@ -16,10 +17,16 @@ let runs = 0;
 async function start(command) {
   const id = ++runs;
   // Many a second, since Artillery waits for a whole interval before its first virtual user.
-  fs.writeFileSync(`${folder}/${id}.json`, JSON.stringify({
-    config: { target: `http://127.0.0.1:${target.address().port}`, phases: [{ duration: 5, arrivalRate: 20 }] },
+  const script = {
+    config: { target: `http://127.0.0.1:${target.address().port}`, phases: [{ duration: 5, arrivalRate: 20, maxVusers: 1 }] },
     scenarios: [{ flow: [{ get: { url: `/${id}` } }] }],
-  }));
+  };
+  if (process.env.BROWSER) {
+    fs.writeFileSync(`${folder}/open.js`, "module.exports.open = (page) => page.goto('');");
+    Object.assign(script.config, { target: `${script.config.target}/${id}`, engines: { playwright: {} }, processor: './open.js' });
+    script.scenarios = [{ engine: 'playwright', testFunction: 'open' }];
+  }
+  fs.writeFileSync(`${folder}/${id}.json`, JSON.stringify(script));
   const began = performance.now();
   const asked = new Promise((resolve) => waiting.set(`/${id}`, resolve));
   const child = spawn('sh', ['-c', `exec ${command} run /tmp/measure/${id}.json`], { stdio: ['ignore', 'ignore', 'inherit'] });

@@ -141,6 +141,14 @@ check "expect fails" 21 "expected: 201" -- run expect.yml
 environment=("ARTILLERY_PLUGIN_PATH=$tests/plugins")
 check "plugins, built in and on the plugin path" 0 "apdex" "plugins.metrics-by-endpoint" "of-cjs has 1" "of-esm is here" "GET /plugins/[a-z]" -- run plugins.yml
 environment=()
+# Artillery looks for engines beside itself and on NODE_PATH, and not on the plugin path.
+environment=("NODE_PATH=$tests/plugins")
+check "an engine and a plugin on NODE_PATH" 0 'own.steps: \.+ 2$' "of-cjs has" -- run own-engine.yml
+environment=(WORD=hello)
+check "variables of the environment" 0 "GET /variables/hello/hello/hello" -- run variables.yml
+environment=()
+check "plugin slack" 0 "POST /slack .*run finished" -- run http.yml --overrides '{"config": {"plugins": {"slack": {"webhookUrl": "http://127.0.0.1:8080/slack"}}}}'
+check "reporter statsd" 0 "UDP artillery.http.requests:15.c" -- run http.yml --overrides '{"config": {"plugins": {"publish-metrics": [{"type": "statsd", "host": "127.0.0.1", "port": 8125}]}}}'
 check "engine ws" 0 'websocket.messages_sent: \.+ 2$' "WS /ws hello" -- run ws.yml
 check "engine socketio" 0 'socketio.emit: \.+ 2$' 'vusers.completed: \.+ 2$' "WS .*ask" -- run socketio.yml
 environment=(AWS_ENDPOINT_URL=http://127.0.0.1:8080 AWS_ACCESS_KEY_ID=a AWS_SECRET_ACCESS_KEY=b WORKER_ID=worker-1)
@@ -149,7 +157,7 @@ environment=()
 # These reporters send only to the servers of their vendors, so the test checks only that they load.
 check "reporters: Splunk, New Relic, Mixpanel" 0 -- run reporters.yml --overrides '{"config": {"plugins": {"publish-metrics": [
   {"type": "splunk", "realm": "us1", "accessToken": "a"}, {"type": "newrelic", "licenseKey": "a"}, {"type": "mixpanel", "projectToken": "a"}]}}}'
-check "the browser engine without a browser" 11 "Cannot find package 'playwright'" -- run browser.yml -e javascript
+check "the browser engine without a browser" 11 "Cannot find module '@playwright/test'" -- run browser.yml -e javascript
 check "unknown engine" 11 "engine nowhere specified but module artillery-engine-nowhere could not be loaded" -- run engine.yml
 check "no such flag" 2 "Nonexistent flag: --bad" -- run --bad http.yml
 check "no such script" 1 "not-there.yml" -- run not-there.yml
