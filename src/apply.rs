@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::build;
 use crate::cache::object_ref;
 use crate::context::Context;
-use crate::decide::{Action, JobField, JobPatch, PodRef, SendStartTime};
+use crate::decide::{Action, JobField, JobPatch, PodRef, SendStartTime, TERMINATE_NOW_SECONDS};
 use crate::error::{Error, WRITE_STATUS};
 use crate::observe::{find_job, read_worker_files};
 use crate::runtime::api_error::with_timeout;
@@ -116,12 +116,18 @@ async fn create_job(ctx: &Context, test: &LoadTest, job: &Job) -> Result<Applied
 async fn patch_job(ctx: &Context, test: &LoadTest, patch: &JobPatch) -> Result<Applied, Error> {
     let jobs: Api<PartialJob> =
         Api::namespaced(ctx.client.clone(), &test.namespace().unwrap_or_default());
-    let spec = match patch.field {
-        JobField::ActiveDeadline(seconds) => json!({"activeDeadlineSeconds": seconds}),
-        JobField::Ttl(seconds) => json!({"ttlSecondsAfterFinished": seconds}),
+    let (spec, deadline) = match patch.field {
+        JobField::ActiveDeadline(seconds) => {
+            (json!({"activeDeadlineSeconds": seconds}), Some(seconds))
+        }
+        JobField::EndWithoutPods => (
+            json!({"activeDeadlineSeconds": TERMINATE_NOW_SECONDS, "parallelism": 0}),
+            Some(TERMINATE_NOW_SECONDS),
+        ),
+        JobField::Ttl(seconds) => (json!({"ttlSecondsAfterFinished": seconds}), None),
     };
     let mut metadata = json!({"uid": patch.uid});
-    if let JobField::ActiveDeadline(seconds) = patch.field {
+    if let Some(seconds) = deadline {
         metadata["annotations"] = json!({DEADLINE_ANNOTATION: seconds.to_string()});
     }
     let patch = Patch::Merge(json!({"metadata": metadata, "spec": spec}));

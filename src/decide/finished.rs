@@ -44,6 +44,9 @@ impl Decision<'_> {
         outcome: &JobOutcome,
         workers: &[Arc<WorkerStatus>],
     ) -> Plan {
+        if self.was_resumed(job) {
+            return self.with_suspended_job(job, workers);
+        }
         let start_events = self.start_events(workers);
         let workers = blame_first_deleted(workers, job, outcome);
         let mut plan = match outcome {

@@ -72,6 +72,13 @@ pub(super) fn suspended_by_spec(test: &str) -> String {
     )
 }
 
+pub(super) fn job_queued(job: &str, queue: &str, namespace: &str, uid: &str) -> String {
+    format!(
+        "Job {job} is suspended: it waits in the queue {queue} of Kueue. The test starts when Kueue admits it. For the reason, see: \
+         kubectl describe workloads -n {namespace} -l kueue.x-k8s.io/job-uid={uid}"
+    )
+}
+
 pub(super) fn job_suspended_by_queue(job: &str) -> String {
     format!(
         "Job {job} is suspended, by a queueing system or manually. The test starts when it is resumed \

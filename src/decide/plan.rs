@@ -51,19 +51,25 @@ impl Action {
         })
     }
 
-    /// Ends a Job, unless it ends already.
+    /// Ends a Job, unless it ends already. The deadline of a suspended Job begins when it is resumed, and until then it must not
+    /// create pods.
     pub(super) fn terminate(job: &JobStatus) -> Option<Self> {
-        let ends =
-            job.outcome.is_some() || job.failing || job.deadline == Some(TERMINATE_NOW_SECONDS);
-        let deadline = JobField::ActiveDeadline(TERMINATE_NOW_SECONDS);
-        (!ends).then(|| Self::patch_job(job, deadline))
+        let has_deadline = job.deadline == Some(TERMINATE_NOW_SECONDS);
+        let is_emptied = !job.suspended || job.parallelism == 0;
+        let ends = job.outcome.is_some() || job.failing || has_deadline && is_emptied;
+        let field = if job.suspended {
+            JobField::EndWithoutPods
+        } else {
+            JobField::ActiveDeadline(TERMINATE_NOW_SECONDS)
+        };
+        (!ends).then(|| Self::patch_job(job, field))
     }
 
     /// Whether the action does nothing but end load. Such an action needs no record.
     #[must_use]
     pub fn ends_load(&self) -> bool {
         let terminate = JobField::ActiveDeadline(TERMINATE_NOW_SECONDS);
-        matches!(self, Self::PatchJob(patch) if patch.field == terminate)
+        matches!(self, Self::PatchJob(patch) if [terminate, JobField::EndWithoutPods].contains(&patch.field))
     }
 }
 
@@ -81,6 +87,8 @@ pub struct JobPatch {
 pub enum JobField {
     /// `activeDeadlineSeconds`: seconds the Job may run.
     ActiveDeadline(i64),
+    /// `activeDeadlineSeconds` of a Job that is to end now, and `parallelism: 0`: a suspended Job creates no pods when it is resumed.
+    EndWithoutPods,
     /// `ttlSecondsAfterFinished`: seconds from its end until it is deleted.
     Ttl(i32),
 }

@@ -114,9 +114,10 @@ impl<'a> Run<'a> {
 
     /// The first check that applies.
     pub(super) fn progress(&self) -> Progress {
-        let checks: [fn(&Self) -> Option<Progress>; 7] = [
+        let checks: [fn(&Self) -> Option<Progress>; 8] = [
             Self::stopping,
             Self::stop_requested,
+            Self::parallelism_reduced,
             Self::abort_condition_met,
             Self::start_deadline_exceeded,
             Self::failed_with_live_pod,
@@ -139,6 +140,17 @@ impl<'a> Run<'a> {
     fn stop_requested(&self) -> Option<Progress> {
         (self.decision.test.spec.stop == Some(true))
             .then(|| Progress::stopping(true, Reason::Stopping, messages::STOPPING.to_owned()))
+    }
+
+    /// The workers would run one after another: a queue admitted a part of the Job, or somebody changed it.
+    fn parallelism_reduced(&self) -> Option<Progress> {
+        let count = self.decision.test.spec.count;
+        let parallelism = self.job.parallelism;
+        (parallelism < count).then(|| {
+            let name = self.decision.test.name_any();
+            let message = messages::parallelism_reduced(&name, parallelism, count);
+            Progress::stopping(false, Reason::JobFailed, message)
+        })
     }
 
     /// A condition of `spec.abort` has held for long enough, or could not be evaluated for too long.

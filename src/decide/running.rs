@@ -23,6 +23,9 @@ use crate::state::{
     JobOutcome, JobState, JobStatus, Observed, StartState, WorkerFiles, WorkerState, WorkerStatus,
 };
 
+/// The label that names a queue of Kueue (Kueue, `pkg/controller/constants`).
+const KUEUE_QUEUE_LABEL: &str = "kueue.x-k8s.io/queue-name";
+
 /// How often the counts and the duration of a running test are written, where few tests run.
 pub const STATUS_REFRESH_INTERVAL: SignedDuration = SignedDuration::from_secs(10);
 
@@ -107,7 +110,7 @@ impl Decision<'_> {
             return self.job_finished(&job, &JobOutcome::Complete { at }, workers);
         }
         // A Job that is failing ends by itself, suspended or not.
-        if job.suspended && !job.failing {
+        if job.suspended && !job.failing || self.was_resumed(job) {
             return self.with_suspended_job(job, workers);
         }
         let run = Run::new(self, job, observed);
@@ -268,10 +271,23 @@ impl Decision<'_> {
                 .is_some_and(|at| saturating_add(at, SIDECAR_GRACE_PERIOD) <= self.now)
     }
 
+    /// Whether the Job was suspended and resumed unnoticed: Kubernetes then starts it anew, at a later time.
+    pub(super) fn was_resumed(&self, job: &JobStatus) -> bool {
+        let recorded = self.current.start_time.as_ref().map(|at| at.0);
+        // A Job that is being ended fails for the recorded cause.
+        self.current.phase != Some(Phase::Stopping)
+            && recorded.is_some_and(|recorded| job.started.is_some_and(|at| at > recorded))
+    }
+
     /// The Job is suspended: before its start by a queueing system, which is fine, or later, when resuming it would repeat the
     /// load of its workers.
-    fn with_suspended_job(&self, job: &JobStatus, workers: &[Arc<WorkerStatus>]) -> Plan {
+    pub(super) fn with_suspended_job(
+        &self,
+        job: &JobStatus,
+        workers: &[Arc<WorkerStatus>],
+    ) -> Plan {
         let name = self.test.name_any();
+        let namespace = self.test.namespace().unwrap_or_default();
         if self.current.start_time.is_some() || workers.iter().any(|w| w.started) {
             let stopped =
                 self.current.phase == Some(Phase::Stopping) || self.test.spec.stop == Some(true);
@@ -282,11 +298,12 @@ impl Decision<'_> {
                     messages::STOPPED_AND_JOB_SUSPENDED.to_owned(),
                 )
             } else {
-                (
-                    FinalPhase::Failed,
-                    Reason::JobSuspended,
-                    messages::job_suspended_after_start(&name),
-                )
+                let message = if job.suspended {
+                    messages::job_suspended_after_start(&name, &namespace)
+                } else {
+                    messages::job_resumed(&name)
+                };
+                (FinalPhase::Failed, Reason::JobSuspended, message)
             };
             return self.finish(end, reason, &message, Some(job), workers, self.now);
         }
@@ -297,9 +314,13 @@ impl Decision<'_> {
                 messages::STOPPED_BEFORE_START,
             );
         }
+        let message = match self.test.labels().get(KUEUE_QUEUE_LABEL) {
+            Some(queue) => messages::job_queued(&name, queue, &namespace, &job.uid),
+            None => messages::job_suspended_by_queue(&name),
+        };
         Plan {
             events: self.start_events(workers),
-            ..self.suspended(messages::job_suspended_by_queue(&name), Some(name))
+            ..self.suspended(message, Some(name))
         }
     }
 

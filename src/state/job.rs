@@ -26,6 +26,8 @@ pub struct JobStatus {
     pub failed: i32,
     /// Whether the Job is suspended.
     pub suspended: bool,
+    /// How many pods the Job creates at most at a time.
+    pub parallelism: i32,
     /// The `activeDeadlineSeconds` that the operator asked for.
     pub requested_deadline: Option<i64>,
     /// `activeDeadlineSeconds`.
@@ -99,6 +101,7 @@ impl JobStatus {
             succeeded: status.succeeded.unwrap_or_default(),
             failed: status.failed.unwrap_or_default(),
             suspended: job.spec.suspend.unwrap_or_default(),
+            parallelism: job.spec.parallelism.unwrap_or(1),
             requested_deadline: annotation.and_then(|seconds| seconds.parse().ok()),
             deadline: job.spec.active_deadline_seconds,
             ttl: job.spec.ttl_seconds_after_finished,

@@ -193,6 +193,8 @@ pub struct PartialJob {
 pub struct PartialJobSpec {
     /// Whether the Job is suspended.
     pub suspend: Option<bool>,
+    /// How many pods the Job creates at most at a time.
+    pub parallelism: Option<i32>,
     /// The maximum duration of the Job in seconds.
     pub active_deadline_seconds: Option<i64>,
     /// The seconds from the end of the Job until its deletion.

@@ -2,9 +2,9 @@
 //! changes to its Job and pods by users.
 
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::ResourceExt;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use loadtest_api::v1alpha1::LoadTest;
 use serde_json::{Value, json};
 
@@ -115,16 +115,9 @@ async fn job_suspended_after_its_start_never_repeats_its_load() {
         .unwrap();
     let failed = env.until_phase("twice", "Failed").await;
     assert_eq!(condition(&failed, "Failed").1, "JobSuspended");
-    env.until("the Job has a deadline that ends it", async || {
-        (env.api::<Job>()
-            .get("twice")
-            .await
-            .unwrap()
-            .spec
-            .unwrap()
-            .active_deadline_seconds
-            == Some(1))
-        .then_some(())
+    env.until("the Job has a deadline, and creates no pods", async || {
+        let spec = env.api::<Job>().get("twice").await.unwrap().spec.unwrap();
+        (spec.active_deadline_seconds == Some(1) && spec.parallelism == Some(0)).then_some(())
     })
     .await;
     env.api::<Job>()
@@ -145,6 +138,16 @@ async fn job_suspended_after_its_start_never_repeats_its_load() {
             .then_some(())
     })
     .await;
+    let created = env
+        .api::<Event>()
+        .list(&ListParams::default())
+        .await
+        .unwrap();
+    let created = created
+        .items
+        .iter()
+        .filter(|e| e.reason.as_deref() == Some("SuccessfulCreate"));
+    assert_eq!(created.count(), 1, "the Job creates no second pod");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

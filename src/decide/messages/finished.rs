@@ -30,10 +30,26 @@ pub(in crate::decide) fn job_deleted(job: &str) -> String {
     )
 }
 
-pub(in crate::decide) fn job_suspended_after_start(job: &str) -> String {
+pub(in crate::decide) fn job_suspended_after_start(job: &str, namespace: &str) -> String {
     format!(
-        "Job {job} was suspended after its workers had started. It is not resumed, because the workers would repeat their \
-         load. Delete the LoadTest and create it again."
+        "Job {job} was suspended after it had started, by a queueing system or manually. It is not resumed, because the workers \
+         would repeat their load. For the cause, see: kubectl get events -n {namespace}. To run the test again, delete the LoadTest \
+         and create it again."
+    )
+}
+
+pub(in crate::decide) fn parallelism_reduced(job: &str, parallelism: i32, count: i32) -> String {
+    format!(
+        "Job {job} may run only {parallelism} of {} at a time (spec.parallelism), so the load would not be that of the test. \
+         Partial admission by a queueing system is not supported.",
+        count_of_workers(count)
+    )
+}
+
+pub(in crate::decide) fn job_resumed(job: &str) -> String {
+    format!(
+        "Job {job} was suspended after it had started, and then resumed. Its workers were started twice and may have repeated their \
+         load, so the test is ended. To run the test again, delete the LoadTest and create it again."
     )
 }
 

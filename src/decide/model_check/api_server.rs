@@ -55,6 +55,7 @@ impl State {
                     started: false,
                     suspended: false,
                     at_once: false,
+                    emptied: false,
                     failing: None,
                     outcome: None,
                 };
@@ -80,10 +81,11 @@ impl State {
                 }
                 true
             }
-            Request::End { job } => {
+            Request::End { job, without_pods } => {
                 if let Some(there) = self.cluster.job.as_mut().filter(|j| j.uid == job) {
                     assert_ne!(there.owner, 0, "I7: a foreign Job was written to");
                     there.at_once = true;
+                    there.emptied |= without_pods;
                 }
                 true
             }

@@ -96,8 +96,8 @@ impl State {
             let all_done = self.cluster.pods.len() == self.workers
                 && self.cluster.pods.iter().all(|p| *p == Pod::Succeeded);
             assert!(
-                job.outcome.is_some() || job.suspended && (job.at_once || all_done),
-                "I2: a Job keeps running: {self:#?}\nfrom {from:#?}"
+                job.outcome.is_some() || job.suspended && (job.at_once && job.emptied || all_done),
+                "I2, I20: a Job keeps running, or does when it is resumed: {self:#?}\nfrom {from:#?}"
             );
         }
     }

@@ -53,6 +53,8 @@ struct Job {
     started: bool,
     suspended: bool,
     at_once: bool,
+    /// Whether it creates no pods.
+    emptied: bool,
     failing: Option<End>,
     outcome: Option<End>,
 }
@@ -100,6 +102,7 @@ enum Request {
     },
     End {
         job: u8,
+        without_pods: bool,
     },
     /// The start instant for workers of a Job, by index.
     Start {

@@ -48,6 +48,7 @@ pub(super) fn test_job(job: Job, pods: &[Pod]) -> JobStatus {
         succeeded: count(|p| *p == Pod::Succeeded),
         failed: i32::from(job.failing.is_some()),
         suspended: job.suspended,
+        parallelism: if job.emptied { 0 } else { i32::MAX },
         requested_deadline: Some(deadline),
         deadline: Some(deadline),
         ttl: None,

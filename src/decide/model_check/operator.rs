@@ -108,6 +108,7 @@ impl State {
             Some(Action::CreateJob(_)) => requests.push(Request::Create { owner: test.uid }),
             Some(Action::PatchJob(patch)) => requests.push(Request::End {
                 job: patch.uid.parse().unwrap(),
+                without_pods: patch.field == JobField::EndWithoutPods,
             }),
             Some(Action::SendStartTime(start)) => {
                 let Some(job) = self.view.job else {

@@ -57,6 +57,9 @@ impl State {
         if !job.started && !job.suspended && job.failing.is_none() {
             add("job starts", &mut |s| {
                 change(s, &|j| j.started = true);
+                if job.emptied {
+                    return;
+                }
                 s.cluster.pods.resize(s.workers, Pod::Pending);
                 // The Job controller recreates pods that a suspension stopped. Their load is then sent twice.
                 for pod in s
@@ -87,7 +90,7 @@ impl State {
         }
         let pods = &self.cluster.pods;
         if job.failing.is_none() {
-            if pods.iter().all(|p| *p == Pod::Succeeded) {
+            if !pods.is_empty() && pods.iter().all(|p| *p == Pod::Succeeded) {
                 add("job complete", &mut |s| {
                     change(s, &|j| j.outcome = Some(End::Complete));
                 });
@@ -193,6 +196,7 @@ impl State {
                     started: true,
                     suspended: false,
                     at_once: false,
+                    emptied: false,
                     failing: None,
                     outcome: None,
                 });

@@ -46,6 +46,7 @@ fn job() -> JobStatus {
         succeeded: 0,
         failed: 0,
         suspended: false,
+        parallelism: i32::MAX,
         requested_deadline: Some(NO_DEADLINE),
         deadline: Some(NO_DEADLINE),
         deleting: false,

@@ -193,10 +193,123 @@ fn a_queued_job_waits_and_a_job_suspended_later_fails_the_test() {
         (status.phase, status.conditions[2].reason.as_str()),
         (Some(Phase::Failed), "JobSuspended")
     );
-    // And whoever resumes it now does not send load again.
+    // Whoever resumes it later starts no pods, and whoever has resumed it already does not send load for long.
+    for (suspended, field) in [
+        (true, JobField::EndWithoutPods),
+        (false, JobField::ActiveDeadline(TERMINATE_NOW_SECONDS)),
+    ] {
+        let left = JobState::Owned(JobStatus { suspended, ..job() });
+        assert_eq!(
+            patched_field(&plan(&test, &seen(left, vec![]), 6020)),
+            Some(field)
+        );
+    }
+}
+
+#[test]
+fn a_suspended_job_of_a_finished_test_creates_no_pods_even_if_its_deadline_was_set_before() {
+    let mut test = test(1);
+    test.status = Some(LoadTestStatus {
+        phase: Some(Phase::Stopped),
+        observed_generation: Some(1),
+        ..LoadTestStatus::default()
+    });
+    let left = |parallelism| {
+        JobState::Owned(JobStatus {
+            suspended: true,
+            parallelism,
+            deadline: Some(TERMINATE_NOW_SECONDS),
+            ..job()
+        })
+    };
     assert_eq!(
-        patched_field(&plan(&test, &seen(JobState::Owned(job()), vec![]), 6020)),
+        patched_field(&plan(&test, &seen(left(1), vec![]), 1)),
+        Some(JobField::EndWithoutPods)
+    );
+    assert!(
+        plan(&test, &seen(left(0), vec![]), 2).action.is_none(),
+        "it is patched once"
+    );
+}
+
+#[test]
+fn a_job_that_was_suspended_and_resumed_unnoticed_fails_the_test() {
+    let mut running = test(1);
+    step(&mut running, &seen(JobState::Absent, vec![]), 0);
+    let workers = || vec![worker(0, WorkerState::Running)];
+    step(&mut running, &seen(JobState::Owned(job()), workers()), 1);
+    assert_eq!(running.phase(), Some(Phase::Running));
+    let again = |outcome| {
+        JobState::Owned(JobStatus {
+            started: Some(at(60)),
+            outcome,
+            ..job()
+        })
+    };
+    let complete = Some(JobOutcome::Complete { at: at(90) });
+    for outcome in [None, complete] {
+        let status = step(&mut running.clone(), &seen(again(outcome), workers()), 61)
+            .status
+            .unwrap();
+        assert_eq!(
+            (status.phase, status.conditions[2].reason.as_str()),
+            (Some(Phase::Failed), "JobSuspended")
+        );
+        assert!(
+            status.conditions[2].message.contains("and then resumed"),
+            "{}",
+            status.conditions[2].message
+        );
+    }
+    // The view of the Job may also be older than the status.
+    let older = JobState::Owned(JobStatus {
+        started: None,
+        ..job()
+    });
+    let status = step(&mut running, &seen(older, workers()), 61).status;
+    assert!(status.is_none_or(|s| s.phase == Some(Phase::Running)));
+}
+
+#[test]
+fn a_job_that_may_run_only_some_of_its_workers_at_a_time_is_ended() {
+    let mut test = test(2);
+    step(&mut test, &seen(JobState::Absent, vec![]), 0);
+    let admitted = JobState::Owned(JobStatus {
+        parallelism: 1,
+        ..job()
+    });
+    let pending = vec![worker(0, WorkerState::Pending { blocker: None })];
+    let ended = step(&mut test, &seen(admitted, pending), 1);
+    assert_eq!(
+        patched_field(&ended),
         Some(JobField::ActiveDeadline(TERMINATE_NOW_SECONDS))
+    );
+    let status = ended.status.unwrap();
+    assert_eq!(status.phase, Some(Phase::Stopping));
+    assert!(
+        status.conditions[0]
+            .message
+            .starts_with("Job t may run only 1 of 2 workers at a time"),
+        "{}",
+        status.conditions[0].message
+    );
+}
+
+#[test]
+fn a_test_in_a_queue_of_kueue_names_the_queue_and_where_the_reason_is() {
+    let mut queued = test(1);
+    queued.metadata.labels = Some([("kueue.x-k8s.io/queue-name".into(), "team-a".into())].into());
+    step(&mut queued, &seen(JobState::Absent, vec![]), 0);
+    let held = JobState::Owned(JobStatus {
+        suspended: true,
+        started: None,
+        ..job()
+    });
+    let status = step(&mut queued, &seen(held, vec![]), 1).status.unwrap();
+    assert_eq!(
+        status.conditions[0].message,
+        "Job t is suspended: it waits in the queue team-a of Kueue. The test starts when Kueue admits it. For the reason, see: \
+         kubectl describe workloads -n n -l kueue.x-k8s.io/job-uid=j"
     );
 }
 

@@ -196,7 +196,7 @@ pub enum Reason {
     DeadlineExceeded,
     /// The cluster gave the Job another deadline than the test asks for (event).
     DeadlineOverridden,
-    /// The Job was suspended after its workers had started.
+    /// The Job was suspended after its start.
     JobSuspended,
     /// The Job was deleted before it finished.
     JobDeleted,
