@@ -59,10 +59,16 @@ if [ "$(uname)" = Linux ]; then
   fi
   # The oldest supported version. `make test-matrix` tests all.
   layer oldest hack/test-matrix.sh 1.30.14
+  if command -v go >/dev/null; then
+    layer kueue env NAME="$NAME-kueue" hack/kueue.sh --test
+  else
+    skip kueue "needs Go, to build Kueue"
+  fi
   layer faults hack/test-faults.sh --subset
 else
   skip integration "needs Linux, for etcd and kube-apiserver: run make test on a Linux machine or in a container"
   skip oldest "needs the same as integration"
+  skip kueue "needs the same as integration"
   skip faults "needs the same as integration"
 fi
 if [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ]; then

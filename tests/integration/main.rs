@@ -12,6 +12,7 @@ mod connection;
 mod coordinated_start;
 mod crd;
 mod failing_calls;
+mod kueue;
 mod leadership;
 mod lifecycle;
 mod live_results;
