@@ -85,6 +85,7 @@ if [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ]; then
     hack/prom-pushgateway/local-images.sh >/dev/null; then
     export OPERATOR_IMAGE
     layer krew hack/krew.sh --test
+    layer helm hack/test-helm.sh
     layer report hack/report-browser/test.sh
     layer image hack/worker-image/test.sh "$WORKER_ARCHIVE"
     layer browser hack/worker-image/test.sh --browser "$BROWSER_ARCHIVE"
@@ -94,17 +95,13 @@ if [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ]; then
     layer rights $CLUSTER exec --name "$NAME" cargo test --offline --test e2e -- --ignored --nocapture --test-threads=1 rbac_audit
     layer kubelet $CLUSTER exec --name "$NAME" cargo test --offline --test e2e -- --ignored --nocapture --test-threads=1 kubelet
   else
-    skip krew "the local cluster did not start; see above"
-    skip report "the local cluster did not start; see above"
-    skip image "the local cluster did not start; see above"
-    skip browser "the local cluster did not start; see above"
-    skip plugins "the local cluster did not start; see above"
-    skip end-to-end "the local cluster did not start; see above"
-    skip rights "needs the requests of the end-to-end tests"
-    skip kubelet "the local cluster did not start; see above"
+    for name in krew helm report image browser plugins end-to-end rights kubelet; do
+      skip "$name" "the local cluster or its images were not made; see above"
+    done
   fi
 else
   skip krew "needs Linux and root: sudo hack/krew.sh --test"
+  skip helm "needs Linux and root: sudo OPERATOR_IMAGE=... hack/test-helm.sh"
   skip report "needs Linux and root: sudo hack/report-browser/test.sh"
   skip image "needs Linux and root: sudo hack/worker-image/test.sh"
   skip browser "needs Linux and root: sudo hack/worker-image/test.sh --browser"

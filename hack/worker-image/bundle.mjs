@@ -8,6 +8,7 @@ import path from 'node:path';
 
 const app = path.resolve(process.argv[2]);
 const require = createRequire(path.join(app, 'package.json'));
+const acorn = require('acorn');
 const esbuild = require('esbuild');
 const artillery = path.join(app, 'node_modules/artillery');
 const dist = path.join(artillery, 'dist');
@@ -98,10 +99,47 @@ const bundled = await esbuild.build({
   external: ['@oclif/core', 'esbuild-wasm', 'playwright', '@playwright/*'],
   plugins: [keepPlace],
   banner: {
+    // Not const, because some modules declare the same variables.
     js: `import { createRequire as $createRequire } from 'node:module';
-const __filename = import.meta.filename, __dirname = import.meta.dirname, require = $createRequire(import.meta.url);`,
+var __filename = import.meta.filename, __dirname = import.meta.dirname, require = $createRequire(import.meta.url);`,
   },
 });
+for (const file of Object.keys(bundled.metafile.outputs)) removeRedundantNames(path.join(app, file));
+
+// esbuild (keepNames) names each function by a call whenever the function is created, which takes some percent of the CPU time of a
+// test. Most functions have the name anyway: by their declaration, or by the variable or property that they are assigned to
+// (https://tc39.es/ecma262/#sec-runtime-semantics-namedevaluation). These calls are removed.
+function removeRedundantNames(file) {
+  const text = fs.readFileSync(file, 'utf8');
+  const cuts = [];
+  const visit = (node, name) => {
+    const call = node.type === 'ExpressionStatement' ? node.expression : node;
+    if (call.type === 'CallExpression' && call.callee.name === '__name') {
+      const [target, given] = call.arguments;
+      if (node !== call && target.type === 'Identifier' && target.name === given.value) cuts.push([node.start, node.end]);
+      const anonymous = target.type === 'ArrowFunctionExpression' || (target.type === 'FunctionExpression' && !target.id);
+      if (node === call && anonymous && name === given.value) cuts.push([node.start, target.start], [target.end, node.end]);
+    }
+    for (const [key, child] of Object.entries(node)) {
+      for (const part of Array.isArray(child) ? child : [child]) {
+        if (typeof part?.type === 'string') visit(part, nameOfValue(node, key));
+      }
+    }
+  };
+  visit(acorn.parse(text, { ecmaVersion: 'latest', sourceType: 'module' }));
+  cuts.sort(([a], [b]) => a - b);
+  const starts = [0, ...cuts.map(([, end]) => end)];
+  fs.writeFileSync(file, starts.map((start, i) => text.slice(start, cuts[i]?.[0])).join(''));
+}
+
+// Returns the name that JavaScript gives an anonymous function at this place.
+function nameOfValue(node, key) {
+  if (node.type === 'VariableDeclarator' && key === 'init') return node.id.name;
+  if (node.type === 'AssignmentExpression' && key === 'right' && node.operator === '=') return node.left.name;
+  if (node.type === 'Property' && key === 'value' && !node.computed) return node.key.name ?? node.key.value;
+  return undefined;
+}
+
 const exportsOf = (file) => Object.values(bundled.metafile.outputs)
   .find((o) => o.entryPoint && path.resolve(app, o.entryPoint) === file).exports;
 for (const file of entries) {

@@ -322,19 +322,25 @@ impl Shared {
         }
     }
 
-    async fn send(&self, point: &Point, request: &Request<Bytes>) -> io::Result<Response<Body>> {
-        let at = Instant::now();
-        let response = proxy::send(&self.client, request.clone()).await;
-        let code = response.as_ref().map_or(0, |r| r.status().as_u16());
-        self.state().sent.push(Sent {
-            point: point.clone(),
-            at,
-            code,
+    /// Sends the request in a task of its own: hyper drops the future of a request whose client closes the connection, but the
+    /// API server carries out what it has received.
+    async fn send(
+        self: &Arc<Self>,
+        point: &Point,
+        request: &Request<Bytes>,
+    ) -> io::Result<Response<Body>> {
+        let (shared, point, request) = (self.clone(), point.clone(), request.clone());
+        let sent = tokio::spawn(async move {
+            let at = Instant::now();
+            let response = proxy::send(&shared.client, request).await;
+            let code = response.as_ref().map_or(0, |r| r.status().as_u16());
+            shared.state().sent.push(Sent { point, at, code });
+            response
         });
-        response
+        sent.await.map_err(io::Error::other)?
     }
 
-    async fn forward(&self, point: &Point, request: &Request<Bytes>) -> Answer {
+    async fn forward(self: &Arc<Self>, point: &Point, request: &Request<Bytes>) -> Answer {
         let (mut head, body) = self.send(point, request).await?.into_parts();
         if point.is_watch() {
             let is_stale = self.state().stale_watches.remove(&point.resource);
@@ -361,7 +367,7 @@ impl Shared {
     }
 
     async fn forward_watch(
-        &self,
+        self: &Arc<Self>,
         fault: WatchFault,
         point: &Point,
         request: &Request<Bytes>,
