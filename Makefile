@@ -12,7 +12,7 @@ CONTAINER_TOOL ?= $(firstword $(foreach tool,docker podman buildah,$(shell $(too
 CLUSTER := hack/local-cluster/cluster.sh
 # The model check explores hundreds of thousands of states, so it is optimized.
 OPTIMIZED := profile.test.package.artillery-operator.opt-level=2
-# The Cargo profile of the operator in the image: release, or quick, which builds in less than half of the time.
+# The Cargo profile of the operator in the image: release, or quick, which is not optimized.
 PROFILE ?= release
 WORKER_ARCHIVE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/artillery-operator/worker-image.tar
 BROWSER_ARCHIVE := $(WORKER_ARCHIVE:.tar=-browser.tar)
