@@ -34,5 +34,5 @@ done
 
 printf '\n| Kubernetes | integration tests | tests took | build and start took |\n|---|---|---|---|\n'
 printf '%s\n' "${rows[@]}"
-printf '\n%d passed, %d failed\n' "$passed" "$failed"
+printf '\nin all versions: %d passed, %d failed\n' "$passed" "$failed"
 [ "$failed" = 0 ]
