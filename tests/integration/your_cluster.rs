@@ -10,6 +10,7 @@ use loadtest_api::v1alpha1::LoadTest;
 use serde_json::{Value, json};
 
 use crate::support::cluster::client_without_retries;
+use crate::support::objects::current_wording;
 use crate::support::{TestEnv, condition, control_plane};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -140,8 +141,11 @@ async fn scripts_of_up_to_1_mib_start_but_kubectl_apply_stores_only_256_kib() {
         env.until_exists::<Job>(&name).await;
     }
     let error = env.try_create::<ConfigMap>(script("large", 1024)).await;
-    let error = error.unwrap_err().to_string();
-    assert!(error.contains("1048576 bytes"), "{error}");
+    let error = current_wording(&error.unwrap_err().to_string());
+    assert!(
+        error.contains("may not be more than 1048576 bytes"),
+        "{error}"
+    );
 
     // kubectl apply, unless it is server-side, stores the whole object in this annotation.
     let mut applied = script("applied", 300);
@@ -149,6 +153,9 @@ async fn scripts_of_up_to_1_mib_start_but_kubectl_apply_stores_only_256_kib() {
     applied["metadata"]["annotations"] =
         json!({"kubectl.kubernetes.io/last-applied-configuration": annotation});
     let error = env.try_create::<ConfigMap>(applied).await;
-    let error = error.unwrap_err().to_string();
-    assert!(error.contains("262144 bytes"), "{error}");
+    let error = current_wording(&error.unwrap_err().to_string());
+    assert!(
+        error.contains("may not be more than 262144 bytes"),
+        "{error}"
+    );
 }

@@ -21,6 +21,19 @@ pub fn from<T: DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).expect("the JSON is valid for this type")
 }
 
+/// The message of an API server about a text that is too long, in the words of the newest version. Those of 1.30 are different.
+pub fn current_wording(message: &str) -> String {
+    ["may not be longer than", "must have at most"].iter().fold(
+        message.to_owned(),
+        |text, words| {
+            text.replace(
+                &format!("Too long: {words}"),
+                "Too long: may not be more than",
+            )
+        },
+    )
+}
+
 pub fn phase_of(test: &LoadTest) -> &str {
     test.status
         .as_ref()
