@@ -54,8 +54,7 @@ KUBECONFIG=$(plane kubeconfig "$NAME")
 export KUBECONFIG
 k() { plane exec --name "$NAME" kubectl "$@"; }
 
-# Ports below the range of outgoing connections.
-while port=$((20000 + RANDOM % 10000)); (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do :; done
+port=$(free_port)
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout "$state/tls.key" -out "$state/tls.crt" \
   -subj /CN=kueue -addext subjectAltName=IP:127.0.0.1 -days 3650 2>/dev/null
 cat >"$state/config.yaml" <<K

@@ -79,6 +79,48 @@ architecture() {
 # reproducible_tar ARGUMENT...: tar, whose archive does not depend on the owners, times and order of the files.
 reproducible_tar() { tar --sort=name --format=gnu --owner=0 --group=0 --numeric-owner --mtime="@${SOURCE_DATE_EPOCH:-0}" "$@"; }
 
+# free_port: prints a port of the loopback interface that nothing uses, below the range of outgoing connections.
+free_port() {
+  local port
+  while port=$((20000 + RANDOM % 10000)); (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do :; done
+  echo "$port"
+}
+
+# image_archive ARCHIVE REFERENCE CONFIG FOLDER FILE...: writes an image of these files of the folder, without an image builder.
+# CONFIG is the JSON object of its `config`. The format is that of `docker save`:
+# https://github.com/moby/moby/blob/master/image/spec/v1.2.md
+image_archive() {
+  local archive=$1 reference=$2 config=$3 folder=$4 dir layer
+  shift 4
+  dir=$(mktemp -d)
+  tar -C "$folder" --owner=0 --group=0 --mtime=@0 --sort=name -cf "$dir/layer.tar" "$@"
+  layer=$(sha256sum "$dir/layer.tar" | cut -d' ' -f1)
+  printf '{"architecture":"%s","os":"linux","config":%s,"rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' \
+    "$(architecture "$(uname -m)-")" "$config" "$layer" >"$dir/config.json"
+  printf '[{"Config":"config.json","RepoTags":["%s"],"Layers":["layer.tar"]}]' "$reference" >"$dir/manifest.json"
+  tar -C "$dir" -cf "$archive" manifest.json config.json layer.tar
+  rm -rf "$dir"
+}
+
+# check NAME COMMAND...: counts a test in `passed` or `failed`, and prints the output of the command if it failed.
+check() {
+  local name=$1 begin=$SECONDS output status
+  shift
+  # In a condition, bash would ignore failures in the middle of a function.
+  set +e
+  output=$(set -e; "$@" 2>&1)
+  status=$?
+  set -e
+  if [ $status = 0 ]; then
+    passed=$((passed + 1))
+    echo "ok: $name ($((SECONDS - begin)) s)"
+  else
+    failed=$((failed + 1))
+    echo "FAILED: $name"
+    tail -n 40 <<<"$output"
+  fi
+}
+
 # require_cluster: exits unless kubectl exists and reaches the cluster of the current kubeconfig.
 require_cluster() {
   require_command kubectl:https://kubernetes.io/docs/tasks/tools

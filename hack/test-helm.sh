@@ -13,19 +13,6 @@ NAMESPACE=artillery-operator-system
 passed=0 failed=0
 
 inside() { $CLUSTER exec --name helm "$@"; }
-# check NAME COMMAND...: counts a test, and prints the output of the command if it fails.
-check() {
-  local name=$1 begin=$SECONDS output
-  shift
-  if output=$("$@" 2>&1); then
-    passed=$((passed + 1))
-    echo "ok: $name ($((SECONDS - begin)) s)"
-  else
-    failed=$((failed + 1))
-    echo "FAILED: $name"
-    tail -n 40 <<<"$output"
-  fi
-}
 # start_test NAME: starts a load test of two workers for 20 s, and waits until it runs.
 start_test() {
   inside kubectl apply -f - <<Y

@@ -27,28 +27,6 @@ clean_up() {
 trap clean_up EXIT
 passed=0 failed=0
 
-# check NAME COMMAND...: counts a test, and prints the output of the command if it failed.
-check() {
-  local name=$1 status
-  shift
-  # In a condition, bash would ignore failures in the middle of a function.
-  set +e
-  (
-    set -e
-    "$@"
-  ) >"$work/output" 2>&1
-  status=$?
-  set -e
-  if [ $status = 0 ]; then
-    passed=$((passed + 1))
-    echo "ok: $name"
-  else
-    failed=$((failed + 1))
-    echo "FAILED: $name"
-    tail -n 40 "$work/output"
-  fi
-}
-
 # emulate ARCHITECTURE PROGRAM ARGUMENT...: runs a static program, in qemu-user if it is that of another machine.
 emulate() {
   local arch=$1

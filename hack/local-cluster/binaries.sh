@@ -97,7 +97,8 @@ build() {
   cd - >/dev/null
 
   [ ! -e "$new/local-cluster" ] || mv "$new/local-cluster" "$new/kubernetes"
-  [ ! -e "$new/pause" ] || pause_image "$new/pause" "$new/pause.tar"
+  [ ! -e "$new/pause" ] ||
+    image_archive "$new/pause.tar" "$PAUSE_IMAGE" '{"Entrypoint":["/pause"],"User":"65535:65535"}' "$new" pause
   # The archive is moved before the program: if the program exists, so does the archive.
   for program in "$new"/*.tar "$new"/*; do [ ! -e "$program" ] || mv -f "$program" "$BIN/"; done
   for program; do
@@ -155,17 +156,4 @@ progress() {
   [ ! -t 2 ] || printf '\r\033[K' >&2
   trap - EXIT
   wait "$pid" || { tail -n 20 "$BIN.err" >&2; die "$what failed: the last lines are above, the whole output is in $BIN.err"; }
-}
-
-# pause_image PROGRAM ARCHIVE: makes an image of one file, without an image builder.
-pause_image() {
-  local dir layer
-  dir=$(mktemp -d)
-  tar -C "$(dirname "$1")" --owner=0 --group=0 --mtime=@0 --sort=name -cf "$dir/layer.tar" "$(basename "$1")"
-  layer=$(sha256sum "$dir/layer.tar" | cut -d' ' -f1)
-  printf '{"architecture":"%s","os":"linux","config":{"Entrypoint":["/pause"],"User":"65535:65535"},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' \
-    "$(go env GOARCH)" "$layer" >"$dir/config.json"
-  printf '[{"Config":"config.json","RepoTags":["%s"],"Layers":["layer.tar"]}]' "$PAUSE_IMAGE" >"$dir/manifest.json"
-  tar -C "$dir" -cf "$2" manifest.json config.json layer.tar
-  rm -rf "$dir"
 }

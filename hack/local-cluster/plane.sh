@@ -221,13 +221,6 @@ forget() {
   find "$STATE" -mindepth 1 -maxdepth 1 ! -name '*.log' -exec rm -rf --one-file-system {} +
 }
 
-free_port() {
-  local port
-  # These ports are below the range of outgoing connections.
-  while port=$((20000 + RANDOM % 10000)); (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do :; done
-  echo "$port"
-}
-
 plane_is_up() {
   local part
   for part in "${PARTS[@]}"; do alive "$part" || return 1; done

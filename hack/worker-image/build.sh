@@ -46,16 +46,13 @@ build_small() {
   install_packages "$app"
 
   log "2/4 filling the root file system"
-  "$app/rootfs.sh" "$app" "$root" 2> >(sed 's/^/build.sh:     /' >&2)
+  fill_root "$app" "$root"
 
   log "3/4 filling the compile cache by running Artillery in the root file system"
-  cp -R "$app/warm" "$root/tmp/warm"
-  cp "$app/warm.sh" "$root/tmp/warm/"
-  enter "$root" sh /tmp/warm/warm.sh
+  fill_cache "$app" "$root"
 
   log "4/4 packing $(du -sm --apparent-size "$root" | cut -f1) MB"
-  chmod -R go-w "$root" && chmod 1777 "$root/tmp"
-  tar -C "$root" --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 -cf "$work/layer.tar" .
+  archive_root "$root" . >"$work/layer.tar"
   write_image "$work" "$(add_layer "$image" "$work/layer.tar")"
 }
 
@@ -74,19 +71,33 @@ build_browser() {
 
   log "2/4 adding Playwright and Chromium"
   install_packages "$app"
-  "$app/rootfs.sh" "$app" "$root" 2> >(sed 's/^/build.sh:     /' >&2)
+  fill_root "$app" "$root"
 
   log "3/4 adding Playwright to the compile cache by running Chromium in the root file system"
-  cp -R "$app/warm" "$root/tmp/warm"
-  cp "$app/warm.sh" "$root/tmp/warm/"
-  enter "$root" sh /tmp/warm/warm.sh
+  fill_cache "$app" "$root"
 
   # The files of the first layer have the modification time 0.
   log "4/4 packing $(du -sm --apparent-size "$root" | cut -f1) MB"
-  chmod -R go-w "$root" && chmod 1777 "$root/tmp"
   (cd "$root" && find . -newermt @1 ! -path './proc/*' ! -path './dev/*' -print0) | sort -z |
-    tar -C "$root" --no-recursion --null --files-from=- --owner=0 --group=0 --numeric-owner --mtime=@0 -cf "$work/layer.tar"
+    archive_root "$root" --no-recursion --null --files-from=- >"$work/layer.tar"
   write_image "$work" "$small" "$(add_layer "$image" "$work/layer.tar")"
+}
+
+fill_root() { "$1/rootfs.sh" "$1" "$2" 2> >(sed 's/^/build.sh:     /' >&2); }
+
+# fill_cache APP ROOT: runs Artillery in the root file system, so that node keeps what it has compiled.
+fill_cache() {
+  cp -R "$1/warm" "$2/tmp/warm"
+  cp "$1/warm.sh" "$2/tmp/warm/"
+  enter "$2" sh /tmp/warm/warm.sh
+}
+
+# archive_root ROOT ARGUMENT...: prints a tar archive of files of the root file system. The second layer is what is newer than 0.
+archive_root() {
+  local root=$1
+  shift
+  chmod -R go-w "$root" && chmod 1777 "$root/tmp"
+  SOURCE_DATE_EPOCH=0 reproducible_tar -C "$root" -cf - "$@"
 }
 
 install_packages() { (cd "$1" && npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error >&2); }
@@ -116,7 +127,7 @@ write_image() {
   printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[%s,"annotations":{"io.containerd.image.name":"%s","org.opencontainers.image.ref.name":"%s"}}]}' \
     "$(describe manifest.v1+json "$manifest")" "$name" "$name" >"$image/index.json"
   printf '{"imageLayoutVersion":"1.0.0"}' >"$image/oci-layout"
-  tar -C "$image" --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 -cf "$work/image.tar" .
+  SOURCE_DATE_EPOCH=0 reproducible_tar -C "$image" -cf "$work/image.tar" .
 }
 
 # enter ROOT COMMAND...: runs a command as root in the root file system, with only a loopback network. A caller that is not
@@ -144,11 +155,10 @@ blob() {
 
 # config DIFF_IDS HISTORY: prints the configuration of the image.
 config() {
-  local arch=amd64 more=''
-  [ "$(uname -m)" = x86_64 ] || arch=arm64
+  local more=''
   [ $flavor = small ] || more=',"PLAYWRIGHT_BROWSERS_PATH=/opt/playwright"'
   cat <<JSON
-{"architecture":"$arch","os":"linux","created":"1970-01-01T00:00:00Z",
+{"architecture":"$(architecture "$(uname -m)-")","os":"linux","created":"1970-01-01T00:00:00Z",
 "config":{"User":"1000","WorkingDir":"/home/node","Entrypoint":["artillery"],
 "Env":["PATH=/bin:/usr/bin","HOME=/tmp","ARTILLERY_DISABLE_TELEMETRY=true","NODE_COMPILE_CACHE=/opt/artillery/compile-cache"$more]},
 "rootfs":{"type":"layers","diff_ids":[$1]},"history":[$2]}

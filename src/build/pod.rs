@@ -58,15 +58,11 @@ pub(super) fn build_pod_template(
     let defaults = merge_defaults(config.defaults.clone(), built_in_defaults(test, config));
     let default_annotations = defaults.annotations.clone();
     let worker = merge_defaults(own, defaults);
-    let mut files = script_volumes(
+    let files = script_volumes(
         test,
         script.needs_folder || test.spec.test_script.has_volume(),
+        script.uses_browser && !mounts_shared_memory(&worker),
     );
-    if script.uses_browser && !mounts_shared_memory(&worker) {
-        let (volume, mount) = shared_memory();
-        files.volumes.push(volume);
-        files.mounts.push(mount);
-    }
     let mut annotations = worker.annotations.clone();
     // The API server rejects reserved names only in new LoadTests.
     annotations.retain(|name, value| {
@@ -261,8 +257,8 @@ struct Files {
 }
 
 /// Builds the volumes of the script. All ConfigMaps form one projected volume. It is mounted at [`DATA`], unless files
-/// of other volumes have to be linked there too.
-fn script_volumes(test: &LoadTest, needs_folder: bool) -> Files {
+/// of other volumes have to be linked there too. A volume in memory for [`SHARED_MEMORY`] counts as memory of the worker.
+fn script_volumes(test: &LoadTest, needs_folder: bool, needs_memory: bool) -> Files {
     let mount = |name: &str, path: &str, read_only: bool| VolumeMount {
         name: name.into(),
         mount_path: path.into(),
@@ -344,6 +340,17 @@ fn script_volumes(test: &LoadTest, needs_folder: bool) -> Files {
             true,
         ));
     }
+    if needs_memory {
+        let memory = EmptyDirVolumeSource {
+            medium: Some("Memory".into()),
+            size_limit: Some(Quantity(SHARED_MEMORY_LIMIT.into())),
+        };
+        volumes.push(Volume {
+            empty_dir: Some(memory),
+            ..empty("loadtest-shm")
+        });
+        mounts.push(mount("loadtest-shm", SHARED_MEMORY, false));
+    }
     Files {
         volumes,
         mounts,
@@ -355,25 +362,6 @@ fn script_volumes(test: &LoadTest, needs_folder: bool) -> Files {
 fn mounts_shared_memory(worker: &WorkerTemplate) -> bool {
     let mut paths = worker.volume_mounts.iter().map(|mount| &mount.mount_path);
     paths.any(|path| path.trim_end_matches('/') == SHARED_MEMORY)
-}
-
-/// Builds a volume in memory for [`SHARED_MEMORY`]. What is written to it counts as memory of the worker.
-fn shared_memory() -> (Volume, VolumeMount) {
-    let name = "loadtest-shm";
-    let volume = Volume {
-        name: name.into(),
-        empty_dir: Some(EmptyDirVolumeSource {
-            medium: Some("Memory".into()),
-            size_limit: Some(Quantity(SHARED_MEMORY_LIMIT.into())),
-        }),
-        ..Volume::default()
-    };
-    let mount = VolumeMount {
-        name: name.into(),
-        mount_path: SHARED_MEMORY.into(),
-        ..VolumeMount::default()
-    };
-    (volume, mount)
 }
 
 /// Describes where the files of ConfigMaps and the inline script come from, for a message of the worker.

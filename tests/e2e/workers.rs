@@ -384,29 +384,22 @@ async fn image_volume_provides_scripts_code_and_npm_modules() {
     assert_eq!(answered() - before, 2);
 }
 
-/// Pushes an image that contains only these files to the registry of the cluster. Its format is that of `docker save`:
-/// <https://github.com/moby/moby/blob/master/image/spec/v1.2.md>.
+/// Pushes an image that contains only these files to the registry of the cluster.
 fn push_image_of_files(reference: &str, files: &[(&str, &str)]) {
     let folder = std::env::temp_dir().join(format!("files-of-an-image-{}", std::process::id()));
     for (path, text) in files {
         write(&folder.join("files").join(path), text);
     }
     let script = r#"
-        cd "$0"
-        tar -C files --owner=0 --group=0 -cf layer.tar .
-        layer=$(sha256sum layer.tar | cut -d" " -f1)
-        printf '{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' "$layer" >config.json
-        printf '[{"Config":"config.json","RepoTags":["%s"],"Layers":["layer.tar"]}]' "$1" >manifest.json
-        tar -cf image.tar manifest.json config.json layer.tar
-        "$2" push docker-archive:image.tar "$1"
+        . "$2/lib.sh"
+        image_archive "$0/image.tar" "$1" '{}' "$0/files" .
+        "$2/local-cluster/cluster.sh" push "docker-archive:$0/image.tar" "$1"
     "#;
-    let cluster_script =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("hack/local-cluster/cluster.sh");
     let status = Command::new("bash")
         .args(["-euc", script])
         .arg(&folder)
         .arg(reference)
-        .arg(cluster_script)
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/hack"))
         .status()
         .unwrap();
     assert!(status.success(), "cannot push {reference}: {status}");
