@@ -13,6 +13,7 @@ use loadtest_api::labels::DEADLINE_ANNOTATION;
 use loadtest_api::v1alpha1::LoadTest;
 use serde::de::IgnoredAny;
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::build;
 use crate::cache::object_ref;
@@ -20,7 +21,7 @@ use crate::context::Context;
 use crate::decide::{Action, JobField, JobPatch, PodRef, SendStartTime, TERMINATE_NOW_SECONDS};
 use crate::error::{Error, WRITE_STATUS};
 use crate::observe::{find_job, read_worker_files};
-use crate::runtime::api_error::with_timeout;
+use crate::runtime::api_error::{REQUEST_TIMEOUT, with_timeout};
 use crate::runtime::client;
 use crate::state::start_annotation::encode_start;
 use crate::state::{JobState, JobStatus, PartialJob, WorkerFiles};
@@ -61,22 +62,35 @@ pub async fn apply(
     }
 }
 
+/// Verifies or creates the worker files of the namespace. Tests of one namespace do so one at a time, so that only the first of
+/// many sends the files.
 async fn create_worker_files(ctx: &Context, test: &LoadTest) -> Result<Applied, Error> {
     let namespace = test.namespace().unwrap_or_default();
     let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &namespace);
+    let turn = ctx.worker_files_turns.wait(&namespace);
+    // Without a turn after this time, since the others may wait for an API server that does not respond.
+    let _turn = timeout(REQUEST_TIMEOUT, turn).await.ok();
+    if ctx.worker_files.get(&namespace, Instant::now()).is_some() {
+        return Ok(Applied::Done);
+    }
+    let verified = async || {
+        Ok(match read_worker_files(ctx, &namespace).await? {
+            WorkerFiles::Foreign => Some(Applied::BlockedByFiles),
+            WorkerFiles::Verified => Some(Applied::Done),
+            WorkerFiles::Unknown => None,
+        })
+    };
+    if let Some(applied) = verified().await? {
+        return Ok(applied);
+    }
     let config_map = build::config_map(&namespace);
     match with_timeout(api.create(&PostParams::default(), &config_map)).await {
         Ok(_) => {
             ctx.worker_files.insert(namespace, (), Instant::now());
             Ok(Applied::Done)
         }
-        // They exist, or somebody else created what would be mounted in their place.
-        Err(error) if error.status() == Some(409) => {
-            Ok(match read_worker_files(ctx, &namespace).await? {
-                WorkerFiles::Foreign => Applied::BlockedByFiles,
-                WorkerFiles::Verified | WorkerFiles::Unknown => Applied::Done,
-            })
-        }
+        // Somebody else was faster.
+        Err(error) if error.status() == Some(409) => Ok(verified().await?.unwrap_or(Applied::Done)),
         Err(error) => Err(Error::new("create the worker files (a ConfigMap)")(error)),
     }
 }

@@ -16,6 +16,7 @@ use crate::cache::live::{LiveStore, Target, TargetWorker};
 use crate::cache::object_ref;
 use crate::cache::own_writes::OwnWrites;
 use crate::cache::store::Store;
+use crate::cache::turns::Turns;
 use crate::cache::warnings::WarningsCache;
 use crate::config::WorkerConfig;
 use crate::runtime::lock;
@@ -60,6 +61,8 @@ pub(crate) struct Context {
     pub config_map_reads: Semaphore,
     /// The namespaces whose worker files this process created or verified.
     pub worker_files: TtlCache<String, ()>,
+    /// Whose turn it is to verify or create the worker files of a namespace.
+    pub worker_files_turns: Turns,
     /// What the workers of running tests reported last.
     pub live: LiveStore,
     /// The warnings that the cluster's controllers recorded.
@@ -122,6 +125,7 @@ impl Context {
             large_tests: Arc::new(Semaphore::new(MAX_LARGE_TESTS)),
             config_map_reads: Semaphore::new(MAX_CONFIG_MAP_READS),
             worker_files: TtlCache::new(WORKER_FILES_CACHE_TTL),
+            worker_files_turns: Turns::default(),
             live: LiveStore::default(),
             warnings: WarningsCache::default(),
             missing_fields,

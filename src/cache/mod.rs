@@ -7,6 +7,7 @@ mod prune;
 pub mod store;
 mod stored_test;
 mod ttl;
+pub(crate) mod turns;
 pub(crate) mod warnings;
 
 pub use key::NamespacedName;
