@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::backoff::Backoff;
 use super::crash_record::CrashRecord;
 use super::reconcile::Reconciler;
-use super::workqueue::{Priority, Workqueue};
+use super::workqueue::{MAX_CONCURRENT_STARTS, Priority, Workqueue};
 use crate::cache::ObjectRef;
 use crate::config::WorkerConfig;
 use crate::context::{Context, HasSynced, MissingStatusFields};
@@ -21,9 +21,6 @@ use crate::runtime::metrics::TestsAtScrape;
 use crate::watch::dependencies::DependencyWatches;
 use crate::watch::live::read_workers;
 use crate::watch::watches::{self, Telemetry, WatchScope};
-
-/// How many tests that may start are reconciled at a time. Each makes several requests, one after the other.
-const MAX_CONCURRENT_STARTS: usize = 48;
 
 /// How many started tests are reconciled at a time. Each holds a connection; one whose requests hang takes one place, not all.
 const MAX_CONCURRENT_UPDATES: usize = 32;
@@ -120,7 +117,10 @@ async fn process_workqueue(
                     enqueue(&mut queue, key, reconciler);
                 }
             }
-            Some((key, requeue_at)) = in_flight.next() => queue.done(key, requeue_at),
+            Some((key, requeue_at)) = in_flight.next() => {
+                let has_started = reconciler.ctx.store().has_job(&key);
+                queue.done(key, requeue_at, has_started);
+            }
             () = sleep_until(next_requeue) => {
                 while let Some(key) = queue.pop_due(Instant::now()) {
                     enqueue(&mut queue, key, reconciler);

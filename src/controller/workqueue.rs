@@ -9,6 +9,13 @@ use std::time::Instant;
 
 use crate::cache::{ObjectRef, shrink_if_sparse};
 
+/// How many tests that may start are reconciled at a time. Each makes several requests, one after the other.
+pub(crate) const MAX_CONCURRENT_STARTS: usize = 48;
+
+/// How many tests of one namespace are reconciled at a time, at first and at least.
+const INITIAL_PER_NAMESPACE: usize = 16;
+const MIN_PER_NAMESPACE: usize = 4;
+
 /// The priority of a test. Each priority has its own capacity, so that updates of running tests never delay starts, and suspects
 /// delay neither.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,31 +45,82 @@ pub(crate) struct Workqueue {
 struct FairQueue {
     /// The namespaces with queued tests.
     round_robin: VecDeque<String>,
-    by_namespace: HashMap<String, VecDeque<ObjectRef>>,
+    /// The namespaces with queued tests or tests in flight.
+    by_namespace: HashMap<String, NamespaceQueue>,
     in_flight: usize,
+}
+
+#[derive(Debug, Default)]
+struct NamespaceQueue {
+    queued: VecDeque<ObjectRef>,
+    in_flight: usize,
+    limit: NamespaceLimit,
+}
+
+/// How many tests of a namespace are reconciled at a time. It grows with each one that starts, and shrinks with each one that does
+/// not: 15,000 suspended tests that are reported 48 at a time cost the API server so much that its watches deliver the tests of
+/// others ten seconds late.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct NamespaceLimit(usize);
+
+impl Default for NamespaceLimit {
+    fn default() -> Self {
+        Self(INITIAL_PER_NAMESPACE)
+    }
+}
+
+impl NamespaceLimit {
+    fn after(self, has_started: bool) -> Self {
+        Self(if has_started {
+            MAX_CONCURRENT_STARTS.min(self.0 + 2)
+        } else {
+            MIN_PER_NAMESPACE.max(self.0 - 1)
+        })
+    }
 }
 
 impl FairQueue {
     fn push(&mut self, key: ObjectRef) {
-        if let Some(queue) = self.by_namespace.get_mut(&key.namespace) {
-            queue.push_back(key);
-        } else {
+        let queue = self.by_namespace.entry(key.namespace.clone()).or_default();
+        if queue.queued.is_empty() {
             self.round_robin.push_back(key.namespace.clone());
-            self.by_namespace
-                .insert(key.namespace.clone(), VecDeque::from([key]));
         }
+        queue.queued.push_back(key);
     }
 
+    /// Returns the next test of the first namespace below its limit, and counts it as in flight.
     fn pop(&mut self) -> Option<ObjectRef> {
-        let namespace = self.round_robin.pop_front()?;
-        let queue = self.by_namespace.get_mut(&namespace)?;
-        let key = queue.pop_front();
-        if queue.is_empty() {
-            self.by_namespace.remove(&namespace);
-        } else {
-            self.round_robin.push_back(namespace);
+        for _ in 0..self.round_robin.len() {
+            let namespace = self.round_robin.pop_front()?;
+            let queue = self.by_namespace.get_mut(&namespace)?;
+            let key = if queue.in_flight < queue.limit.0 {
+                queue.queued.pop_front()
+            } else {
+                None
+            };
+            if !queue.queued.is_empty() {
+                self.round_robin.push_back(namespace);
+            }
+            if key.is_some() {
+                queue.in_flight += 1;
+                self.in_flight += 1;
+                return key;
+            }
         }
-        key
+        None
+    }
+
+    /// Counts a test as no longer in flight.
+    fn done(&mut self, key: &ObjectRef, has_started: bool) {
+        self.in_flight -= 1;
+        let Some(queue) = self.by_namespace.get_mut(&key.namespace) else {
+            return;
+        };
+        queue.in_flight -= 1;
+        queue.limit = queue.limit.after(has_started);
+        if queue.in_flight == 0 && queue.queued.is_empty() {
+            self.by_namespace.remove(&key.namespace);
+        }
     }
 }
 
@@ -119,7 +177,6 @@ impl Workqueue {
                 } else {
                     None
                 }?;
-                queue.in_flight += 1;
                 self.tests.insert(
                     key.clone(),
                     ItemState::Processing {
@@ -132,11 +189,12 @@ impl Workqueue {
     }
 
     /// Finishes the processing of a test. The test is queued again if it is dirty, or else scheduled for `requeue_at`.
-    pub(crate) fn done(&mut self, key: ObjectRef, requeue_at: Option<Instant>) {
+    pub(crate) fn done(&mut self, key: ObjectRef, requeue_at: Option<Instant>, has_started: bool) {
         let Some(ItemState::Processing { priority, dirty }) = self.tests.remove(&key) else {
             return;
         };
-        self.queue_of(priority).in_flight -= 1;
+        let has_started = has_started || priority != Priority::Start;
+        self.queue_of(priority).done(&key, has_started);
         match (dirty, requeue_at) {
             (Some(priority), _) => self.push(key, priority),
             (None, Some(at)) => {
@@ -203,12 +261,12 @@ mod tests {
             queue.add(key("a"), Priority::Update);
         }
         assert_eq!(take(&mut queue), None, "the test is being processed");
-        queue.done(key("a"), Some(Instant::now()));
+        queue.done(key("a"), Some(Instant::now()), true);
         assert_eq!(
             (take(&mut queue), queue.next_requeue()),
             (Some("a".into()), None)
         );
-        queue.done(key("a"), None);
+        queue.done(key("a"), None, true);
         assert_eq!(take(&mut queue), None);
         assert!(queue.tests.is_empty(), "idle tests are not kept");
     }
@@ -224,17 +282,17 @@ mod tests {
         }
         let taken: Vec<_> = std::iter::from_fn(|| take(&mut queue)).collect();
         assert_eq!(taken, ["s1", "r1"]);
-        queue.done(key("s1"), None);
+        queue.done(key("s1"), None, true);
         assert_eq!(take(&mut queue), Some("s2".into()));
         // The event changes the priority of the test that is being processed.
         queue.add(key("s2"), Priority::Update);
-        queue.done(key("s2"), None);
-        queue.done(key("r1"), None);
+        queue.done(key("s2"), None, true);
+        queue.done(key("r1"), None, true);
         assert_eq!(
             [take(&mut queue), take(&mut queue)],
             [Some("r2".into()), None]
         );
-        queue.done(key("r2"), None);
+        queue.done(key("r2"), None, true);
         assert_eq!(take(&mut queue), Some("s2".into()));
     }
 
@@ -259,7 +317,7 @@ mod tests {
         }
         let taken = |queue: &mut Workqueue| {
             let key = queue.get(|_| 1)?;
-            queue.done(key.clone(), None);
+            queue.done(key.clone(), None, true);
             Some(key.name.clone())
         };
         assert_eq!(
@@ -280,13 +338,43 @@ mod tests {
     }
 
     #[test]
+    fn namespace_whose_tests_do_not_start_occupies_little_capacity() {
+        let mut queue = Workqueue::default();
+        for i in 0..1000 {
+            queue.add(key(&format!("{i}")), Priority::Start);
+        }
+        let take_all = |queue: &mut Workqueue| -> Vec<_> {
+            std::iter::from_fn(|| queue.get(|_| 48)).collect()
+        };
+        let finish = |queue: &mut Workqueue, taken: Vec<ObjectRef>, has_started| {
+            for key in taken {
+                queue.done(key, None, has_started);
+            }
+        };
+        let (mut occupied, mut taken) = (vec![], take_all(&mut queue));
+        for has_started in [false, false, true, true, true, false] {
+            occupied.push(taken.len());
+            finish(&mut queue, taken, has_started);
+            taken = take_all(&mut queue);
+        }
+        assert_eq!(occupied, [16, 4, 4, 12, 36, 48]);
+        assert_eq!(taken.len(), 4, "48 that did not start");
+        let other = Arc::new(NamespacedName {
+            namespace: "other".into(),
+            name: "a".into(),
+        });
+        queue.add(other.clone(), Priority::Start);
+        assert_eq!(take_all(&mut queue), [other], "the capacity of others");
+    }
+
+    #[test]
     fn scheduled_test_is_due_at_its_time_or_at_an_earlier_event() {
         let (mut queue, now) = (Workqueue::default(), Instant::now());
         let at = |seconds| now + Duration::from_secs(seconds);
         for (name, seconds) in [("b", 20), ("a", 10), ("c", 30)] {
             queue.add(key(name), Priority::Update);
             take(&mut queue);
-            queue.done(key(name), Some(at(seconds)));
+            queue.done(key(name), Some(at(seconds)), true);
         }
         assert_eq!(
             (queue.next_requeue(), queue.pop_due(at(9))),
@@ -294,7 +382,7 @@ mod tests {
         );
         queue.add(key("b"), Priority::Update);
         assert_eq!(take(&mut queue), Some("b".into()));
-        queue.done(key("b"), None);
+        queue.done(key("b"), None, true);
         assert_eq!(queue.pop_due(at(10)), Some(key("a")));
         queue.add(key("a"), Priority::Update);
         assert_eq!(
@@ -303,7 +391,7 @@ mod tests {
         );
         queue.forget(&key("c"));
         queue.forget(&key("a"));
-        queue.done(key("a"), None);
+        queue.done(key("a"), None, true);
         assert_eq!((queue.next_requeue(), queue.tests.len()), (None, 0));
     }
 }

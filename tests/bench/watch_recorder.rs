@@ -66,6 +66,7 @@ impl Status {
 #[derive(Default)]
 struct Times {
     created: HashMap<String, Instant>,
+    test: HashMap<String, Instant>,
     job: HashMap<String, Instant>,
     job_finished: HashMap<String, Instant>,
     finished: HashMap<String, Instant>,
@@ -116,6 +117,10 @@ impl WatchRecorder {
         lock(&self.times).job.len()
     }
 
+    pub fn tests(&self) -> usize {
+        lock(&self.times).test.len()
+    }
+
     pub fn first_job(&self) -> Option<Instant> {
         lock(&self.times).job.values().min().copied()
     }
@@ -134,6 +139,11 @@ impl WatchRecorder {
 
     pub fn writes(&self) -> BTreeMap<String, usize> {
         lock(&self.times).writes.clone()
+    }
+
+    pub fn create_to_test(&self) -> Vec<f64> {
+        let times = lock(&self.times);
+        between(&times.created, &times.test)
     }
 
     pub fn create_to_job(&self) -> Vec<f64> {
@@ -185,6 +195,7 @@ impl Times {
             return;
         }
         let name = test.name_any();
+        self.test.entry(name.clone()).or_insert(at);
         if test
             .status
             .has_any(&["Completed", "Complete", "Failed", "Succeeded"])
