@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs, tests, upgrades, rolls back and uninstalls the Helm chart in a cluster of its own, with Helm 3 and Helm 4, while load
 # tests run. Needs root, the operator's image in OPERATOR_IMAGE, and the worker image in the registry of the local cluster.
-# HELM_VERSIONS=3 limits the tests to this version.
+# HELM_VERSIONS=3 limits the tests to this version. PREVIOUS_CHART and PREVIOUS_IMAGE are installed before the upgrade: by default
+# those of this version.
 set -euo pipefail
 # shellcheck source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -10,9 +11,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 [ -n "${OPERATOR_IMAGE:-}" ] || die "OPERATOR_IMAGE must name an image in the registry of the local cluster: see hack/operator-image.sh --push"
 CLUSTER=hack/local-cluster/cluster.sh
 NAMESPACE=artillery-operator-system
+PREVIOUS_CHART=${PREVIOUS_CHART:-charts/artillery-operator} PREVIOUS_IMAGE=${PREVIOUS_IMAGE:-$OPERATOR_IMAGE}
 passed=0 failed=0
 
 inside() { $CLUSTER exec --name helm "$@"; }
+image_values() { echo "image.repository=${1%:*},image.tag=${1##*:}"; }
 # start_test NAME: starts a load test of two workers for 20 s, and waits until it runs.
 start_test() {
   inside kubectl apply -f - <<Y
@@ -50,15 +53,14 @@ $CLUSTER up helm
 inside kubectl apply -k hack/examples/target >/dev/null
 for version in ${HELM_VERSIONS:-3 4}; do
   helm=$(hack/helm.sh "$version")
-  image=${OPERATOR_IMAGE%:*} tag=${OPERATOR_IMAGE##*:}
   printf '\n$ helm version: %s\n' "$("$helm" version --short)"
-  check "Helm $version: install waits until the operator is ready" inside "$helm" install artillery charts/artillery-operator \
-    --namespace $NAMESPACE --create-namespace --wait --timeout 2m --set "image.repository=$image,image.tag=$tag"
+  check "Helm $version: install waits until the operator is ready" inside "$helm" install artillery "$PREVIOUS_CHART" \
+    --namespace $NAMESPACE --create-namespace --wait --timeout 2m --set "$(image_values "$PREVIOUS_IMAGE")"
   check "Helm $version: helm test runs a load test" inside "$helm" test artillery --namespace $NAMESPACE --logs --timeout 3m
   before=$(operators)
   check "Helm $version: a load test starts" start_test upgraded
   check "Helm $version: an upgrade during the load test" inside "$helm" upgrade artillery charts/artillery-operator \
-    --namespace $NAMESPACE --wait --timeout 2m --reuse-values --set log.level=debug
+    --namespace $NAMESPACE --wait --timeout 2m --reset-then-reuse-values --set "$(image_values "$OPERATOR_IMAGE"),log.level=debug"
   check "Helm $version: the upgrade replaced the operator" replaced "$before"
   check "Helm $version: the load test ends as planned under the new operator" completed_once upgraded
   before=$(operators)

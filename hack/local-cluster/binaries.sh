@@ -80,7 +80,8 @@ build() {
   # Without these variables the server has the version v0.0.0, which clients reject.
   stamp="-X $v.gitVersion=v$K8S_VERSION -X $v.gitMajor=1 -X $v.gitMinor=$(cut -d. -f2 <<<"$K8S_VERSION")"
   stamp+=" -X $v.gitCommit=unknown -X $v.buildDate=1970-01-01T00:00:00Z"
-  export CGO_ENABLED=0 GOFLAGS='' GOWORK=off
+  # The garbage collector takes a tenth of the time of a compilation, and one process seldom needs more than 1 GiB without it.
+  export CGO_ENABLED=0 GOFLAGS='' GOWORK=off GOGC=off GOMEMLIMIT=2GiB
   if [ "$K8S_VERSION" != "$DEFAULT_VERSION" ]; then
     # Without inlining the compilation takes a fifth less time, and the servers are fast enough for the integration tests.
     module=$BIN.module mode=mod compile+=" -l"

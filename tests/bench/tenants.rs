@@ -116,7 +116,10 @@ pub async fn measure(client: &Client, plan: &Plan) {
                 "  without an operator, until a watch delivers it",
                 reference.create_to_test(),
             ),
-        ] {
+        ]
+        .into_iter()
+        .filter(|(_, took)| !took.is_empty())
+        {
             let p95 = format!("{:.2}", quantile(&took, 0.95));
             lines.push(Line::info(&format!("{what}, p95 s"), p95));
         }

@@ -2,13 +2,14 @@
 //! enforce Pod Security `restricted`.
 
 use artillery_operator::build::config_map_name;
+use futures::future::join_all;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
 use kube::api::{Patch, PatchParams};
 use loadtest_api::v1alpha1::LoadTest;
 use serde_json::{Value, json};
 
-use crate::support::{TestEnv, condition, control_plane};
+use crate::support::{TestEnv, audit, condition, control_plane};
 
 /// A worker template that sets every field.
 fn full_template() -> Value {
@@ -466,4 +467,20 @@ async fn worker_files_config_map_is_created_and_restored() {
     env.start_operator(&[]).await;
     env.load_test("two", 1).await;
     env.until_exists::<ConfigMap>(&config_map_name()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tests_that_are_created_at_once_send_the_worker_files_once() {
+    let log = control_plane().with_file_name("audit.log");
+    let since = audit::length(&log);
+    let env = TestEnv::with_operator(control_plane()).await;
+    let names: Vec<_> = (0..20).map(|i| format!("t{i}")).collect();
+    join_all(names.iter().map(|name| env.load_test(name, 1))).await;
+    for name in &names {
+        env.until_exists::<Job>(name).await;
+    }
+    let sent = audit::requests(&log, since, &env.namespace)
+        .filter(|r| (r.verb.as_str(), r.name.as_str()) == ("create", &config_map_name()))
+        .count();
+    assert_eq!(sent, 1);
 }
