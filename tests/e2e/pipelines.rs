@@ -189,8 +189,11 @@ async fn runner_role_suffices_for_every_command() {
     assert!(output.stderr.contains("checkout-2 deleted"), "{output:?}");
     let suspended = json!({"suspend": true, "testScript": {"config": {"configMap": "script"}}});
     env.load_test_with("suspended", 1, suspended).await;
-    let output = artillery_as(&runner, &env, &["run", "suspended", "--detach"]);
+    let run = ["run", "suspended", "--detach", "-o", "json"];
+    let output = artillery_as(&runner, &env, &run);
     assert_eq!(output.code, 0, "{output:?}");
+    let started: LoadTest = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(started.spec.suspend, Some(false));
     for (args, shown) in [
         (&["list"][..], "checkout"),
         (&["logs", "checkout"], "0: "),

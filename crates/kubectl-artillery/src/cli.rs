@@ -247,7 +247,7 @@ pub struct Follow {
     #[arg(long)]
     pub plain: bool,
 
-    /// Format of the test at the end. Its course goes to standard error
+    /// Format of the test at the end, or after its creation with --detach. Its course goes to standard error
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,
 }

@@ -92,7 +92,7 @@ async fn run_existing(session: Session, name: &str, args: &Run) -> Result<Outcom
     if is_suspended {
         patch_spec(&session, name, "start", &json!({"suspend": false})).await?;
     }
-    println!(
+    eprintln!(
         "LoadTest {namespace}/{name} {}.",
         if is_suspended {
             "started: it was suspended"
@@ -173,7 +173,14 @@ async fn follow_to_end(
         report_command::format(path)?;
     }
     if options.detach {
-        println!("Follow it: kubectl artillery watch {name} -n {namespace}");
+        if options.output == Output::Text {
+            println!("Follow it: kubectl artillery watch {name} -n {namespace}");
+        } else {
+            print!(
+                "{}",
+                serialized(&session.test(name).await?, options.output)?
+            );
+        }
         return Ok(Outcome::Passed);
     }
     let mut end = follow(session, name, options, owns_test).await?;
