@@ -48,8 +48,8 @@ build() {
   done
   digest=$(hack/operator-image.sh --index "$out/operator-image-v$VERSION.tar")
 
-  log "2/5 worker image, for the architecture of this machine"
-  hack/worker-image/build.sh "$out/worker-image-v$VERSION-$(architecture "$(uname -m)-")".tar >&2
+  log "2/5 worker image, for amd64 and arm64"
+  worker_index "$out/worker-image-v$VERSION.tar"
 
   log "3/5 plugin, manifests and chart"
   OUT=$out hack/krew.sh >&2
@@ -85,7 +85,7 @@ $(awk -v version="$VERSION" '/^## / || /^\[.*\]: / {inside = index($0, "## [" ve
 | \`install.yaml\` | the operator for \`kubectl apply -f\` |
 | \`artillery-operator-$VERSION.tgz\` | the Helm chart |
 | \`operator-image-v$VERSION.tar\` | the operator's image for amd64 and arm64, an OCI layout |
-| \`worker-image-v$VERSION-*.tar\` | the worker image, an OCI layout |
+| \`worker-image-v$VERSION.tar\` | the worker image for amd64 and arm64, an OCI layout |
 | \`kubectl-artillery-v$VERSION-*.tar.gz\`, \`artillery.yaml\` | the kubectl plugin and its manifest for krew |
 | \`*.cdx.json\` | the bills of materials of the images, in CycloneDX format |
 | \`SHA256SUMS\` | the checksums of all files |
@@ -97,13 +97,38 @@ describes how to verify and install these files.
 NOTES
 }
 
-# unpack_worker FOLDER ROOT: unpacks the worker image of a release, without its compile cache.
+# worker_index FILE: builds the worker image for all architectures, as an OCI layout with one index.
+worker_index() {
+  local arch work layout digest manifests=''
+  work=$(mktemp -d)
+  layout=$work/layout
+  mkdir "$layout"
+  for arch in amd64 arm64; do
+    hack/worker-image/build.sh --arch "$arch" "$work/$arch.tar" >&2
+    tar -C "$layout" -xf "$work/$arch.tar"
+    manifests+=$(jq -c --arg arch "$arch" '.manifests[0] | del(.annotations) | .platform = {architecture: $arch, os: "linux"}' "$layout/index.json")
+  done
+  jq -cjs '{schemaVersion: 2, mediaType: "application/vnd.oci.image.index.v1+json", manifests: .}' <<<"$manifests" >"$work/index"
+  digest=$(sha256sum "$work/index" | cut -d' ' -f1)
+  mv "$work/index" "$layout/blobs/sha256/$digest"
+  jq -cjn --arg digest "sha256:$digest" --argjson size "$(stat -c %s "$layout/blobs/sha256/$digest")" --arg tag "v$VERSION" \
+    '{schemaVersion: 2, mediaType: "application/vnd.oci.image.index.v1+json", manifests: [{mediaType: "application/vnd.oci.image.index.v1+json",
+      digest: $digest, size: $size, annotations: {"org.opencontainers.image.ref.name": $tag}}]}' >"$layout/index.json"
+  reproducible_tar --mode=u=rwX,go=rX -C "$layout" -cf "$1" blobs index.json oci-layout
+  rm -rf "$work"
+}
+
+# unpack_worker FOLDER ROOT: unpacks the worker images of a release, without their compile caches.
 unpack_worker() {
-  local blob
-  mkdir -p "$2/image" "$2/root"
-  tar -C "$2/image" -xf "$1/worker-image-v$VERSION"-*.tar
-  for blob in "$2"/image/blobs/sha256/*; do
-    if gzip -t "$blob" 2>/dev/null; then tar -C "$2/root" --exclude='./opt/artillery/compile-cache/*' -xzf "$blob"; fi
+  local blobs=$2/image/blobs/sha256 arch manifest
+  mkdir -p "$2/image"
+  tar -C "$2/image" -xf "$1/worker-image-v$VERSION.tar"
+  for arch in amd64 arm64; do
+    manifest=$(jq -r --arg arch "$arch" '.manifests[] | select(.platform.architecture == $arch).digest' \
+      "$blobs/$(jq -r '.manifests[0].digest' "$2/image/index.json" | cut -d : -f 2)" | cut -d : -f 2)
+    mkdir -p "$2/root/$arch"
+    tar -C "$2/root/$arch" --exclude='./opt/artillery/compile-cache/*' \
+      -xzf "$blobs/$(jq -r '.layers[0].digest' "$blobs/$manifest" | cut -d : -f 2)"
   done
 }
 
@@ -119,13 +144,13 @@ verify() {
   # An empty cache folder, so that no image comes from an earlier build.
   SIGNING_KEY='' XDG_CACHE_HOME=$work/cache "$work/with-a-longer-path/artillery-operator/hack/release.sh" "$VERSION" >&2
   second=$work/with-a-longer-path/artillery-operator/$OUT
-  # V8 writes uninitialized memory into its compile cache, so of the worker image all other files are compared.
+  # V8 writes uninitialized memory into its compile cache, so of the worker images all other files are compared.
   unpack_worker "$OUT" "$work/first"
   unpack_worker "$second" "$work/second"
   diff -r --no-dereference "$work/first/root" "$work/second/root" >&2 || die "two builds of the worker image differ in these files"
   diff <(compared "$OUT") <(compared "$second") >&2 || die "two builds of the same commit differ in these files"
   compared "$OUT"
-  echo "Both builds have these bytes, and the same files in the worker image except its compile cache."
+  echo "Both builds have these bytes, and the same files in the worker images except their compile caches."
 }
 
 # compared FOLDER: prints the checksums of the files of a release that are the same in each build.

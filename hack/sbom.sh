@@ -79,20 +79,18 @@ operator() {
 
 worker() {
   require_command npm jq
-  local foreign=arm64
-  [ "$(uname -m)" = x86_64 ] || foreign=x64
   jq --arg version "$version" '.version = $version' hack/worker-image/package.json >"$work/package.json"
   cp hack/worker-image/package-lock.json "$work"
   (cd "$work" && npm sbom --package-lock-only --omit=dev --sbom-format cyclonedx) >"$work/npm"
   debian busybox-static libc6 ca-certificates >"$work/libraries"
-  jq --arg version "$version" --arg timestamp "$timestamp" --arg foreign "node-linux-$foreign@" --slurpfile libraries "$work/libraries" '
-    # npm names the root after its folder, and describes the packages of all architectures.
+  jq --arg version "$version" --arg timestamp "$timestamp" --slurpfile libraries "$work/libraries" '
+    # npm names the root after its folder.
     del(.serialNumber) | .metadata.timestamp = $timestamp |
     .metadata.component |= {type: "container", "bom-ref": "image", name: "artillery-worker", version: $version,
       description: "The image of the workers"} |
-    .components |= (map(select(."bom-ref" | startswith($foreign) | not)) + $libraries[0] | unique_by(."bom-ref")) |
-    .dependencies |= (map(if .ref | startswith("artillery-worker") then .ref = "image" | .dependsOn += [$libraries[0][]."bom-ref"] else . end
-      | select(.ref | startswith($foreign) | not) | .dependsOn |= map(select(startswith($foreign) | not))) | unique_by(.ref))' "$work/npm"
+    .components |= (. + $libraries[0] | unique_by(."bom-ref")) |
+    .dependencies |= (map(if .ref | startswith("artillery-worker") then .ref = "image" | .dependsOn += [$libraries[0][]."bom-ref"] else . end)
+      | unique_by(.ref))' "$work/npm"
 }
 
 case ${1:-} in

@@ -7,7 +7,10 @@ cd /tmp/warm
 node server.js &
 server=$!
 trap 'kill $server; rm -rf /tmp/warm' EXIT
-sleep 1
+until wget -q -O /dev/null "http://127.0.0.1:$WARM_PORT/" 2>/dev/null; do
+  kill -0 $server
+  sleep 0.1
+done
 node /opt/artillery/node_modules/artillery/bin/run run test.yml --environment warm --output /tmp/warm/report.json >/tmp/warm/log || { cat /tmp/warm/log; exit 1; }
 node /opt/artillery/node_modules/artillery/bin/run run typescript.yml >/tmp/warm/log || { cat /tmp/warm/log; exit 1; }
 # Every user of the image can read the cache, and none can write it.
