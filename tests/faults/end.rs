@@ -207,20 +207,20 @@ fn reports(event: &str, fault: &Fault) -> bool {
     let Some(failed) = event.strip_prefix("Warning RequestFailed: Cannot ") else {
         return false;
     };
-    let call = match fault {
-        Fault::Cluster(_, ClusterFault::PermissionsRevoked) => "",
+    let calls: &[&str] = match fault {
+        Fault::Cluster(_, ClusterFault::PermissionsRevoked) => &[""],
         Fault::Request(point, _) => match (point.verb.as_str(), point.resource.as_str()) {
-            ("get", "configmaps") => "read the ConfigMap",
-            ("create", "configmaps") => "create the worker files",
-            ("get" | "watch", "jobs") => "read the Job",
-            ("create", "jobs") => "create the Job",
-            ("patch", "loadtests/status") => "write the status",
-            ("patch", "pods") => "send the start time",
+            ("get", "configmaps") => &["read the ConfigMap", "read the worker files"],
+            ("create", "configmaps") => &["create the worker files"],
+            ("get" | "watch", "jobs") => &["read the Job"],
+            ("create", "jobs") => &["create the Job"],
+            ("patch", "loadtests/status") => &["write the status"],
+            ("patch", "pods") => &["send the start time"],
             _ => return false,
         },
         _ => return false,
     };
-    failed.starts_with(call)
+    calls.iter().any(|call| failed.starts_with(call))
 }
 
 #[cfg(test)]
