@@ -82,7 +82,7 @@ worker() {
   jq --arg version "$version" '.version = $version' hack/worker-image/package.json >"$work/package.json"
   cp hack/worker-image/package-lock.json "$work"
   (cd "$work" && npm sbom --package-lock-only --omit=dev --sbom-format cyclonedx) >"$work/npm"
-  debian busybox-static libc6 ca-certificates >"$work/libraries"
+  debian busybox-static libc6 libgcc-s1 libstdc++6 ca-certificates >"$work/libraries"
   jq --arg version "$version" --arg timestamp "$timestamp" --slurpfile libraries "$work/libraries" '
     # npm names the root after its folder.
     del(.serialNumber) | .metadata.timestamp = $timestamp |
