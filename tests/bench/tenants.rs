@@ -68,21 +68,14 @@ pub async fn measure(client: &Client, plan: &Plan) {
     for (what, count, object) in INPUTS {
         let mut lines = Vec::new();
         let n = count(plan.tests);
-        let reference = WatchRecorder::follow(client, START).await;
         // Twice as many pods are too many for the API server.
-        if !is_pod(&object(0)) {
-            let Created { others, .. } = create_all(client, plan, n, object, &reference).await;
-            until("the watch of the reference", plan.limit, async || {
-                reference.tests() == others
-            })
-            .await;
-            delete_all(client).await;
-        }
-
+        let reference = if is_pod(&object(0)) {
+            Vec::new()
+        } else {
+            watch_delay_without_operator(client, plan, n, object).await
+        };
         let mut operator = plan.start_operator();
-        let recorder = WatchRecorder::follow(client, START).await;
-        create_other(client, &recorder, &format!("before-{n}")).await;
-        until("the first Job", plan.limit, async || recorder.jobs() == 1).await;
+        wait_until_it_works(client, plan, n).await;
         let recorder = WatchRecorder::follow(client, START).await;
         let Created {
             accepted,
@@ -114,7 +107,7 @@ pub async fn measure(client: &Client, plan: &Plan) {
             ),
             (
                 "  without an operator, until a watch delivers it",
-                reference.create_to_test(),
+                reference,
             ),
         ]
         .into_iter()
@@ -155,6 +148,30 @@ pub async fn measure(client: &Client, plan: &Plan) {
         print("what one tenant can create", &lines);
         delete_all(client).await;
     }
+}
+
+/// Returns how long a watch takes to deliver the tests of the others while the objects are created, in seconds.
+async fn watch_delay_without_operator(
+    client: &Client,
+    plan: &Plan,
+    n: usize,
+    object: fn(usize) -> Value,
+) -> Vec<f64> {
+    let recorder = WatchRecorder::follow(client, START).await;
+    let Created { others, .. } = create_all(client, plan, n, object, &recorder).await;
+    until("the watch of the reference", plan.limit, async || {
+        recorder.tests() == others
+    })
+    .await;
+    delete_all(client).await;
+    recorder.create_to_test()
+}
+
+/// Waits until the operator has created a Job, so that its start is not measured.
+async fn wait_until_it_works(client: &Client, plan: &Plan, n: usize) {
+    let recorder = WatchRecorder::follow(client, START).await;
+    create_other(client, &recorder, &format!("before-{n}")).await;
+    until("the first Job", plan.limit, async || recorder.jobs() == 1).await;
 }
 
 fn record(lines: &mut Vec<Line>, what: &str, operator: &Operator) {
